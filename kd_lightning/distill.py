@@ -1,0 +1,288 @@
+"""DistillModule: a student trained on the teachers' soft targets and the labels."""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from kd_lightning.checkpoints import RECORD_KEY
+from kd_lightning.classifier import DEFAULT_OPTIMIZER, ClassifierModule, SchedulerCallable
+from kd_lightning.ensemble import FrozenEnsemble, Teacher, load_teachers
+from kd_lightning.losses import (
+    Averaging,
+    check_temperature,
+    entropy,
+    hard_loss,
+    soft_divergence,
+    soft_target_log_probs,
+    teacher_shares,
+)
+from kd_lightning.metrics import TestMetrics, no_better_than_chance
+
+# Batches of training images that the teachers are checked on where there is no validation split.
+CHECK_BATCHES = 20
+
+
+class DistillModule(ClassifierModule):
+    """Train a student on soft_weight * soft loss + (1 - soft_weight) * hard loss.
+
+    The soft loss is T^2 * KL(soft targets || student's softmax at T), the hard loss the cross-entropy with the
+    labels at T = 1 (Hinton et al. 2015, section 2). With soft_weight 0 it is the plain student, which needs no
+    teacher.
+
+    Args:
+        student: The net to train; maps inputs to logits (batch, classes).
+        teachers: A checkpoint, a run's folder (its best checkpoint, or its last where there was no validation),
+            a glob of either, or a list of such and of modules.
+        temperature: T > 0, no unit, divides the logits of teachers and student in the soft loss.
+        soft_weight: Share of the soft loss, in [0, 1].
+        averaging: How the teachers' softened distributions are combined, arithmetic or geometric mean.
+        teacher_weights: One number >= 0 per teacher; equal weights by default.
+        optimizer: Called with the student's parameters.
+        scheduler: Called with the optimizer and the run's number of steps; stepped after each step.
+        max_norm: Largest L2 norm of a unit's incoming weights, > 0; None for no limit.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    teachers: FrozenEnsemble | None
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teachers: str | list[str | nn.Module] | None = None,
+        temperature: float = 20.0,
+        soft_weight: float = 0.9,
+        averaging: Averaging = "arithmetic",
+        teacher_weights: list[float] | None = None,
+        optimizer: OptimizerCallable = DEFAULT_OPTIMIZER,
+        scheduler: SchedulerCallable | None = None,
+        max_norm: float | None = None,
+    ) -> None:
+        super().__init__(student, optimizer, scheduler, max_norm)
+        check_temperature(temperature)
+        if not 0 <= soft_weight <= 1:
+            raise ValueError(f"soft_weight must be in [0, 1], got {soft_weight}")
+        self.teacher_spec = teachers
+        self.temperature = temperature
+        self.soft_weight = soft_weight
+        self.averaging: Averaging = averaging
+        self.teacher_weights = teacher_weights
+        self.teacher_records: list[dict[str, Any]] = []
+        self._hold(None)
+
+    @property
+    def student(self) -> nn.Module:
+        """The net that trains."""
+        return self.net
+
+    def setup(self, stage: str) -> None:
+        """Load the teachers.
+
+        Args:
+            stage: fit and validate need them where soft_weight > 0; test takes them to measure the agreement
+                with them, and does without where their files are gone.
+
+        Raises:
+            FileNotFoundError: If a teacher is missing.
+            ValueError: If teachers are needed and none is named, or one can't be used.
+        """
+        if self.soft_weight > 0 and not self.teacher_spec and stage in {"fit", "validate"}:
+            raise ValueError(
+                f"soft_weight is {self.soft_weight} and no teachers are given; name them with "
+                "--model.init_args.teachers, or set soft_weight to 0 for the plain student"
+            )
+        if self.teachers is None and self.teacher_spec and stage != "predict":
+            try:
+                loaded = load_teachers(self.teacher_spec)
+            except FileNotFoundError as error:
+                if stage in {"fit", "validate"}:
+                    raise
+                rank_zero_info(f"agreement with the teachers is not measured: {error}")
+                return
+            self._use(loaded)
+        self.test_metrics = TestMetrics(with_teachers=self.teachers is not None)
+
+    def losses(self, inputs: Tensor, labels: Tensor, logits: Tensor) -> dict[str, Tensor]:
+        """Loss, hard loss and, where soft_weight > 0, soft loss and soft cross-entropy.
+
+        Arguments as in `ClassifierModule.losses`.
+        """
+        hard = hard_loss(student_logits=logits, labels=labels)
+        if self.soft_weight == 0:
+            return {"loss": hard, "hard_loss": hard}
+        targets = self._soft_target_log_probs(inputs, self.temperature)
+        divergence = soft_divergence(
+            student_logits=logits, target_log_probs=targets, temperature=self.temperature
+        )
+        soft = self.temperature**2 * divergence
+        return {
+            "loss": self.soft_weight * soft + (1 - self.soft_weight) * hard,
+            "soft_loss": soft,
+            "hard_loss": hard,
+            "soft_cross_entropy": divergence.detach() + entropy(targets),
+        }
+
+    def teacher_log_probs(self, inputs: Tensor) -> Tensor | None:
+        """Log-probabilities of the averaged teachers at T = 1, (batch, classes); None without teachers.
+
+        Args:
+            inputs: (batch, ...), as the teachers take them.
+        """
+        return None if self.teachers is None else self._soft_target_log_probs(inputs, 1.0)
+
+    def on_train_start(self) -> None:
+        """Check the teachers on the validation split, or on some training images where there is none.
+
+        Raises:
+            ValueError: If a teacher is no better than chance, or student and teachers differ in classes.
+        """
+        if self.teachers is not None:
+            self._check_teachers(self.teachers)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the teachers' fingerprints."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[RECORD_KEY]["teachers"] = [record["fingerprint"] for record in self.teacher_records]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on training with other teachers than those the run began with.
+
+        Raises:
+            ValueError: If the teachers' fingerprints differ.
+        """
+        super().on_load_checkpoint(checkpoint)
+        before = checkpoint.get(RECORD_KEY, {}).get("teachers")
+        training = self._trainer is not None and self._trainer.state.fn == "fit"
+        if not training or before is None:
+            return
+        now = [record["fingerprint"] for record in self.teacher_records]
+        if before != now:
+            raise ValueError(
+                f"this run began with other teachers: expected fingerprints {_short(before)}, got {_short(now)} "
+                f"from {[record['source'] for record in self.teacher_records]}; "
+                "bring the old teachers back or start a new run"
+            )
+
+    @property
+    def _net_argument(self) -> str:
+        return "student"
+
+    def _hold(self, ensemble: FrozenEnsemble | None) -> None:
+        # Not registered as a child: the teachers stay out of checkpoints, optimizer and DDP.
+        self.__dict__["teachers"] = ensemble
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:  # Any: torch's own signature
+        """Move and cast the unregistered teachers along with the module."""
+        if self.teachers is not None:
+            self.teachers._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    def _use(self, loaded: Sequence[Teacher]) -> None:
+        teacher_shares(self.teacher_weights, len(loaded))
+        ensemble = FrozenEnsemble(loaded)
+        self._hold(ensemble.to(self.device))
+        self.teacher_records = [teacher.record() for teacher in ensemble.teachers]
+
+    def _soft_target_log_probs(self, inputs: Tensor, temperature: float) -> Tensor:
+        if self.teachers is None:
+            raise RuntimeError("the teachers are not loaded; setup has not run")
+        return soft_target_log_probs(
+            teacher_logits=self.teachers(inputs),
+            temperature=temperature,
+            averaging=self.averaging,
+            weights=self.teacher_weights,
+        )
+
+    @torch.no_grad()
+    def _check_teachers(self, ensemble: FrozenEnsemble) -> None:
+        errors = torch.zeros(len(ensemble), device=self.device)
+        label_counts: Tensor | None = None
+        split, batches = self._check_batches()
+        for batch in batches:
+            inputs, labels = batch[0], batch[1]
+            logits = ensemble(inputs)  # (teachers, batch, classes)
+            if label_counts is None:
+                self._check_classes(inputs, classes=logits.shape[-1])
+                label_counts = torch.zeros(logits.shape[-1], device=self.device)
+            errors += (logits.argmax(dim=-1) != labels).float().sum(dim=1)
+            label_counts += torch.bincount(labels, minlength=len(label_counts))
+        if label_counts is None:
+            return
+        errors, label_counts = self._sum_over_ranks(errors), self._sum_over_ranks(label_counts)
+        examples = int(label_counts.sum())
+        for record, count in zip(self.teacher_records, errors.tolist(), strict=True):
+            record |= {"errors": int(count), "examples": examples, "split": split}
+            if no_better_than_chance(int(count), label_counts):
+                raise ValueError(
+                    f"teacher {record['source']} is no better than chance: {int(count)} errors on {examples} "
+                    f"{split} images; train it first, or check that it takes images in [0, 1]"
+                )
+        self._note_leaks(ensemble)
+        if self.logger is not None:
+            shares = {
+                f"teachers/{number}_accuracy": 1 - record["errors"] / examples
+                for number, record in enumerate(self.teacher_records)
+            }
+            self.logger.log_metrics(shares, step=self.global_step)
+
+    def _check_classes(self, inputs: Tensor, *, classes: int) -> None:
+        training = self.net.training
+        self.net.eval()
+        student_classes = self.net(inputs).shape[-1]
+        self.net.train(training)
+        if student_classes != classes:
+            raise ValueError(
+                f"student and teachers must agree about the classes, "
+                f"got {student_classes} of the student and {classes} of the teachers"
+            )
+
+    def _check_batches(self) -> tuple[str, Iterator[Any]]:
+        """Name of the split that the teachers are checked on, and its batches on the device."""
+        loaders = self.trainer.val_dataloaders
+        if loaders:
+            split, batches = "validation", chain(*loaders) if isinstance(loaders, list) else iter(loaders)
+        else:
+            # A loader of its own: the one that trains must not be moved from its place.
+            datamodule = getattr(self.trainer, "datamodule", None)
+            source = self.trainer.train_dataloader if datamodule is None else datamodule.train_dataloader()
+            split, batches = "training", islice(source, CHECK_BATCHES)
+        return split, map(self.trainer.strategy.batch_to_device, batches)
+
+    def _sum_over_ranks(self, values: Tensor) -> Tensor:
+        """Sum over all ranks of a tensor."""
+        total: Tensor = self.trainer.strategy.reduce(values, reduce_op="sum")
+        return total
+
+    def _note_leaks(self, ensemble: FrozenEnsemble) -> None:
+        """Say of each teacher whether it was trained on images that this run validates on."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        own = datamodule.state_dict() if datamodule is not None else {}
+        for record, teacher in zip(self.teacher_records, ensemble.teachers, strict=True):
+            seen = _validation_images_seen(own, teacher.data, datamodule)
+            record["trained_on_validation_images"] = seen
+            if seen:
+                rank_zero_info(
+                    f"teacher {record['source']} was trained on {seen} of the images that this run validates on: "
+                    "its validation errors look too good"
+                )
+
+
+def _validation_images_seen(own: dict[str, Any], theirs: dict[str, Any], datamodule: Any) -> int | None:
+    """How many of this run's validation images a teacher was trained on; None where it can't be told."""
+    split = ("val_size", "split_seed")
+    if not own or not theirs or own.get("dataset") is None:
+        return None
+    if own["dataset"] != theirs.get("dataset") or own["val_size"] == 0:
+        return 0
+    held_out = datamodule.val_rows_of(*(theirs[name] for name in split))
+    return int((~torch.isin(datamodule.val_rows, held_out)).sum())
+
+
+def _short(fingerprints: Sequence[str]) -> list[str]:
+    return [text[:12] for text in fingerprints]

@@ -1,0 +1,235 @@
+"""The frozen teachers: finding and loading them, and their logits."""
+
+from collections.abc import Sequence
+from glob import glob, has_magic
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jsonargparse
+import torch
+from torch import Tensor, nn
+
+from kd_lightning.checkpoints import (
+    RECORD_KEY,
+    fingerprint,
+    read_checkpoint,
+    run_checkpoint,
+    run_folder,
+)
+from kd_lightning.nets import parameter_count
+
+TeacherSpec = str | Sequence[str | nn.Module]
+
+
+class Teacher(NamedTuple):
+    """One trained net and where it came from.
+
+    Attributes:
+        net: Maps inputs to logits (batch, classes).
+        source: Checkpoint file, or the class of a net given as an object.
+        data: What its checkpoint says of the data it was trained on, empty where unknown.
+    """
+
+    net: nn.Module
+    source: str
+    data: dict[str, Any]
+
+    def record(self) -> dict[str, Any]:
+        """What teachers.json says of this teacher."""
+        return {
+            "source": self.source,
+            "fingerprint": fingerprint(self.net),
+            "parameters": parameter_count(self.net),
+        }
+
+
+class FrozenEnsemble(nn.Module):
+    """Teachers that never train: always in eval mode, without gradients.
+
+    Args:
+        teachers: At least one.
+
+    Raises:
+        ValueError: If there is none.
+    """
+
+    def __init__(self, teachers: Sequence[Teacher]) -> None:
+        super().__init__()
+        if not teachers:
+            raise ValueError("an ensemble needs at least one teacher, got none")
+        self.teachers = list(teachers)
+        self.nets = nn.ModuleList(teacher.net for teacher in teachers)
+        self.requires_grad_(requires_grad=False)
+        self.train(mode=False)
+
+    def __len__(self) -> int:
+        """Number of teachers."""
+        return len(self.nets)
+
+    def train(self, mode: bool = True) -> "FrozenEnsemble":  # noqa: ARG002 (a teacher stays in eval whatever is asked)
+        """Stay in eval mode."""
+        return super().train(mode=False)
+
+    @torch.no_grad()
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The teachers' logits, (teachers, batch, classes) float32.
+
+        Runs without autocast: in bfloat16 the small differences that soft targets consist of would be rounded.
+
+        Args:
+            inputs: (batch, ...), as the teachers take them.
+
+        Raises:
+            ValueError: If the teachers disagree about the number of classes.
+        """
+        with torch.autocast(inputs.device.type, enabled=False):
+            logits = [net(inputs).float() for net in self.nets]
+        shapes = {tuple(member.shape) for member in logits}
+        if len(shapes) > 1:
+            raise ValueError(f"teachers must give logits of one shape (batch, classes), got {sorted(shapes)}")
+        return torch.stack(logits)
+
+
+class PretrainedNet(nn.Module):
+    """A net with weights from a file, for teachers that this package did not train.
+
+    Args:
+        net: Any module that maps inputs to logits (batch, classes).
+        weights: A state dict of `net`, written by torch.save or as safetensors' .safetensors.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged or does not fit the net.
+    """
+
+    def __init__(self, net: nn.Module, weights: str) -> None:
+        super().__init__()
+        path = Path(weights)
+        if not path.is_file():
+            raise FileNotFoundError(f"no weights file {path}")
+        _load_state(net, _read_weights(path), path)
+        self.net = net
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits of the wrapped net."""
+        logits: Tensor = self.net(inputs)
+        return logits
+
+
+def load_teachers(teachers: TeacherSpec) -> list[Teacher]:
+    """Find and load teachers.
+
+    Args:
+        teachers: A checkpoint, a run's folder (its best checkpoint, or its last where there was no validation),
+            a glob of either, or a list of such and of modules.
+
+    Raises:
+        FileNotFoundError: If nothing matches.
+        ValueError: If a checkpoint is damaged or can't be rebuilt, or two files of one run match.
+    """
+    loaded = []
+    for teacher in [teachers] if isinstance(teachers, str) else teachers:
+        if isinstance(teacher, nn.Module):
+            loaded.append(Teacher(teacher, type(teacher).__qualname__, {}))
+        else:
+            loaded += [load_teacher(path) for path in teacher_checkpoints(teacher)]
+    return loaded
+
+
+def teacher_checkpoints(pattern: str) -> list[Path]:
+    """The checkpoint files that a path or glob means, sorted.
+
+    Raises:
+        FileNotFoundError: If nothing matches.
+        ValueError: If two files of one run match.
+    """
+    matches = sorted(map(Path, glob(pattern, recursive=True))) if has_magic(pattern) else [Path(pattern)]
+    found = [match for match in matches if match.exists()]
+    if not found:
+        raise FileNotFoundError(
+            f"no teacher checkpoint matches {pattern}; train one first: "
+            "python -m kd_lightning fit --config configs/mnist/teacher.yaml"
+        )
+    files = [run_checkpoint(path) if path.is_dir() else path for path in found]
+    first_of_run: dict[Path, Path] = {}
+    for file in files:
+        run = run_folder(file)
+        if run is not None and first_of_run.setdefault(run, file) != file:
+            raise ValueError(
+                f"{pattern} matches two checkpoints of one run, {first_of_run[run]} and {file}; "
+                "name the run's folder or one file"
+            )
+    return files
+
+
+def load_teacher(path: Path) -> Teacher:
+    """Rebuild the net of a checkpoint that this package wrote, a teacher's or a student's.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged or does not say how its net is built.
+    """
+    checkpoint = read_checkpoint(path)
+    record = checkpoint.get(RECORD_KEY, {})
+    description = record.get("net")
+    if description is None:
+        raise ValueError(
+            f"checkpoint {path} does not say how its net is built; pass the net itself: "
+            "teachers=[TeacherModule.load_from_checkpoint(path, net=net).net]"
+        )
+    net = build_net(description)
+    weights = {
+        name.removeprefix("net."): tensor
+        for name, tensor in checkpoint["state_dict"].items()
+        if name.startswith("net.")
+    }
+    _load_state(net, weights, path)
+    return Teacher(net, str(path), record.get("data", {}))
+
+
+def build_net(description: dict[str, Any]) -> nn.Module:
+    """Build a net from its class_path and init_args, with fresh weights.
+
+    Raises:
+        ValueError: If the class can't be imported or does not take these arguments.
+    """
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--net", type=nn.Module)
+    try:
+        net: nn.Module = parser.instantiate_classes(parser.parse_object({"net": description})).net
+    except jsonargparse.ArgumentError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise ValueError(f"can't build the net {description.get('class_path')}: {reason}") from error
+    return net
+
+
+def describe_net(net: nn.Module) -> dict[str, Any] | None:
+    """The class_path and init_args of a net that keeps its arguments in `init_args`, None for others."""
+    init_args = getattr(net, "init_args", None)
+    if not isinstance(init_args, dict):
+        return None
+    return {"class_path": f"{type(net).__module__}.{type(net).__qualname__}", "init_args": init_args}
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file  # an optional dependency
+
+        return load_file(path)
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises a dozen kinds for a damaged file
+        raise ValueError(f"weights file {path} is damaged or holds more than tensors") from error
+    if isinstance(weights, dict) and isinstance(weights.get("state_dict"), dict):
+        weights = weights["state_dict"]
+    if not isinstance(weights, dict):
+        raise ValueError(f"weights file {path} must hold a state dict, got {type(weights).__name__}")
+    return weights
+
+
+def _load_state(net: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        problem = str(error).strip().splitlines()[-1].strip()
+        raise ValueError(f"the weights in {path} do not fit {type(net).__qualname__}: {problem}") from error

@@ -1,0 +1,200 @@
+"""Soft and hard loss: pure functions of logits, computed in log space and in float32 or better.
+
+Source: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015,
+https://arxiv.org/abs/1503.02531, section 2.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Averaging = Literal["arithmetic", "geometric"]
+
+
+def hard_loss(*, student_logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy between the labels and the student's softmax at T = 1, mean over the batch.
+
+    Args:
+        student_logits: (batch, classes) float, before softmax.
+        labels: (batch,) int64, class indices.
+
+    Returns:
+        Scalar, nats per example.
+    """
+    return F.cross_entropy(_at_least_float32(student_logits), labels)
+
+
+def soft_target_log_probs(
+    *,
+    teacher_logits: Tensor,
+    temperature: float,
+    averaging: Averaging = "arithmetic",
+    weights: Sequence[float] | None = None,
+) -> Tensor:
+    """Log of the soft targets: the teachers' softmax at temperature T, averaged over the teachers.
+
+    ``arithmetic`` is the weighted mean of the softened probabilities, ``geometric`` the softmax of the
+    weighted mean of logits / T. T is applied before averaging.
+
+    Args:
+        teacher_logits: (teachers, batch, classes) or (batch, classes) float, before softmax.
+        temperature: T > 0, no unit, divides the logits.
+        averaging: How the teachers' softened distributions are combined.
+        weights: One number >= 0 per teacher, scaled to sum 1; equal weights by default.
+
+    Returns:
+        (batch, classes) float32 (float64 for float64 input), log-probabilities.
+
+    Raises:
+        ValueError: If the temperature, the averaging, the weights or a shape is out of range.
+    """
+    check_temperature(temperature)
+    if teacher_logits.ndim == 2:
+        teacher_logits = teacher_logits.unsqueeze(0)  # (b, c) -> (1, b, c)
+    if teacher_logits.ndim != 3:
+        raise ValueError(
+            f"teacher_logits must be (teachers, batch, classes) or (batch, classes), "
+            f"got {tuple(teacher_logits.shape)}"
+        )
+    scaled = _at_least_float32(teacher_logits) / temperature
+    if len(scaled) == 1:
+        return F.log_softmax(scaled[0], dim=-1)
+    share = scaled.new_tensor(teacher_shares(weights, len(scaled))).view(-1, 1, 1)
+    match averaging:
+        case "arithmetic":
+            return torch.logsumexp(F.log_softmax(scaled, dim=-1) + share.log(), dim=0)
+        case "geometric":
+            return F.log_softmax((scaled * share).sum(dim=0), dim=-1)
+        case _:
+            raise ValueError(f"averaging must be 'arithmetic' or 'geometric', got {averaging!r}")
+
+
+def soft_loss(
+    *,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float,
+    averaging: Averaging = "arithmetic",
+    weights: Sequence[float] | None = None,
+) -> Tensor:
+    """T^2 * KL(soft targets || student's softmax at T), mean over the batch.
+
+    T^2 keeps the gradient's size comparable with the hard loss's when T changes (section 2). The gradient
+    equals that of T^2 times the cross-entropy with soft targets; KL is zero at a perfect match.
+
+    Args:
+        student_logits: (batch, classes) float, before softmax.
+        teacher_logits: (teachers, batch, classes) or (batch, classes) float, before softmax.
+        temperature: T > 0, no unit, divides both logits.
+        averaging: As in `soft_target_log_probs`.
+        weights: As in `soft_target_log_probs`.
+
+    Returns:
+        Scalar, T^2 * KL with KL in nats per example.
+
+    Raises:
+        ValueError: If an argument or a shape is out of range.
+    """
+    target_log_probs = soft_target_log_probs(
+        teacher_logits=teacher_logits, temperature=temperature, averaging=averaging, weights=weights
+    )
+    return temperature**2 * soft_divergence(
+        student_logits=student_logits, target_log_probs=target_log_probs, temperature=temperature
+    )
+
+
+def soft_cross_entropy(
+    *,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float,
+    averaging: Averaging = "arithmetic",
+    weights: Sequence[float] | None = None,
+) -> Tensor:
+    """Cross-entropy between the soft targets and the student's softmax at T, mean over the batch, without T^2.
+
+    This is the form in which the paper states the soft loss; it is the KL of `soft_loss` plus the entropy of
+    the soft targets. Arguments and errors are those of `soft_loss`.
+
+    Returns:
+        Scalar, nats per example.
+    """
+    target_log_probs = soft_target_log_probs(
+        teacher_logits=teacher_logits, temperature=temperature, averaging=averaging, weights=weights
+    )
+    divergence = soft_divergence(
+        student_logits=student_logits, target_log_probs=target_log_probs, temperature=temperature
+    )
+    return divergence + entropy(target_log_probs)
+
+
+def soft_divergence(*, student_logits: Tensor, target_log_probs: Tensor, temperature: float) -> Tensor:
+    """KL(soft targets || student's softmax at T), mean over the batch, without T^2.
+
+    Args:
+        student_logits: (batch, classes) float, before softmax.
+        target_log_probs: (batch, classes) float, from `soft_target_log_probs` at the same temperature.
+        temperature: T > 0, no unit, divides the student's logits.
+
+    Returns:
+        Scalar, nats per example.
+
+    Raises:
+        ValueError: If the temperature or a shape is out of range.
+    """
+    check_temperature(temperature)
+    if student_logits.shape != target_log_probs.shape:
+        raise ValueError(
+            f"student and teachers must give logits of one shape (batch, classes), "
+            f"got student {tuple(student_logits.shape)} and teachers {tuple(target_log_probs.shape)}"
+        )
+    student_log_probs = F.log_softmax(_at_least_float32(student_logits) / temperature, dim=-1)
+    return F.kl_div(student_log_probs, target_log_probs, reduction="batchmean", log_target=True)
+
+
+def entropy(log_probs: Tensor) -> Tensor:
+    """Entropy -sum p log p, mean over the batch, in nats.
+
+    Args:
+        log_probs: (batch, classes) float, log-probabilities.
+    """
+    return -(log_probs.exp() * log_probs).sum(dim=-1).mean()
+
+
+def check_temperature(temperature: float) -> None:
+    """Refuse a temperature that is not a finite number above 0.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"temperature must be a finite number > 0, got {temperature}")
+
+
+def teacher_shares(weights: Sequence[float] | None, teachers: int) -> list[float]:
+    """Each teacher's share in the average, summing to 1.
+
+    Args:
+        weights: One number >= 0 per teacher, not all 0; None for equal shares.
+        teachers: How many teachers there are.
+
+    Raises:
+        ValueError: If the count or a value is out of range.
+    """
+    if weights is None:
+        return [1 / teachers] * teachers
+    if len(weights) != teachers:
+        raise ValueError(
+            f"teacher weights must be one number per teacher, got {len(weights)} for {teachers} teachers"
+        )
+    if not all(math.isfinite(w) and w >= 0 for w in weights) or sum(weights) <= 0:
+        raise ValueError(f"teacher weights must be finite, >= 0 and not all 0, got {list(weights)}")
+    return [w / sum(weights) for w in weights]
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits

@@ -1,0 +1,31 @@
+"""TeacherModule: a net trained on labels alone."""
+
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from kd_lightning.classifier import DEFAULT_OPTIMIZER, ClassifierModule, SchedulerCallable
+from kd_lightning.losses import hard_loss
+
+
+class TeacherModule(ClassifierModule):
+    """Train a net on the labels; its checkpoint can then teach.
+
+    Args:
+        net: Maps inputs to logits (batch, classes).
+        optimizer: Called with the parameters.
+        scheduler: Called with the optimizer and the run's number of steps; stepped after each step.
+        max_norm: Largest L2 norm of a unit's incoming weights, > 0; None for no limit.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: OptimizerCallable = DEFAULT_OPTIMIZER,
+        scheduler: SchedulerCallable | None = None,
+        max_norm: float | None = None,
+    ) -> None:
+        super().__init__(net, optimizer, scheduler, max_norm)
+
+    def losses(self, inputs: Tensor, labels: Tensor, logits: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
+        """The hard loss alone; arguments as in `ClassifierModule.losses`."""
+        return {"loss": hard_loss(student_logits=logits, labels=labels)}
