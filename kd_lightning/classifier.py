@@ -2,8 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -22,8 +21,10 @@ from kd_lightning.metrics import TestMetrics
 
 SchedulerCallable = Callable[[torch.optim.Optimizer, int], LRScheduler]
 
-# Fused: one kernel for all parameters, measured 1.1 to 1.3 times the step's speed on the CPU.
-DEFAULT_OPTIMIZER: OptimizerCallable = partial(torch.optim.Adam, lr=1e-3, fused=True)
+
+def default_optimizer(params: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Adam with a step size of 1e-3; fused is one kernel for all, measured 1.1 to 1.3 times as fast on the CPU."""
+    return torch.optim.Adam(params, lr=1e-3, fused=True)
 
 
 class WarmupCosine(LambdaLR):
@@ -58,7 +59,7 @@ class ClassifierModule(LightningModule, ABC):
 
     Args:
         net: Maps inputs to logits (batch, classes).
-        optimizer: Called with the parameters.
+        optimizer: Called with the parameters; fused Adam with a step size of 1e-3 by default.
         scheduler: Called with the optimizer and the run's number of steps; stepped after each step.
         max_norm: Largest L2 norm of a unit's incoming weights, > 0; None for no limit.
 
@@ -69,7 +70,7 @@ class ClassifierModule(LightningModule, ABC):
     def __init__(
         self,
         net: nn.Module,
-        optimizer: OptimizerCallable = DEFAULT_OPTIMIZER,
+        optimizer: OptimizerCallable | None = None,
         scheduler: SchedulerCallable | None = None,
         max_norm: float | None = None,
     ) -> None:
@@ -82,7 +83,7 @@ class ClassifierModule(LightningModule, ABC):
         if max_norm is not None and not max_norm > 0:
             raise ValueError(f"max_norm must be > 0, got {max_norm}")
         self.net = net
-        self.optimizer_of = optimizer
+        self.optimizer_of = optimizer or default_optimizer
         self.scheduler_of = scheduler
         self.max_norm = max_norm
         self.val_accuracy = MeanMetric()
@@ -142,7 +143,7 @@ class ClassifierModule(LightningModule, ABC):
     def test_step(self, batch: Any, batch_idx: int) -> None:  # Any: as in training_step
         """Add a batch to the test metrics."""
         inputs, labels = batch[0], batch[1]
-        self.test_metrics.update(self(inputs), labels, self.teacher_log_probs(inputs))
+        self.test_metrics.add(self(inputs), labels, self.teacher_log_probs(inputs))
         self.log_dict(
             {f"test/{name}": metric for name, metric in self.test_metrics.items()}, batch_size=len(labels)
         )
@@ -182,6 +183,7 @@ class ClassifierModule(LightningModule, ABC):
         described = self.hparams.get(self._net_argument) or describe_net(self.net)
         datamodule = getattr(self.trainer, "datamodule", None)
         record = checkpoint.setdefault(RECORD_KEY, {})
+        record["module"] = type(self).__qualname__
         record["net"] = described
         record["data"] = datamodule.state_dict() if datamodule is not None else {}
         record["window"] = self._window.state_dict()

@@ -82,6 +82,9 @@ USER_ERRORS = (
     MisconfigurationException,
 )
 
+# Lines of the parser's messages that repeat the input or name the alternatives that were not meant.
+_PARSER_NOISE = ("Given value", "Subtypes:", "Errors:", "Expected a <class 'NoneType'>", "Parser key")
+
 DESCRIPTION = f"""Train teachers, distil a student, from YAML files.
 
 The way through: fit a teacher, fit a student against it, test both, then compare the runs with
@@ -125,8 +128,11 @@ def innermost_reason(error: BaseException) -> str:
         cause = innermost_reason(error.__cause__)
         if cause:
             return cause
-    lines = [line.strip(" -\t") for line in str(error).splitlines() if line.strip(" -\t")]
-    return lines[-1] if lines else type(error).__name__
+    lines = [line for line in str(error).splitlines() if line.strip(" -")]
+    if not lines:
+        return type(error).__name__
+    told = [line for line in lines if not line.strip(" -").startswith(_PARSER_NOISE)] or lines
+    return max(told, key=lambda line: len(line) - len(line.lstrip(" -\t"))).strip(" -\t")
 
 
 class DistillCLI(LightningCLI):
@@ -314,8 +320,8 @@ class DistillCLI(LightningCLI):
     def _refuse_other_module(self, checkpoint: dict[str, Any], path: Path) -> None:
         saved = checkpoint.get(RECORD_KEY, {}).get("module")
         asked = self._value("model.class_path")
-        if saved is not None and saved != asked:
-            raise ValueError(f"checkpoint {path} holds a {saved}, but the configuration asks for a {asked}")
+        if saved is not None and saved != asked.rpartition(".")[2]:
+            raise ValueError(f"checkpoint {path} holds a {saved}, but the configuration asks for {asked}")
 
     def _refuse_other_config(self, checkpoint: dict[str, Any], path: Path) -> None:
         saved = checkpoint.get(RECORD_KEY, {}).get("config")
@@ -381,11 +387,8 @@ def _with_config_of_run(arguments: list[str]) -> list[str]:
     """Take the run's own configuration for an evaluation that names none."""
     if not arguments or arguments[0] not in EVALUATIONS:
         return arguments
-    parser = jsonargparse.ArgumentParser(exit_on_error=False, add_help=False)
-    names = [argument.split("=")[0] for argument in arguments]
-    if any(name in {"-c", "--config", "-h", "--help"} for name in names):
+    if any(argument.split("=")[0] in {"-c", "--config", "-h", "--help"} for argument in arguments):
         return arguments
-    del parser
     given = ""
     for position, argument in enumerate(arguments):
         if argument.startswith("--ckpt_path="):

@@ -28,7 +28,7 @@ class TestMetrics(nn.ModuleDict):
             metrics |= {"teacher_errors": SumMetric(), "teacher_agreement": MeanMetric()}
         super().__init__(metrics)
 
-    def update(self, logits: Tensor, labels: Tensor, teacher_log_probs: Tensor | None = None) -> None:
+    def add(self, logits: Tensor, labels: Tensor, teacher_log_probs: Tensor | None = None) -> None:
         """Add a batch.
 
         Args:

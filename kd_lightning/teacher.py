@@ -3,7 +3,7 @@
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from kd_lightning.classifier import DEFAULT_OPTIMIZER, ClassifierModule, SchedulerCallable
+from kd_lightning.classifier import ClassifierModule, SchedulerCallable
 from kd_lightning.losses import hard_loss
 
 
@@ -12,7 +12,7 @@ class TeacherModule(ClassifierModule):
 
     Args:
         net: Maps inputs to logits (batch, classes).
-        optimizer: Called with the parameters.
+        optimizer: Called with the parameters; fused Adam with a step size of 1e-3 by default.
         scheduler: Called with the optimizer and the run's number of steps; stepped after each step.
         max_norm: Largest L2 norm of a unit's incoming weights, > 0; None for no limit.
     """
@@ -20,7 +20,7 @@ class TeacherModule(ClassifierModule):
     def __init__(
         self,
         net: nn.Module,
-        optimizer: OptimizerCallable = DEFAULT_OPTIMIZER,
+        optimizer: OptimizerCallable | None = None,
         scheduler: SchedulerCallable | None = None,
         max_norm: float | None = None,
     ) -> None:
