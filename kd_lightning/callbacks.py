@@ -13,9 +13,10 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from kd_lightning.checkpoints import BEST, CHECKPOINT_DIR, LAST, RECORD_KEY
+from kd_lightning.nets import parameter_count
 
 CONFIG_FILE = "config.yaml"
 TEACHERS_FILE = "teachers.json"
@@ -155,8 +156,15 @@ class RunRecord(Callback):
                 logger.experiment.add_custom_scalars(DASHBOARD)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock, and write what is known of the teachers."""
+        """Start the clock, and say what trains on what."""
         self._started_at = time.monotonic()
+        net = getattr(pl_module, "net", pl_module)
+        data = getattr(trainer, "datamodule", None)
+        rank_zero_info(
+            f"{type(pl_module).__name__}: {type(net).__name__} with {parameter_count(net):,} parameters, "
+            f"{getattr(data, 'dataset', type(data).__name__)}, {trainer.num_training_batches} steps an epoch "
+            f"on {trainer.world_size} x {trainer.strategy.root_device}"
+        )
 
     @rank_zero_only
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,10 +1,12 @@
 """The command line: LightningCLI with run folders, guards and one-line errors."""
 
 import csv
+import logging
 import os
 import platform
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -101,6 +103,7 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit code: 0 for success, 1 for an error, 143 after SIGTERM.
     """
     arguments = list(sys.argv[1:] if args is None else args)
+    _hush()
     try:
         if arguments[:1] == ["report"]:
             from kd_lightning.report import run_report  # not needed for anything else
@@ -152,6 +155,7 @@ class DistillCLI(LightningCLI):
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             save_config_callback=None,
+            trainer_defaults={"enable_model_summary": False},  # one line says it, see RunRecord
             seed_everything_default=0,
             parser_kwargs={
                 "prog": PROG,
@@ -192,6 +196,7 @@ class DistillCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Check the run's folder and the checkpoint before anything is built or written."""
         self._dump_config()
+        self.config[self.subcommand]["weights_only"] = True  # a checkpoint must not run code
         self._run_dir = Path(self._value("run_dir"))
         if self.subcommand == "fit":
             self._prepare_fit()
@@ -354,13 +359,11 @@ class DistillCLI(LightningCLI):
             for name, value in self.trainer.callback_metrics.items()
             if name.startswith("test/")
         }
-        for count in ("errors", "teacher_errors"):
-            if count in metrics:
-                metrics[count] = int(metrics[count])
+        for count in {"errors", "examples", "teacher_errors"} & metrics.keys():
+            metrics[count] = int(metrics[count])
         model = self.model
         record: dict[str, Any] = {
-            "test": metrics,
-            "examples": round(metrics["errors"] / (1 - metrics["accuracy"])) if metrics["errors"] else None,
+            "test": dict(sorted(metrics.items())),
             "checkpoint": path.name,
             "epoch": checkpoint["epoch"] + 1,
             "steps": checkpoint["global_step"],
@@ -381,6 +384,21 @@ class DistillCLI(LightningCLI):
             },
             "tested_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+
+def _hush() -> None:
+    """Keep quiet about what a user of this program can't change."""
+    # Lightning asks torch for a check that torch 2.14 calls deprecated.
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    # An evaluation has no use for the callbacks that wrote the checkpoint.
+    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
+    # The tips advertise other packages.
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.trainer.connectors.logger_connector"):
+        logging.getLogger(name).addFilter(_not_a_tip)
+
+
+def _not_a_tip(record: logging.LogRecord) -> bool:
+    return "Tip: For seamless" not in record.getMessage()
 
 
 def _with_config_of_run(arguments: list[str]) -> list[str]:

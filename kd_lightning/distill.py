@@ -223,6 +223,7 @@ class DistillModule(ClassifierModule):
                     f"teacher {record['source']} is no better than chance: {int(count)} errors on {examples} "
                     f"{split} images; train it first, or check that it takes images in [0, 1]"
                 )
+            rank_zero_info(f"teacher {record['source']}: {int(count)} errors on {examples} {split} images")
         self._note_leaks(ensemble)
         if self.logger is not None:
             shares = {

@@ -20,6 +20,7 @@ class TestMetrics(nn.ModuleDict):
     def __init__(self, *, with_teachers: bool = False) -> None:
         metrics: dict[str, Metric] = {
             "errors": SumMetric(),
+            "examples": SumMetric(),
             "accuracy": MeanMetric(),
             "nll": MeanMetric(),
             "ece": BinaryCalibrationError(n_bins=CALIBRATION_BINS, validate_args=False),
@@ -40,6 +41,7 @@ class TestMetrics(nn.ModuleDict):
         confidence, predicted = logits.softmax(dim=-1).max(dim=-1)
         correct = predicted == labels
         self["errors"].update((~correct).float())
+        self["examples"].update(len(labels))
         self["accuracy"].update(correct.float())
         self["nll"].update(F.cross_entropy(logits, labels, reduction="none"))
         # The calibration error of the predicted class is that of a binary problem: is the prediction right?

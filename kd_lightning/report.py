@@ -1,0 +1,235 @@
+"""Run folders -> a table: on the terminal, as Markdown and as CSV. Reads files alone, without torch."""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+import jsonargparse
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+PROG = "python -m kd_lightning report"
+# What two runs of one experiment may differ in and still stand in one row.
+_PER_RUN = ("seed_everything", "run_dir")
+
+
+class Run(NamedTuple):
+    """What a run left in its folder.
+
+    Attributes:
+        name: The folder's name.
+        config: The resolved configuration.
+        metrics: Content of metrics.json, empty where the run was not tested.
+    """
+
+    name: str
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+
+
+class Row(NamedTuple):
+    """One line of the table: runs that differ by their seed alone.
+
+    Attributes:
+        name: What the runs' names have in common.
+        runs: How many runs were tested.
+        errors: Test errors of each, counts.
+        examples: Test images.
+        parameters: Parameters of the net, or of all nets of an ensemble.
+        compression: The teachers' parameters divided by the net's; None without teachers.
+        agreement: Mean share of test images on which the net predicts the teachers' class; None without.
+        seconds: Mean wall time of the training; None where unknown.
+    """
+
+    name: str
+    runs: int
+    errors: list[int]
+    examples: int | None
+    parameters: int | None
+    compression: float | None
+    agreement: float | None
+    seconds: float | None
+
+    def cells(self) -> dict[str, str]:
+        """The row as text, by column."""
+        percent = [100 * count / self.examples for count in self.errors] if self.examples else []
+        return {
+            "run": self.name,
+            "n": str(self.runs),
+            "errors": _spread(self.errors, ".1f") if self.errors else "not tested",
+            "error %": _spread(percent, ".2f"),
+            "test images": _number(self.examples, ",d"),
+            "parameters": _number(self.parameters, ",d"),
+            "compression": _number(self.compression, ".1f", "x"),
+            "agreement": _number(None if self.agreement is None else 100 * self.agreement, ".1f", " %"),
+            "training": _number(self.seconds, ".1f", " s"),
+        }
+
+
+def run_report(arguments: Sequence[str]) -> None:
+    """Print the table of the runs that a command line names, and write it beside them.
+
+    Args:
+        arguments: Run folders, or folders of runs, and --output.
+
+    Raises:
+        FileNotFoundError: If a folder holds no run.
+    """
+    parser = jsonargparse.ArgumentParser(prog=PROG, description="Compare runs.", exit_on_error=False)
+    parser.add_argument("runs", nargs="+", help="Folders of runs, or folders that hold such folders.")
+    parser.add_argument(
+        "--output", default=None, help="Folder for report.md and report.csv; by default the runs' common parent."
+    )
+    options = parser.parse_args(list(arguments))
+    folders = find_runs(options.runs)
+    rows = group_runs([read_run(folder) for folder in folders])
+    output = Path(options.output) if options.output else _common_parent(folders)
+    print_table(rows)
+    write_reports(rows, output)
+    print(f"written: {output / 'report.md'}, {output / 'report.csv'}")
+
+
+def find_runs(paths: Sequence[str]) -> list[Path]:
+    """The run folders among the paths and inside them, each once, in order.
+
+    Raises:
+        FileNotFoundError: If a path does not exist or holds no run.
+    """
+    folders: dict[Path, None] = {}
+    for path in map(Path, paths):
+        if not path.is_dir():
+            raise FileNotFoundError(f"no run folder {path}")
+        found = [path] if (path / "config.yaml").is_file() else sorted(f.parent for f in path.rglob("config.yaml"))
+        if not found:
+            raise FileNotFoundError(f"{path} holds no run: no config.yaml in it or below")
+        folders |= dict.fromkeys(found)
+    return list(folders)
+
+
+def read_run(folder: Path) -> Run:
+    """Read what a run left in its folder.
+
+    Raises:
+        ValueError: If a file there is damaged.
+    """
+    metrics_file = folder / "metrics.json"
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text()) or {}
+        metrics = json.loads(metrics_file.read_text()) if metrics_file.is_file() else {}
+    except (yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"a file of the run {folder} is damaged: {str(error).splitlines()[0]}") from error
+    return Run(folder.name, config, metrics)
+
+
+def group_runs(runs: Sequence[Run]) -> list[Row]:
+    """One row per configuration, over its seeds, in the order given; the ensembles that taught have rows too."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        shared = {key: value for key, value in run.config.items() if key not in _PER_RUN}
+        groups.setdefault(json.dumps(shared, sort_keys=True, default=str), []).append(run)
+    rows: list[Row] = []
+    for members in groups.values():
+        ensemble = _ensemble_row(members)
+        if ensemble is not None and ensemble not in rows:
+            rows.append(ensemble)
+        rows.append(_row(members))
+    return rows
+
+
+def print_table(rows: Sequence[Row]) -> None:
+    """Print the table to the terminal."""
+    table = Table(title="test results, mean ± standard deviation over n seeds")
+    cells = [row.cells() for row in rows]
+    for column in cells[0]:
+        table.add_column(column, justify="left" if column == "run" else "right")
+    for line in cells:
+        table.add_row(*line.values())
+    Console().print(table)
+
+
+def write_reports(rows: Sequence[Row], output: Path) -> None:
+    """Write report.md and report.csv into a folder, which is made where it is missing."""
+    output.mkdir(parents=True, exist_ok=True)
+    cells = [row.cells() for row in rows]
+    header = list(cells[0])
+    lines = [header, ["---" if name == "run" else "---:" for name in header], *(list(c.values()) for c in cells)]
+    (output / "report.md").write_text("".join(f"| {' | '.join(line)} |\n" for line in lines))
+    with (output / "report.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*Row._fields[:2], "errors_mean", "errors_sd", *Row._fields[2:]])
+        for row in rows:
+            spread = stdev(row.errors) if len(row.errors) > 1 else ""
+            average = mean(row.errors) if row.errors else ""
+            writer.writerow([*row[:2], average, spread, " ".join(map(str, row.errors)), *row[3:]])
+
+
+def _row(members: Sequence[Run]) -> Row:
+    tested = [run.metrics for run in members if run.metrics]
+    return Row(
+        name=_common_name([run.name for run in members]),
+        runs=len(tested),
+        errors=[metrics["test"]["errors"] for metrics in tested],
+        examples=tested[0]["test"]["examples"] if tested else None,
+        parameters=tested[0]["parameters"] if tested else None,
+        compression=_average(tested, lambda m: m["teacher_parameters"] / m["parameters"]),
+        agreement=_average(tested, lambda m: m["test"]["teacher_agreement"]),
+        seconds=_average(tested, lambda m: m["train_seconds"]),
+    )
+
+
+def _ensemble_row(members: Sequence[Run]) -> Row | None:
+    taught = [run.metrics for run in members if run.metrics.get("teachers", 0) > 1]
+    if not taught:
+        return None
+    first = taught[0]
+    return Row(
+        name=f"ensemble of {first['teachers']} teachers",
+        runs=1,
+        errors=[first["test"]["teacher_errors"]],
+        examples=first["test"]["examples"],
+        parameters=first["teacher_parameters"],
+        compression=None,
+        agreement=None,
+        seconds=None,
+    )
+
+
+def _average(tested: Sequence[dict[str, Any]], read: Callable[[dict[str, Any]], float | None]) -> float | None:
+    values = []
+    for metrics in tested:
+        try:
+            value = read(metrics)
+        except KeyError:
+            continue
+        if value is not None:
+            values.append(value)
+    return mean(values) if values else None
+
+
+def _common_name(names: Sequence[str]) -> str:
+    if len(set(names)) == 1:
+        return names[0]
+    stripped = {re.sub(r"[-_]?(seed)?[-_]?\d+$", "", name) for name in names}
+    return " / ".join(sorted(stripped))
+
+
+def _common_parent(folders: Sequence[Path]) -> Path:
+    parents = [folder.absolute().parent for folder in folders]
+    return next(p for p in (parents[0], *parents[0].parents) if all(q.is_relative_to(p) for q in parents))
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    if not values:
+        return "–"
+    if len(values) == 1:
+        return f"{values[0]:g}"
+    return f"{mean(values):{form}} ± {stdev(values):{form}}"
+
+
+def _number(value: float | None, form: str, unit: str = "") -> str:
+    return "–" if value is None else f"{value:{form}}{unit}"
