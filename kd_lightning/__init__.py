@@ -40,7 +40,18 @@ __all__ = [
     "soft_target_log_probs",
 ]
 
-_MODULES = ("augment", "loader", "nets", "losses", "ensemble", "data", "classifier", "teacher", "distill", "cli")
+_MODULES = (
+    "augment",
+    "loader",
+    "nets",
+    "losses",
+    "ensemble",
+    "data",
+    "classifier",
+    "teacher",
+    "distill",
+    "cli",
+)
 
 
 def __getattr__(name: str) -> object:

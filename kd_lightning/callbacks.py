@@ -173,13 +173,17 @@ class RunRecord(Callback):
         if records and trainer.global_step == 0:
             write_json(self.run / TEACHERS_FILE, records)
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Put the configuration and the training time into the checkpoint."""
         record = checkpoint.setdefault(RECORD_KEY, {})
         record["config"] = self.config
         record["train_seconds"] = self._earlier_seconds + time.monotonic() - self._started_at
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Go on counting the training time."""
         self._earlier_seconds = checkpoint.get(RECORD_KEY, {}).get("train_seconds", 0.0)
 

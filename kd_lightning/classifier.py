@@ -119,7 +119,9 @@ class ClassifierModule(LightningModule, ABC):
         self._window.add({**losses, "accuracy": accuracy})
         return losses["loss"]
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # Any: Lightning's signature
+    def on_train_batch_end(
+        self, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:  # Any: Lightning's signature
         """Log the means since the last logged step.
 
         Only on the steps that the logger writes: each `self.log` costs more than half of an empty step.

@@ -16,7 +16,6 @@ from typing import Any
 import jsonargparse
 import lightning
 import torch
-import yaml
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -47,7 +46,6 @@ from kd_lightning.checkpoints import (
     run_folder,
 )
 from kd_lightning.classifier import ClassifierModule
-from kd_lightning.data import MNISTDataModule
 from kd_lightning.nets import parameter_count
 
 PROG = "python -m kd_lightning"
@@ -289,7 +287,9 @@ class DistillCLI(LightningCLI):
         if given != "last":
             return self._named_checkpoint(given, LAST)
         folder = self._run_dir / CHECKPOINT_DIR
-        candidates = sorted(folder.glob("*.ckpt"), key=lambda p: (p.name == LAST, p.stat().st_mtime), reverse=True)
+        candidates = sorted(
+            folder.glob("*.ckpt"), key=lambda p: (p.name == LAST, p.stat().st_mtime), reverse=True
+        )
         for path in candidates:
             try:
                 read_checkpoint(path)
@@ -331,7 +331,9 @@ class DistillCLI(LightningCLI):
     def _refuse_other_config(self, checkpoint: dict[str, Any], path: Path) -> None:
         saved = checkpoint.get(RECORD_KEY, {}).get("config")
         if saved is None:
-            raise ValueError(f"checkpoint {path} was not written by {PROG} fit; it can be tested, not resumed")
+            raise ValueError(
+                f"checkpoint {path} was not written by {PROG} fit; it can be tested, not resumed"
+            )
         before, now = dict(_flat(saved)), dict(_flat(self._saved_config()))
         changed = [
             f"{key}: the run has {before.get(key)!r}, asked for {now.get(key)!r}"
@@ -391,9 +393,14 @@ def _hush() -> None:
     # Lightning asks torch for a check that torch 2.14 calls deprecated.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # An evaluation has no use for the callbacks that wrote the checkpoint.
-    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
+    warnings.filterwarnings(
+        "ignore", message=".*callbacks used to create the checkpoint need to be provided.*"
+    )
     # The tips advertise other packages.
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.trainer.connectors.logger_connector"):
+    for name in (
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.pytorch.trainer.connectors.logger_connector",
+    ):
         logging.getLogger(name).addFilter(_not_a_tip)
 
 

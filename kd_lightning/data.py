@@ -9,7 +9,14 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from kd_lightning.augment import Augment
-from kd_lightning.datasets import DatasetName, Digits, download_digits, read_digits, rows_outside, stratified_rows
+from kd_lightning.datasets import (
+    DatasetName,
+    Digits,
+    download_digits,
+    read_digits,
+    rows_outside,
+    stratified_rows,
+)
 from kd_lightning.images import image_files, read_images
 from kd_lightning.loader import Batch, TensorLoader
 
@@ -123,7 +130,9 @@ class MNISTDataModule(LightningDataModule):
         """
         labels = self._train.labels
         if val_size >= len(labels):
-            raise ValueError(f"val_size must leave something to train on, got {val_size} of {len(labels)} images")
+            raise ValueError(
+                f"val_size must leave something to train on, got {val_size} of {len(labels)} images"
+            )
         return stratified_rows(labels, val_size, split_seed)
 
     @property
@@ -179,7 +188,9 @@ class MNISTDataModule(LightningDataModule):
         """Names of the predicted image files, None for the test set."""
         return [str(file) for file in self._files] if self.images is not None else None
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # Any: Lightning's own signature
+    def on_after_batch_transfer(
+        self, batch: Any, dataloader_idx: int
+    ) -> Any:  # Any: Lightning's own signature
         """Turn uint8 images on the device into float in [0, 1], augmented in training."""
         images = batch.inputs.float().div_(255)
         if self.augment is not None and self.trainer is not None and self.trainer.training:
@@ -190,7 +201,9 @@ class MNISTDataModule(LightningDataModule):
         """What a later run needs to tell which images this run trained on."""
         return {"dataset": self.dataset, "val_size": self.val_size, "split_seed": self.split_seed}
 
-    def _loader(self, digits: Digits, rows: Tensor, batch_size: int, *, shuffle: bool = False) -> TensorLoader:
+    def _loader(
+        self, digits: Digits, rows: Tensor, batch_size: int, *, shuffle: bool = False
+    ) -> TensorLoader:
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if self.seed is None else self.seed
         trainer = self.trainer
         return TensorLoader(
@@ -217,5 +230,3 @@ class MNISTDataModule(LightningDataModule):
         if self._digits is None:
             raise RuntimeError("the data is not read yet; call setup first")
         return self._digits
-
-

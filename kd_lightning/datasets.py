@@ -142,7 +142,9 @@ def _read_torchvision(name: str, data_dir: str | Path, *, train: bool) -> Digits
     return Digits(images.unsqueeze(1), labels.long())
 
 
-def _open_torchvision(name: str, data_dir: str | Path, *, train: bool, download: bool) -> Any:  # torchvision: untyped
+def _open_torchvision(
+    name: str, data_dir: str | Path, *, train: bool, download: bool
+) -> Any:  # torchvision: untyped
     from torchvision import datasets  # takes seconds to import, and mnist5k does without
 
     open_dataset: Callable[..., Any] = getattr(datasets, name)

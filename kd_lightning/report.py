@@ -83,7 +83,9 @@ def run_report(arguments: Sequence[str]) -> None:
     parser = jsonargparse.ArgumentParser(prog=PROG, description="Compare runs.", exit_on_error=False)
     parser.add_argument("runs", nargs="+", help="Folders of runs, or folders that hold such folders.")
     parser.add_argument(
-        "--output", default=None, help="Folder for report.md and report.csv; by default the runs' common parent."
+        "--output",
+        default=None,
+        help="Folder for report.md and report.csv; by default the runs' common parent.",
     )
     options = parser.parse_args(list(arguments))
     folders = find_runs(options.runs)
@@ -104,7 +106,11 @@ def find_runs(paths: Sequence[str]) -> list[Path]:
     for path in map(Path, paths):
         if not path.is_dir():
             raise FileNotFoundError(f"no run folder {path}")
-        found = [path] if (path / "config.yaml").is_file() else sorted(f.parent for f in path.rglob("config.yaml"))
+        found = (
+            [path]
+            if (path / "config.yaml").is_file()
+            else sorted(f.parent for f in path.rglob("config.yaml"))
+        )
         if not found:
             raise FileNotFoundError(f"{path} holds no run: no config.yaml in it or below")
         folders |= dict.fromkeys(found)
@@ -157,7 +163,11 @@ def write_reports(rows: Sequence[Row], output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     cells = [row.cells() for row in rows]
     header = list(cells[0])
-    lines = [header, ["---" if name == "run" else "---:" for name in header], *(list(c.values()) for c in cells)]
+    lines = [
+        header,
+        ["---" if name == "run" else "---:" for name in header],
+        *(list(c.values()) for c in cells),
+    ]
     (output / "report.md").write_text("".join(f"| {' | '.join(line)} |\n" for line in lines))
     with (output / "report.csv").open("w", newline="") as file:
         writer = csv.writer(file)
@@ -199,7 +209,9 @@ def _ensemble_row(members: Sequence[Run]) -> Row | None:
     )
 
 
-def _average(tested: Sequence[dict[str, Any]], read: Callable[[dict[str, Any]], float | None]) -> float | None:
+def _average(
+    tested: Sequence[dict[str, Any]], read: Callable[[dict[str, Any]], float | None]
+) -> float | None:
     values = []
     for metrics in tested:
         try:

@@ -30,7 +30,7 @@ def train_and_test(name: str, config: str, flags: list[str], seed: int) -> None:
         return
     fit = ["fit", "--config", f"configs/quickstart/{config}.yaml", *flags]
     fit += ["--run_dir", str(run), "--seed_everything", str(seed), "--ckpt_path", "last"]
-    for command in (fit, ["test", "--ckpt_path", str(run)]):
+    for command in (fit, ["test", "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]):
         print(f"\n$ python -m kd_lightning {' '.join(command)}", flush=True)
         code = main(command)
         if code:

@@ -1,0 +1,207 @@
+"""The whole way through the command line, and its errors: one line, non-zero exit, nothing lost."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from kd_lightning.cli import main
+from kd_lightning.distill import DistillModule
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+SMALL = ["--trainer.enable_progress_bar", "false", "--trainer.max_epochs", "1"]
+
+
+def _fit(config: str, run: Path, *flags: str) -> int:
+    return main(
+        [
+            "fit",
+            "--config",
+            str(CONFIGS / "quickstart" / f"{config}.yaml"),
+            "--run_dir",
+            str(run),
+            *SMALL,
+            *flags,
+        ]
+    )
+
+
+def _weights(run: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "teacher"
+    assert _fit("teacher", run, "--model.net.hidden", "[64]") == 0
+    return run
+
+
+@pytest.fixture(scope="module")
+def student(teacher: Path) -> Path:
+    run = teacher.parent / "student"
+    assert _fit("distill", run, "--model.teachers", str(teacher)) == 0
+    return run
+
+
+def test_fit_test_and_report(teacher: Path, student: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for run in (teacher, student):
+        assert main(["test", "--ckpt_path", str(run), "--trainer.enable_progress_bar", "false"]) == 0
+    metrics = json.loads((student / "metrics.json").read_text())
+    assert metrics["test"]["examples"] == 1000
+    assert metrics["test"]["errors"] == round(1000 * (1 - metrics["test"]["accuracy"]))
+    assert 0 <= metrics["test"]["teacher_agreement"] <= 1
+    record = json.loads((student / "teachers.json").read_text())[0]
+    assert record["examples"] == 400
+    assert record["trained_on_validation_images"] == 0
+    assert main(["report", str(teacher), str(student), "--output", str(student.parent / "report")]) == 0
+    lines = (student.parent / "report" / "report.csv").read_text().splitlines()
+    assert len(lines) == 3
+    assert f",{metrics['test']['errors']}," in lines[2]
+    assert "student" in capsys.readouterr().out
+
+
+def test_student_checkpoint_stands_alone(student: Path, tmp_path: Path) -> None:
+    checkpoint = _weights(student)
+    assert all(name.startswith("net.") for name in checkpoint["state_dict"])
+    assert "teachers" not in checkpoint["hyper_parameters"]
+    copy = tmp_path / "alone.ckpt"
+    copy.write_bytes((student / "checkpoints" / "last.ckpt").read_bytes())
+    module = DistillModule.load_from_checkpoint(copy, weights_only=True)
+    assert module(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+    assert module.temperature == 4.0
+
+
+def test_a_student_can_teach(student: Path, tmp_path: Path) -> None:
+    assert _fit("distill", tmp_path / "second", "--model.teachers", str(student)) == 0
+
+
+def test_resume_is_exact(tmp_path: Path) -> None:
+    flags = ["--model.net.hidden", "[32]", "--trainer.limit_train_batches", "9", "--model.scheduler", "null"]
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    assert _fit("teacher", straight, *flags, "--trainer.max_epochs", "3") == 0
+    assert _fit("teacher", broken, *flags, "--trainer.max_steps", "13", "--trainer.max_epochs", "3") == 0
+    resumed = ["--trainer.max_steps", "-1", "--trainer.max_epochs", "3", "--ckpt_path", "last"]
+    assert _fit("teacher", broken, *flags, *resumed) == 0
+    first, second = _weights(straight), _weights(broken)
+    assert first["global_step"] == second["global_step"] == 27
+    for name, tensor in first["state_dict"].items():
+        assert torch.equal(tensor, second["state_dict"][name]), name
+
+
+def test_predict_images_and_test_set(
+    student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = Image.new("L", (60, 80), 255)
+    picture.paste(0, (25, 10, 35, 70))
+    picture.save(tmp_path / "one.png")
+    command = ["predict", "--ckpt_path", str(student), "--trainer.enable_progress_bar", "false"]
+    assert main([*command, "--data.images", f"[{tmp_path}]"]) == 0
+    assert "one.png: inverted, 60 x 80 to 28 x 28" in capsys.readouterr().out
+    rows = list(csv.DictReader((student / "predictions.csv").open()))
+    assert rows[0]["file"].endswith("one.png")
+    assert rows[0]["label"] == ""
+    assert main(command) == 0
+    assert len(list(csv.DictReader((student / "predictions.csv").open()))) == 1000
+
+
+@pytest.mark.parametrize(
+    "config", sorted(CONFIGS.glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}-{p.stem}"
+)
+def test_every_config_runs_one_step(config: Path, teacher: Path, tmp_path: Path) -> None:
+    flags = ["--data.dataset", "mnist5k", "--data.val_size", "100", "--trainer.fast_dev_run", "true"]
+    if config.stem == "distill":
+        flags += ["--model.teachers", str(teacher)]
+    assert main(["fit", "--config", str(config), "--run_dir", str(tmp_path / "run"), *SMALL, *flags]) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model.temperature", "0"], "temperature must be a finite number > 0, got 0.0"),
+        (["--model.temperature", "-2"], "temperature must be a finite number > 0, got -2.0"),
+        (["--model.temperature", ".nan"], "temperature must be a finite number > 0, got nan"),
+        (["--model.soft_weight", "1.5"], "soft_weight must be in [0, 1], got 1.5"),
+        (
+            ["--model.teachers", "nowhere/*.ckpt"],
+            "no teacher checkpoint matches nowhere/*.ckpt; train one first",
+        ),
+        (["--model.teachers", "null"], "no teachers are given"),
+        (["--model.tempreature", "3"], "tempreature"),
+        (["--data.batch_size", "0"], "batch_size must be >= 1, got 0"),
+        (["--data.keep_classes", "[3]", "--data.drop_classes", "[3]"], "the transfer set is empty"),
+        (["--data.dataset", "KMNIST"], "KMNIST is not under"),
+    ],
+)
+def test_bad_input_is_one_line(
+    flags: list[str],
+    message: str,
+    teacher: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torchvision.datasets.KMNIST.mirrors", ["http://127.0.0.1:9/"])
+    flags = ["--model.teachers", str(teacher), "--data.data_dir", str(tmp_path / "data"), *flags]
+    assert _fit("distill", tmp_path / "run", *flags) == 1
+    last = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(last) == 1
+    assert message in last[0]
+
+
+def _error(capsys: pytest.CaptureFixture[str]) -> str:
+    return [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")][-1]
+
+
+def test_bad_teachers(teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = tmp_path / "broken.ckpt"
+    broken.write_bytes((teacher / "checkpoints" / "last.ckpt").read_bytes()[:1000])
+    assert _fit("distill", tmp_path / "a", "--model.teachers", str(broken)) == 1
+    assert "damaged" in _error(capsys)
+    assert _fit("distill", tmp_path / "b", "--model.teachers", str(teacher / "checkpoints" / "*.ckpt")) == 1
+    assert "two checkpoints of one run" in _error(capsys)
+    assert (
+        _fit("distill", tmp_path / "c", "--model.teachers", str(teacher), "--model.student.classes", "5") == 1
+    )
+    assert "5" in _error(capsys)
+    untrained = tmp_path / "untrained"
+    assert (
+        _fit(
+            "teacher",
+            untrained,
+            "--model.net.hidden",
+            "[4]",
+            "--trainer.max_steps",
+            "1",
+            "--trainer.limit_val_batches",
+            "0",
+        )
+        == 0
+    )
+    assert _fit("distill", tmp_path / "d", "--model.teachers", str(untrained)) == 1
+    assert "no better than chance" in _error(capsys)
+
+
+def test_guards_keep_what_is_on_disk(
+    student: Path, teacher: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (student / "checkpoints" / "last.ckpt").read_bytes()
+    taught = ["--model.teachers", str(teacher)]
+    assert _fit("distill", student, *taught) == 1
+    assert "already holds a run" in _error(capsys)
+    assert _fit("distill", student, *taught, "--ckpt_path", "last", "--model.temperature", "2.5") == 1
+    message = _error(capsys)
+    assert "temperature" in message
+    assert "4.0" in message
+    assert "2.5" in message
+    assert main(["test", "--config", str(student / "config.yaml")]) == 1
+    assert "test needs a trained net" in _error(capsys)
+    wrong = ["--config", str(teacher / "config.yaml"), "--ckpt_path", str(student)]
+    assert main(["test", *wrong]) == 1
+    assert "holds a DistillModule" in _error(capsys)
+    assert (student / "checkpoints" / "last.ckpt").read_bytes() == before
