@@ -109,6 +109,7 @@ class LastCheckpoint(Checkpoint):
         self.interval = interval
         self.check_every = check_every
         self._written_at = 0.0
+        self._written_step = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -118,18 +119,25 @@ class LastCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write when it is due, never between the micro-batches of one step."""
+        if trainer.global_step == trainer.max_steps:
+            # The run ends here, maybe within an epoch: only now does the loader's place belong to the weights.
+            self._write(trainer)
         if trainer.global_step % self.check_every or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         due = time.monotonic() - self._written_at >= self.interval
         if trainer.world_size > 1:
             due = trainer.strategy.broadcast(due)
         if due:
-            trainer.save_checkpoint(self.path)
-            self._written_at = time.monotonic()
+            self._write(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the final weights."""
+        if self._written_step != trainer.global_step or trainer.global_step != trainer.max_steps:
+            self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.path)
+        self._written_at, self._written_step = time.monotonic(), trainer.global_step
 
 
 class RunRecord(Callback):
@@ -173,17 +181,13 @@ class RunRecord(Callback):
         if records and trainer.global_step == 0:
             write_json(self.run / TEACHERS_FILE, records)
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the configuration and the training time into the checkpoint."""
         record = checkpoint.setdefault(RECORD_KEY, {})
         record["config"] = self.config
         record["train_seconds"] = self._earlier_seconds + time.monotonic() - self._started_at
 
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go on counting the training time."""
         self._earlier_seconds = checkpoint.get(RECORD_KEY, {}).get("train_seconds", 0.0)
 

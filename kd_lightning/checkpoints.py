@@ -57,9 +57,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"checkpoint {path} is damaged or holds objects other than tensors and plain values"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
-        raise ValueError(
-            f"checkpoint {path} is damaged and can't be read; use another or train again"
-        ) from error
+        raise ValueError(f"checkpoint {path} is damaged and can't be read; use another or train again") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(f"{path} is not a Lightning checkpoint: it has no state_dict")
     return checkpoint

@@ -3,10 +3,10 @@
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -36,9 +36,7 @@ class WarmupCosine(LambdaLR):
         warmup_fraction: Share of the steps that rise, in [0, 1).
     """
 
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, total_steps: int, warmup_fraction: float = 0.0
-    ) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, total_steps: int, warmup_fraction: float = 0.0) -> None:
         if not 0 <= warmup_fraction < 1:
             raise ValueError(f"warmup_fraction must be in [0, 1), got {warmup_fraction}")
         warmup = round(warmup_fraction * total_steps)
@@ -119,14 +117,13 @@ class ClassifierModule(LightningModule, ABC):
         self._window.add({**losses, "accuracy": accuracy})
         return losses["loss"]
 
-    def on_train_batch_end(
-        self, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:  # Any: Lightning's signature
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # Any: Lightning's signature
         """Log the means since the last logged step.
 
         Only on the steps that the logger writes: each `self.log` costs more than half of an empty step.
         """
-        if self.global_step % self.trainer.log_every_n_steps or self.global_step == self._window.logged_at:
+        interval = cast(Trainer, self.trainer).log_every_n_steps
+        if self.global_step % interval or self.global_step == self._window.logged_at:
             return
         means = self._window.take(self.global_step)
         values = {f"train/{name}": value for name, value in means.items()}
@@ -146,9 +143,7 @@ class ClassifierModule(LightningModule, ABC):
         """Add a batch to the test metrics."""
         inputs, labels = batch[0], batch[1]
         self.test_metrics.add(self(inputs), labels, self.teacher_log_probs(inputs))
-        self.log_dict(
-            {f"test/{name}": metric for name, metric in self.test_metrics.items()}, batch_size=len(labels)
-        )
+        self.log_dict({f"test/{name}": metric for name, metric in self.test_metrics.items()}, batch_size=len(labels))
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:  # Any: as in training_step
         """Predicted class and its probability, with the index and the label, each (batch,)."""
@@ -158,7 +153,7 @@ class ClassifierModule(LightningModule, ABC):
             answer["index"] = batch[2]
         return answer
 
-    def teacher_log_probs(self, inputs: Tensor) -> Tensor | None:  # noqa: ARG002 (for subclasses with teachers)
+    def teacher_log_probs(self, inputs: Tensor) -> Tensor | None:
         """Log-probabilities of the averaged teachers at T = 1, (batch, classes); None without teachers."""
         return None
 

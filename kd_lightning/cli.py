@@ -16,12 +16,12 @@ from typing import Any
 import jsonargparse
 import lightning
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import kd_lightning
 from kd_lightning import augment, distill, nets, teacher  # noqa: F401 (short class names in YAML: imported classes)
@@ -78,6 +78,7 @@ USER_ERRORS = (
     ValueError,
     OSError,
     RuntimeError,
+    IndexError,  # a label beyond the net's classes
     ImportError,
     MisconfigurationException,
 )
@@ -182,7 +183,7 @@ class DistillCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the arguments, also from Python beside other arguments of the process."""
-        self.config = parser.parse_args(args)
+        self.config = parser.parse_args(args)  # type: ignore[arg-type]  # main hands over a list
 
     def _parse_ckpt_path(self) -> None:
         """Leave the configuration as it was given.
@@ -234,7 +235,7 @@ class DistillCLI(LightningCLI):
     def fit(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
         """Train, then say where the run is and what comes next."""
         self.trainer.fit(**kwargs)
-        if not self.trainer.fast_dev_run:
+        if not self._value("trainer.fast_dev_run"):
             rank_zero_info(f"run: {self._run_dir}\nnext: {PROG} test --ckpt_path {self._run_dir}")
 
     def test(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
@@ -268,7 +269,7 @@ class DistillCLI(LightningCLI):
                 self._refuse_other_module(self._resumed, path)
                 self._refuse_other_config(self._resumed, path)
                 rank_zero_info(f"resuming {path} after step {self._resumed['global_step']}")
-        if rank_zero_only.rank == 0 and not self._value("trainer.fast_dev_run"):
+        if getattr(rank_zero_only, "rank", 0) == 0 and not self._value("trainer.fast_dev_run"):
             leftovers = list(_run_files(self._run_dir))
             if overwrite:
                 _delete(leftovers)
@@ -287,9 +288,7 @@ class DistillCLI(LightningCLI):
         if given != "last":
             return self._named_checkpoint(given, LAST)
         folder = self._run_dir / CHECKPOINT_DIR
-        candidates = sorted(
-            folder.glob("*.ckpt"), key=lambda p: (p.name == LAST, p.stat().st_mtime), reverse=True
-        )
+        candidates = sorted(folder.glob("*.ckpt"), key=lambda p: (p.name == LAST, p.stat().st_mtime), reverse=True)
         for path in candidates:
             try:
                 read_checkpoint(path)
@@ -331,9 +330,7 @@ class DistillCLI(LightningCLI):
     def _refuse_other_config(self, checkpoint: dict[str, Any], path: Path) -> None:
         saved = checkpoint.get(RECORD_KEY, {}).get("config")
         if saved is None:
-            raise ValueError(
-                f"checkpoint {path} was not written by {PROG} fit; it can be tested, not resumed"
-            )
+            raise ValueError(f"checkpoint {path} was not written by {PROG} fit; it can be tested, not resumed")
         before, now = dict(_flat(saved)), dict(_flat(self._saved_config()))
         changed = [
             f"{key}: the run has {before.get(key)!r}, asked for {now.get(key)!r}"
@@ -393,9 +390,7 @@ def _hush() -> None:
     # Lightning asks torch for a check that torch 2.14 calls deprecated.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # An evaluation has no use for the callbacks that wrote the checkpoint.
-    warnings.filterwarnings(
-        "ignore", message=".*callbacks used to create the checkpoint need to be provided.*"
-    )
+    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
     # The tips advertise other packages.
     for name in (
         "lightning.pytorch.utilities.rank_zero",

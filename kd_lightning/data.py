@@ -130,9 +130,7 @@ class MNISTDataModule(LightningDataModule):
         """
         labels = self._train.labels
         if val_size >= len(labels):
-            raise ValueError(
-                f"val_size must leave something to train on, got {val_size} of {len(labels)} images"
-            )
+            raise ValueError(f"val_size must leave something to train on, got {val_size} of {len(labels)} images")
         return stratified_rows(labels, val_size, split_seed)
 
     @property
@@ -157,10 +155,8 @@ class MNISTDataModule(LightningDataModule):
     def train_dataloader(self) -> TensorLoader:
         """Shuffled batches of the transfer set."""
         trainer = self.trainer
-        if trainer is not None and trainer.overfit_batches:
-            raise ValueError(
-                "overfit_batches is not supported here; set train_fraction to train on few examples"
-            )
+        if trainer is not None and getattr(trainer, "overfit_batches", 0):
+            raise ValueError("overfit_batches is not supported here; set train_fraction to train on few examples")
         return self._loader(self._train, self.train_rows, self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> TensorLoader | list[TensorLoader]:
@@ -188,9 +184,7 @@ class MNISTDataModule(LightningDataModule):
         """Names of the predicted image files, None for the test set."""
         return [str(file) for file in self._files] if self.images is not None else None
 
-    def on_after_batch_transfer(
-        self, batch: Any, dataloader_idx: int
-    ) -> Any:  # Any: Lightning's own signature
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # Any: Lightning's own signature
         """Turn uint8 images on the device into float in [0, 1], augmented in training."""
         images = batch.inputs.float().div_(255)
         if self.augment is not None and self.trainer is not None and self.trainer.training:
@@ -201,9 +195,7 @@ class MNISTDataModule(LightningDataModule):
         """What a later run needs to tell which images this run trained on."""
         return {"dataset": self.dataset, "val_size": self.val_size, "split_seed": self.split_seed}
 
-    def _loader(
-        self, digits: Digits, rows: Tensor, batch_size: int, *, shuffle: bool = False
-    ) -> TensorLoader:
+    def _loader(self, digits: Digits, rows: Tensor, batch_size: int, *, shuffle: bool = False) -> TensorLoader:
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if self.seed is None else self.seed
         trainer = self.trainer
         return TensorLoader(

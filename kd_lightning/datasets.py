@@ -100,7 +100,7 @@ def stratified_rows(labels: Tensor, count: int, seed: int) -> Tensor:
     if not 0 <= count <= len(labels):
         raise ValueError(f"can't draw {count} of {len(labels)} examples")
     generator = torch.Generator().manual_seed(seed)
-    classes, sizes = labels.unique(return_counts=True)
+    classes, sizes = torch.unique(labels, return_counts=True)
     exact = sizes * (count / max(1, len(labels)))
     quota = exact.floor().long()
     rest = count - int(quota.sum())
@@ -142,9 +142,7 @@ def _read_torchvision(name: str, data_dir: str | Path, *, train: bool) -> Digits
     return Digits(images.unsqueeze(1), labels.long())
 
 
-def _open_torchvision(
-    name: str, data_dir: str | Path, *, train: bool, download: bool
-) -> Any:  # torchvision: untyped
+def _open_torchvision(name: str, data_dir: str | Path, *, train: bool, download: bool) -> Any:  # torchvision: untyped
     from torchvision import datasets  # takes seconds to import, and mnist5k does without
 
     open_dataset: Callable[..., Any] = getattr(datasets, name)

@@ -113,14 +113,13 @@ class DistillModule(ClassifierModule):
 
         Arguments as in `ClassifierModule.losses`.
         """
-        hard = hard_loss(student_logits=logits, labels=labels)
         if self.soft_weight == 0:
+            hard = hard_loss(student_logits=logits, labels=labels)
             return {"loss": hard, "hard_loss": hard}
         targets = self._soft_target_log_probs(inputs, self.temperature)
-        divergence = soft_divergence(
-            student_logits=logits, target_log_probs=targets, temperature=self.temperature
-        )
+        divergence = soft_divergence(student_logits=logits, target_log_probs=targets, temperature=self.temperature)
         soft = self.temperature**2 * divergence
+        hard = hard_loss(student_logits=logits, labels=labels)
         return {
             "loss": self.soft_weight * soft + (1 - self.soft_weight) * hard,
             "soft_loss": soft,
@@ -180,8 +179,8 @@ class DistillModule(ClassifierModule):
     def _apply(self, fn: Any, recurse: bool = True) -> Any:  # Any: torch's own signature
         """Move and cast the unregistered teachers along with the module."""
         if self.teachers is not None:
-            self.teachers._apply(fn, recurse)
-        return super()._apply(fn, recurse)
+            self.teachers._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def _use(self, loaded: Sequence[Teacher]) -> None:
         teacher_shares(self.teacher_weights, len(loaded))
@@ -252,7 +251,7 @@ class DistillModule(ClassifierModule):
             # A loader of its own: the one that trains must not be moved from its place.
             datamodule = getattr(self.trainer, "datamodule", None)
             source = self.trainer.train_dataloader if datamodule is None else datamodule.train_dataloader()
-            split, batches = "training", islice(source, CHECK_BATCHES)
+            split, batches = "training", islice(source or (), CHECK_BATCHES)
         return split, map(self.trainer.strategy.batch_to_device, batches)
 
     def _sum_over_ranks(self, values: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The frozen teachers: finding and loading them, and their logits."""
 
 from collections.abc import Sequence
-from glob import glob, has_magic
+from glob import glob, has_magic  # Path.glob takes no absolute patterns
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,7 +66,7 @@ class FrozenEnsemble(nn.Module):
         """Number of teachers."""
         return len(self.nets)
 
-    def train(self, mode: bool = True) -> "FrozenEnsemble":  # noqa: ARG002 (a teacher stays in eval whatever is asked)
+    def train(self, mode: bool = True) -> "FrozenEnsemble":
         """Stay in eval mode."""
         return super().train(mode=False)
 
@@ -143,7 +143,7 @@ def teacher_checkpoints(pattern: str) -> list[Path]:
         FileNotFoundError: If nothing matches.
         ValueError: If two files of one run match.
     """
-    matches = sorted(map(Path, glob(pattern, recursive=True))) if has_magic(pattern) else [Path(pattern)]
+    matches = sorted(map(Path, glob(pattern, recursive=True))) if has_magic(pattern) else [Path(pattern)]  # noqa: PTH207
     found = [match for match in matches if match.exists()]
     if not found:
         raise FileNotFoundError(

@@ -6,6 +6,7 @@ batch is one indexed read.
 
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -158,15 +159,9 @@ class TensorLoader:
     def _train_shards(self, count: int) -> list[slice]:
         usable = count - count % self._world_size
         starts = range(0, usable, self._batch_size)
-        return [
-            slice(start + self._rank, min(start + self._batch_size, usable), self._world_size)
-            for start in starts
-        ]
+        return [slice(start + self._rank, min(start + self._batch_size, usable), self._world_size) for start in starts]
 
     def _evaluation_shards(self, count: int) -> list[slice]:
         batches = len(self)
         bounds = [count * number // batches for number in range(batches + 1)]
-        return [
-            slice(start + self._rank, end, self._world_size)
-            for start, end in zip(bounds, bounds[1:], strict=False)
-        ]
+        return [slice(start + self._rank, end, self._world_size) for start, end in pairwise(bounds)]

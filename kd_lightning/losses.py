@@ -57,8 +57,7 @@ def soft_target_log_probs(
         teacher_logits = teacher_logits.unsqueeze(0)  # (b, c) -> (1, b, c)
     if teacher_logits.ndim != 3:
         raise ValueError(
-            f"teacher_logits must be (teachers, batch, classes) or (batch, classes), "
-            f"got {tuple(teacher_logits.shape)}"
+            f"teacher_logits must be (teachers, batch, classes) or (batch, classes), got {tuple(teacher_logits.shape)}"
         )
     scaled = _at_least_float32(teacher_logits) / temperature
     if len(scaled) == 1:
@@ -188,9 +187,7 @@ def teacher_shares(weights: Sequence[float] | None, teachers: int) -> list[float
     if weights is None:
         return [1 / teachers] * teachers
     if len(weights) != teachers:
-        raise ValueError(
-            f"teacher weights must be one number per teacher, got {len(weights)} for {teachers} teachers"
-        )
+        raise ValueError(f"teacher weights must be one number per teacher, got {len(weights)} for {teachers} teachers")
     if not all(math.isfinite(w) and w >= 0 for w in weights) or sum(weights) <= 0:
         raise ValueError(f"teacher weights must be finite, >= 0 and not all 0, got {list(weights)}")
     return [w / sum(weights) for w in weights]

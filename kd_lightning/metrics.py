@@ -1,5 +1,7 @@
 """Test metrics, exact under any sharding: sums of counts, not means of means."""
 
+from typing import cast
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric, Metric, SumMetric
@@ -40,16 +42,19 @@ class TestMetrics(nn.ModuleDict):
         logits = logits.float()
         confidence, predicted = logits.softmax(dim=-1).max(dim=-1)
         correct = predicted == labels
-        self["errors"].update((~correct).float())
-        self["examples"].update(len(labels))
-        self["accuracy"].update(correct.float())
-        self["nll"].update(F.cross_entropy(logits, labels, reduction="none"))
+        self._metric("errors").update((~correct).float())
+        self._metric("examples").update(len(labels))
+        self._metric("accuracy").update(correct.float())
+        self._metric("nll").update(F.cross_entropy(logits, labels, reduction="none"))
         # The calibration error of the predicted class is that of a binary problem: is the prediction right?
-        self["ece"].update(confidence, correct.long())
+        self._metric("ece").update(confidence, correct.long())
         if teacher_log_probs is not None:
             taught = teacher_log_probs.argmax(dim=-1)
-            self["teacher_errors"].update((taught != labels).float())
-            self["teacher_agreement"].update((taught == predicted).float())
+            self._metric("teacher_errors").update((taught != labels).float())
+            self._metric("teacher_agreement").update((taught == predicted).float())
+
+    def _metric(self, name: str) -> Metric:
+        return cast(Metric, self[name])
 
 
 def no_better_than_chance(errors: int, label_counts: Tensor) -> bool:
@@ -63,4 +68,4 @@ def no_better_than_chance(errors: int, label_counts: Tensor) -> bool:
     share = float(label_counts.max()) / count
     chance = share if share < 1 else 0.0  # with one class alone, its share says nothing
     margin = 2 * (chance * (1 - chance) / count) ** 0.5  # two standard deviations of a guesser's accuracy
-    return (count - errors) / count <= chance + margin
+    return bool((count - errors) / count <= chance + margin)

@@ -63,7 +63,7 @@ class Row(NamedTuple):
             "n": str(self.runs),
             "errors": _spread(self.errors, ".1f") if self.errors else "not tested",
             "error %": _spread(percent, ".2f"),
-            "test images": _number(self.examples, ",d"),
+            "images": _number(self.examples, ",d"),
             "parameters": _number(self.parameters, ",d"),
             "compression": _number(self.compression, ".1f", "x"),
             "agreement": _number(None if self.agreement is None else 100 * self.agreement, ".1f", " %"),
@@ -106,11 +106,7 @@ def find_runs(paths: Sequence[str]) -> list[Path]:
     for path in map(Path, paths):
         if not path.is_dir():
             raise FileNotFoundError(f"no run folder {path}")
-        found = (
-            [path]
-            if (path / "config.yaml").is_file()
-            else sorted(f.parent for f in path.rglob("config.yaml"))
-        )
+        found = [path] if (path / "config.yaml").is_file() else sorted(f.parent for f in path.rglob("config.yaml"))
         if not found:
             raise FileNotFoundError(f"{path} holds no run: no config.yaml in it or below")
         folders |= dict.fromkeys(found)
@@ -152,10 +148,12 @@ def print_table(rows: Sequence[Row]) -> None:
     table = Table(title="test results, mean ± standard deviation over n seeds")
     cells = [row.cells() for row in rows]
     for column in cells[0]:
-        table.add_column(column, justify="left" if column == "run" else "right")
+        table.add_column(column, justify="left" if column == "run" else "right", no_wrap=True)
     for line in cells:
         table.add_row(*line.values())
-    Console().print(table)
+    console = Console()
+    # Where the output is a file or a pipe there is no width to fit into.
+    console.print(table, width=None if console.is_terminal else 120)
 
 
 def write_reports(rows: Sequence[Row], output: Path) -> None:
@@ -209,9 +207,7 @@ def _ensemble_row(members: Sequence[Run]) -> Row | None:
     )
 
 
-def _average(
-    tested: Sequence[dict[str, Any]], read: Callable[[dict[str, Any]], float | None]
-) -> float | None:
+def _average(tested: Sequence[dict[str, Any]], read: Callable[[dict[str, Any]], float | None]) -> float | None:
     values = []
     for metrics in tested:
         try:

@@ -26,6 +26,6 @@ class TeacherModule(ClassifierModule):
     ) -> None:
         super().__init__(net, optimizer, scheduler, max_norm)
 
-    def losses(self, inputs: Tensor, labels: Tensor, logits: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
+    def losses(self, inputs: Tensor, labels: Tensor, logits: Tensor) -> dict[str, Tensor]:
         """The hard loss alone; arguments as in `ClassifierModule.losses`."""
         return {"loss": hard_loss(student_logits=logits, labels=labels)}

@@ -94,9 +94,7 @@ def test_resume_is_exact(tmp_path: Path) -> None:
         assert torch.equal(tensor, second["state_dict"][name]), name
 
 
-def test_predict_images_and_test_set(
-    student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_predict_images_and_test_set(student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = Image.new("L", (60, 80), 255)
     picture.paste(0, (25, 10, 35, 70))
     picture.save(tmp_path / "one.png")
@@ -110,9 +108,7 @@ def test_predict_images_and_test_set(
     assert len(list(csv.DictReader((student / "predictions.csv").open()))) == 1000
 
 
-@pytest.mark.parametrize(
-    "config", sorted(CONFIGS.glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}-{p.stem}"
-)
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_every_config_runs_one_step(config: Path, teacher: Path, tmp_path: Path) -> None:
     flags = ["--data.dataset", "mnist5k", "--data.val_size", "100", "--trainer.fast_dev_run", "true"]
     if config.stem == "distill":
@@ -165,9 +161,7 @@ def test_bad_teachers(teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "damaged" in _error(capsys)
     assert _fit("distill", tmp_path / "b", "--model.teachers", str(teacher / "checkpoints" / "*.ckpt")) == 1
     assert "two checkpoints of one run" in _error(capsys)
-    assert (
-        _fit("distill", tmp_path / "c", "--model.teachers", str(teacher), "--model.student.classes", "5") == 1
-    )
+    assert _fit("distill", tmp_path / "c", "--model.teachers", str(teacher), "--model.student.classes", "5") == 1
     assert "5" in _error(capsys)
     untrained = tmp_path / "untrained"
     assert (
@@ -187,9 +181,7 @@ def test_bad_teachers(teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "no better than chance" in _error(capsys)
 
 
-def test_guards_keep_what_is_on_disk(
-    student: Path, teacher: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_guards_keep_what_is_on_disk(student: Path, teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (student / "checkpoints" / "last.ckpt").read_bytes()
     taught = ["--model.teachers", str(teacher)]
     assert _fit("distill", student, *taught) == 1

@@ -19,16 +19,16 @@ from kd_lightning.losses import (
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
+    probabilities: np.ndarray = shifted / shifted.sum(axis=-1, keepdims=True)
+    return probabilities
 
 
-def _reference_targets(
-    teachers: np.ndarray, t: float, averaging: str, weights: list[float] | None
-) -> np.ndarray:
+def _reference_targets(teachers: np.ndarray, t: float, averaging: str, weights: list[float] | None) -> np.ndarray:
     share = np.ones(len(teachers)) if weights is None else np.array(weights)
     share = (share / share.sum()).reshape(-1, 1, 1)
     if averaging == "arithmetic":
-        return (_softmax(teachers / t) * share).sum(axis=0)
+        mean: np.ndarray = (_softmax(teachers / t) * share).sum(axis=0)
+        return mean
     return _softmax((teachers / t * share).sum(axis=0))
 
 
@@ -38,7 +38,7 @@ def _logits(*shape: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize(
     ("t", "teachers", "averaging"),
-    itertools.product([0.5, 1.0, 2.5, 20.0], [1, 2, 5], ["arithmetic", "geometric"]),
+    list(itertools.product([0.5, 1.0, 2.5, 20.0], [1, 2, 5], ["arithmetic", "geometric"])),
 )
 @pytest.mark.parametrize("weighted", [False, True])
 def test_losses_and_gradients_agree_with_reference(
@@ -65,16 +65,12 @@ def test_soft_loss_worked_by_hand() -> None:
     teacher = torch.tensor([[math.log(3.0) * 2, 0.0]], dtype=torch.float64)  # at T = 2: 3/4 and 1/4
     student = torch.zeros(1, 2, dtype=torch.float64)  # 1/2 and 1/2
     expected = 4 * (0.75 * math.log(1.5) + 0.25 * math.log(0.5))
-    assert soft_loss(student_logits=student, teacher_logits=teacher, temperature=2).item() == pytest.approx(
-        expected
-    )
+    assert soft_loss(student_logits=student, teacher_logits=teacher, temperature=2).item() == pytest.approx(expected)
 
 
 def test_soft_loss_is_zero_at_equality() -> None:
     logits = _logits(4, 10)
-    assert soft_loss(student_logits=logits, teacher_logits=logits, temperature=3).item() == pytest.approx(
-        0, abs=1e-12
-    )
+    assert soft_loss(student_logits=logits, teacher_logits=logits, temperature=3).item() == pytest.approx(0, abs=1e-12)
 
 
 def test_gradient_matches_logits_at_high_temperature() -> None:
