@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -122,7 +122,7 @@ class ClassifierModule(LightningModule, ABC):
 
         Only on the steps that the logger writes: each `self.log` costs more than half of an empty step.
         """
-        interval = cast(Trainer, self.trainer).log_every_n_steps
+        interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's connector
         if self.global_step % interval or self.global_step == self._window.logged_at:
             return
         means = self._window.take(self.global_step)
@@ -143,7 +143,9 @@ class ClassifierModule(LightningModule, ABC):
         """Add a batch to the test metrics."""
         inputs, labels = batch[0], batch[1]
         self.test_metrics.add(self(inputs), labels, self.teacher_log_probs(inputs))
-        self.log_dict({f"test/{name}": metric for name, metric in self.test_metrics.items()}, batch_size=len(labels))
+        self.log_dict(
+            {f"test/{name}": cast(Metric, metric) for name, metric in self.test_metrics.items()}, batch_size=len(labels)
+        )
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:  # Any: as in training_step
         """Predicted class and its probability, with the index and the label, each (batch,)."""

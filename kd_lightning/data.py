@@ -155,7 +155,7 @@ class MNISTDataModule(LightningDataModule):
     def train_dataloader(self) -> TensorLoader:
         """Shuffled batches of the transfer set."""
         trainer = self.trainer
-        if trainer is not None and getattr(trainer, "overfit_batches", 0):
+        if trainer is not None and getattr(trainer, "overfit_batches", False):
             raise ValueError("overfit_batches is not supported here; set train_fraction to train on few examples")
         return self._loader(self._train, self.train_rows, self.batch_size, shuffle=True)
 

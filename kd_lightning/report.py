@@ -153,7 +153,7 @@ def print_table(rows: Sequence[Row]) -> None:
         table.add_row(*line.values())
     console = Console()
     # Where the output is a file or a pipe there is no width to fit into.
-    console.print(table, width=None if console.is_terminal else 120)
+    (console if console.is_terminal else Console(width=120)).print(table)
 
 
 def write_reports(rows: Sequence[Row], output: Path) -> None:
