@@ -213,7 +213,7 @@ def describe_net(net: nn.Module) -> dict[str, Any] | None:
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file  # an optional dependency
+        from safetensors.torch import load_file  # comes with the extra kd_lightning[safetensors]
 
         return load_file(path)
     try:
