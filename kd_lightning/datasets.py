@@ -77,7 +77,7 @@ def download_digits(name: DatasetName, data_dir: str | Path) -> None:
         raise _missing(name, data_dir) from error
     except RuntimeError as error:
         if "download" not in str(error).lower():
-            raise
+            raise _damaged(name, data_dir, error) from error
         raise _missing(name, data_dir) from error
     except (AssertionError, ValueError, TypeError, KeyError) as error:
         raise _damaged(name, data_dir, error) from error

@@ -130,8 +130,8 @@ class TensorLoader:
         Nothing is read before the first batch is asked for, since Lightning makes the iterator before it
         sets the epoch.
         """
-        if self._position >= len(self):
-            self._position = 0
+        if not self._shuffle or self._position >= len(self):
+            self._position = 0  # an evaluation that was cut short, as Lightning's sanity check is, starts anew
         rows, views = self._epoch_order()
         shards = self._train_shards(len(rows)) if self._shuffle else self._evaluation_shards(len(rows))
         for shard in shards[self._position :]:

@@ -92,6 +92,12 @@ def test_view_depends_on_seed_epoch_and_row_alone() -> None:
     assert len(set(views.values())) > 15
 
 
+def test_an_evaluation_cut_short_starts_anew() -> None:
+    loader = _loader(shuffle=False)
+    next(iter(loader))
+    assert sorted(_indices(list(loader))) == list(range(103))
+
+
 def test_arguments_are_checked() -> None:
     with pytest.raises(ValueError, match="batch_size must be >= 1, got 0"):
         _loader(batch=0)
