@@ -50,13 +50,11 @@ class Jitter(Augment):
         if pixels < 1:
             raise ValueError(f"jitter pixels must be >= 1, got {pixels}")
         self.pixels = pixels
-        side = 2 * pixels + 1
-        self.view_count = side * side
-        # View v > 0 is the v-th shift in row order; the zero shift of the middle changes places with number 0.
-        shifts = torch.arange(self.view_count)
-        middle = self.view_count // 2
-        shifts[0], shifts[middle] = middle, 0
-        self._top, self._left = shifts // side, shifts % side
+        shifts = torch.cartesian_prod(*[torch.arange(-pixels, pixels + 1)] * 2)  # (views, 2)
+        # The smallest shifts first, none before all: the first nine views are those of one pixel.
+        shifts = shifts[shifts.abs().max(dim=1).values.argsort(stable=True)]
+        self.view_count = len(shifts)
+        self._top, self._left = (shifts + pixels).T.contiguous()
 
     def transform(self, images: Tensor, views: Tensor) -> Tensor:
         """Cut each image's window out of the padded batch."""

@@ -1,76 +1,49 @@
 """The command line: LightningCLI with run folders, guards and one-line errors."""
 
-import csv
 import logging
 import os
-import platform
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
-import lightning
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-import kd_lightning
 from kd_lightning import augment, distill, nets, teacher  # noqa: F401 (short class names in YAML: imported classes)
 from kd_lightning.callbacks import (
-    CONFIG_FILE,
-    METRICS_FILE,
-    TEACHERS_FILE,
     AtomicCheckpointIO,
     LastCheckpoint,
+    NoProfiler,
+    ProgressBar,
     RunRecord,
     best_checkpoint,
+)
+from kd_lightning.checkpoints import BEST, LAST, RECORD_KEY, read_checkpoint, run_folder
+from kd_lightning.classifier import ClassifierModule
+from kd_lightning.results import metrics_record, prediction_rows, write_csv
+from kd_lightning.runs import (
+    CONFIG_FILE,
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    forbidden_changes,
+    named_checkpoint,
+    newest_whole_checkpoint,
+    run_files,
     write_atomically,
     write_json,
 )
-from kd_lightning.checkpoints import (
-    BEST,
-    CHECKPOINT_DIR,
-    LAST,
-    RECORD_KEY,
-    read_checkpoint,
-    run_checkpoint,
-    run_folder,
-)
-from kd_lightning.classifier import ClassifierModule
-from kd_lightning.nets import parameter_count
 
 PROG = "python -m kd_lightning"
 DEBUG_VARIABLE = "KD_LIGHTNING_DEBUG"
 EVALUATIONS = ("validate", "test", "predict")
-PREDICTIONS_FILE = "predictions.csv"
-
-# What a resumed run may change: its length, where it runs, and what it shows.
-MAY_CHANGE = (
-    "run_dir",
-    "trainer.max_epochs",
-    "trainer.max_steps",
-    "trainer.max_time",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.strategy",
-    "trainer.logger",
-    "trainer.log_every_n_steps",
-    "trainer.enable_progress_bar",
-    "trainer.enable_model_summary",
-    "trainer.profiler",
-    "trainer.callbacks",
-    "data.init_args.data_dir",
-)
 
 # What main answers with one line; anything else is a defect of the program and keeps its traceback.
 USER_ERRORS = (
@@ -179,6 +152,12 @@ class DistillCLI(LightningCLI):
             default=False,
             help="Start anew in a folder that holds a run already; the old run is deleted.",
         )
+        parser.add_argument(
+            "--save_every",
+            type=float,
+            default=60.0,
+            help="Seconds between two writes of last.ckpt, from which a killed run resumes, >= 0.",
+        )
         parser.set_defaults({"data": {"class_path": "kd_lightning.data.MNISTDataModule"}})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -209,6 +188,8 @@ class DistillCLI(LightningCLI):
         kwargs.setdefault("default_root_dir", given.get("default_root_dir") or self._run_dir)
         plugins = given.get("plugins") or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
+        if given.get("profiler") is None:
+            kwargs["profiler"] = NoProfiler()
         if not fitting:
             kwargs["logger"] = False
         elif given.get("logger") in (None, True):
@@ -221,13 +202,13 @@ class DistillCLI(LightningCLI):
                 purge_step=self._resumed["global_step"] if self._resumed else None,
                 flush_secs=10,
             )
-        progress = [] if given.get("enable_progress_bar") is False else [RichProgressBar(refresh_rate=10)]
+        progress = [] if given.get("enable_progress_bar") is False else [ProgressBar()]
         records = []
         if fitting:
             records = [
                 RunRecord(self._run_dir, self._saved_config()),
                 best_checkpoint(self._run_dir),
-                LastCheckpoint(self._run_dir),
+                LastCheckpoint(self._run_dir, interval=self._value("save_every")),
             ]
         self.trainer_defaults["callbacks"] = [*progress, *records]
         return super().instantiate_trainer(**kwargs)
@@ -242,7 +223,9 @@ class DistillCLI(LightningCLI):
         """Test, and write metrics.json into the run's folder."""
         self.trainer.test(**kwargs)
         path = self._run_dir / METRICS_FILE
-        rank_zero_only(write_json)(path, self._test_record(Path(kwargs["ckpt_path"])))
+        rank_zero_only(write_json)(
+            path, metrics_record(self.model, self.trainer.callback_metrics, Path(kwargs["ckpt_path"]))
+        )
         rank_zero_info(f"metrics: {path}")
 
     def predict(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
@@ -251,9 +234,9 @@ class DistillCLI(LightningCLI):
             raise ValueError("predict runs on one device; set --trainer.devices 1")
         kwargs["return_predictions"] = True
         batches = self.trainer.predict(**kwargs)
-        rows = list(_prediction_rows(batches or [], getattr(self.datamodule, "predict_names", None)))
+        rows = list(prediction_rows(batches or [], getattr(self.datamodule, "predict_names", None)))
         path = self._run_dir / PREDICTIONS_FILE
-        write_atomically(path, partial(_write_csv, rows))
+        write_atomically(path, partial(write_csv, rows))
         rank_zero_info(f"predictions: {path} ({len(rows)} rows)")
 
     def _prepare_fit(self) -> None:
@@ -270,9 +253,10 @@ class DistillCLI(LightningCLI):
                 self._refuse_other_config(self._resumed, path)
                 rank_zero_info(f"resuming {path} after step {self._resumed['global_step']}")
         if getattr(rank_zero_only, "rank", 0) == 0 and not self._value("trainer.fast_dev_run"):
-            leftovers = list(_run_files(self._run_dir))
+            leftovers = list(run_files(self._run_dir))
             if overwrite:
-                _delete(leftovers)
+                for file in leftovers:
+                    file.unlink()
             elif leftovers and not (given and self._owns(given)):
                 raise FileExistsError(
                     f"{self._run_dir} already holds a run; resume it with --ckpt_path last, "
@@ -285,30 +269,9 @@ class DistillCLI(LightningCLI):
 
     def _resume_path(self, given: str) -> Path | None:
         """The checkpoint to resume from; None where `last` finds nothing, so that a job script can always ask."""
-        if given != "last":
-            return self._named_checkpoint(given, LAST)
-        folder = self._run_dir / CHECKPOINT_DIR
-        candidates = sorted(folder.glob("*.ckpt"), key=lambda p: (p.name == LAST, p.stat().st_mtime), reverse=True)
-        for path in candidates:
-            try:
-                read_checkpoint(path)
-            except ValueError as error:
-                rank_zero_info(f"{error}; looking for an older one")
-                continue
-            return path
-        if candidates:
-            raise ValueError(f"no checkpoint in {folder} can be read; start anew with --overwrite true")
-        return None
-
-    def _named_checkpoint(self, given: str, preferred: str) -> Path:
-        """The file that `best`, `last`, a run's folder or a path means."""
-        if given in {"best", "last"}:
-            return self._run_dir / CHECKPOINT_DIR / f"{given}.ckpt"
-        path = Path(given)
-        if not path.is_dir():
-            return path
-        favourite = path / CHECKPOINT_DIR / preferred
-        return favourite if favourite.is_file() else run_checkpoint(path)
+        if given == "last":
+            return newest_whole_checkpoint(self._run_dir, rank_zero_info)
+        return named_checkpoint(self._run_dir, given, LAST)
 
     def _prepare_evaluation(self) -> None:
         given = self._value("ckpt_path")
@@ -316,7 +279,7 @@ class DistillCLI(LightningCLI):
             raise ValueError(
                 f"{self.subcommand} needs a trained net: --ckpt_path with a run's folder, a file, best or last"
             )
-        path = self._named_checkpoint(given, BEST)
+        path = named_checkpoint(self._run_dir, given, BEST)
         self._refuse_other_module(read_checkpoint(path), path)
         self._run_dir = run_folder(path) or self._run_dir
         self.config[self.subcommand]["ckpt_path"] = str(path)
@@ -331,12 +294,7 @@ class DistillCLI(LightningCLI):
         saved = checkpoint.get(RECORD_KEY, {}).get("config")
         if saved is None:
             raise ValueError(f"checkpoint {path} was not written by {PROG} fit; it can be tested, not resumed")
-        before, now = dict(_flat(saved)), dict(_flat(self._saved_config()))
-        changed = [
-            f"{key}: the run has {before.get(key)!r}, asked for {now.get(key)!r}"
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key) and not key.startswith(MAY_CHANGE)
-        ]
+        changed = forbidden_changes(saved, self._saved_config())
         if changed:
             raise ValueError(
                 f"can't resume {path} with another configuration ({'; '.join(changed)}); "
@@ -351,39 +309,6 @@ class DistillCLI(LightningCLI):
     def _value(self, key: str) -> Any:  # Any: a configuration holds all kinds of values
         return self.config.get(f"{self.subcommand}.{key}")
 
-    def _test_record(self, path: Path) -> dict[str, Any]:
-        checkpoint = read_checkpoint(path)
-        metrics = {
-            name.removeprefix("test/"): float(value)
-            for name, value in self.trainer.callback_metrics.items()
-            if name.startswith("test/")
-        }
-        for count in {"errors", "examples", "teacher_errors"} & metrics.keys():
-            metrics[count] = int(metrics[count])
-        model = self.model
-        record: dict[str, Any] = {
-            "test": dict(sorted(metrics.items())),
-            "checkpoint": path.name,
-            "epoch": checkpoint["epoch"] + 1,
-            "steps": checkpoint["global_step"],
-            "seed": self._value("seed_everything"),
-            "parameters": parameter_count(model.net),
-            "train_seconds": checkpoint.get(RECORD_KEY, {}).get("train_seconds"),
-        }
-        if getattr(model, "teachers", None) is not None:
-            record["teacher_parameters"] = parameter_count(model.teachers)
-            record["teachers"] = len(model.teachers)
-        return record | {
-            "device": str(model.device),
-            "versions": {
-                "kd_lightning": kd_lightning.__version__,
-                "lightning": lightning.__version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-            "tested_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-
 
 def _hush() -> None:
     """Keep quiet about what a user of this program can't change."""
@@ -391,16 +316,18 @@ def _hush() -> None:
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # An evaluation has no use for the callbacks that wrote the checkpoint.
     warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
-    # The tips advertise other packages.
+    # Tips that advertise other packages, and a notice of what this program sees to itself.
     for name in (
         "lightning.pytorch.utilities.rank_zero",
         "lightning.pytorch.trainer.connectors.logger_connector",
+        "lightning.pytorch.trainer.connectors.checkpoint_connector",
     ):
-        logging.getLogger(name).addFilter(_not_a_tip)
+        logging.getLogger(name).addFilter(_of_use)
 
 
-def _not_a_tip(record: logging.LogRecord) -> bool:
-    return "Tip: For seamless" not in record.getMessage()
+def _of_use(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    return "Tip: For seamless" not in message and "weights_only" not in message
 
 
 def _with_config_of_run(arguments: list[str]) -> list[str]:
@@ -421,54 +348,3 @@ def _with_config_of_run(arguments: list[str]) -> list[str]:
     if config is None or not config.is_file():
         return arguments
     return [arguments[0], "--config", str(config), *arguments[1:]]
-
-
-def _run_files(run: Path) -> Iterator[Path]:
-    """The files that a run leaves in its folder; nothing else there is ever touched."""
-    for pattern in (
-        CONFIG_FILE,
-        TEACHERS_FILE,
-        METRICS_FILE,
-        PREDICTIONS_FILE,
-        "hparams.yaml",
-        "events.out.tfevents.*",
-        f"{CHECKPOINT_DIR}/*.ckpt",
-    ):
-        yield from run.glob(pattern)
-
-
-def _delete(files: Sequence[Path]) -> None:
-    for file in files:
-        file.unlink()
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _prediction_rows(batches: Sequence[Any], names: Sequence[str] | None) -> Iterator[dict[str, Any]]:
-    counted = 0
-    for batch in batches:
-        for position, prediction in enumerate(batch["prediction"].tolist()):
-            index = int(batch["index"][position]) if "index" in batch else counted
-            label = int(batch["label"][position])
-            row: dict[str, Any] = {"index": index}
-            if names is not None:
-                row["file"] = names[index]
-            yield row | {
-                "label": label if label >= 0 else "",
-                "prediction": prediction,
-                "confidence": f"{float(batch['confidence'][position]):.6f}",
-            }
-            counted += 1
-
-
-def _write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["index"])
-        writer.writeheader()
-        writer.writerows(rows)

@@ -1,5 +1,6 @@
 """MNISTDataModule: which images, which split, which transfer set."""
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from kd_lightning.datasets import (
     stratified_rows,
 )
 from kd_lightning.images import image_files, read_images
-from kd_lightning.loader import Batch, TensorLoader
+from kd_lightning.loader import TensorLoader
 
 
 class MNISTDataModule(LightningDataModule):
@@ -42,6 +43,7 @@ class MNISTDataModule(LightningDataModule):
         train_fraction: Share of the training images that are used, stratified, in (0, 1].
         seed: Seed of the order and of the views; by default that of seed_everything.
         images: Image files or folders to predict instead of the test set.
+        device_resident: Keep all images on the GPU, where a batch is then cut without a transfer; 47 MB for MNIST.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -63,6 +65,7 @@ class MNISTDataModule(LightningDataModule):
         train_fraction: float = 1.0,
         seed: int | None = None,
         images: list[str] | None = None,
+        device_resident: bool = False,
     ) -> None:
         super().__init__()
         for name, size in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
@@ -87,6 +90,7 @@ class MNISTDataModule(LightningDataModule):
         self.train_fraction = train_fraction
         self.seed = seed
         self.images = images
+        self.device_resident = device_resident
         self._digits: tuple[Digits, Digits] | None = None
         self._files: list[Path] = []
 
@@ -184,12 +188,39 @@ class MNISTDataModule(LightningDataModule):
         """Names of the predicted image files, None for the test set."""
         return [str(file) for file in self._files] if self.images is not None else None
 
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:  # Any: Lightning's signature
+        """Move a batch to its device; on the CPU it is there, and looking through it would cost 0.05 ms."""
+        return batch if device.type == "cpu" else super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # Any: Lightning's own signature
         """Turn uint8 images on the device into float in [0, 1], augmented in training."""
-        images = batch.inputs.float().div_(255)
-        if self.augment is not None and self.trainer is not None and self.trainer.training:
-            images = self.augment(images, batch.views)
-        return Batch(images, batch.labels, batch.indices, batch.views)
+        training = self.trainer is not None and self.trainer.training
+        return batch._replace(inputs=self._shown(batch.inputs, batch.views if training else None))
+
+    def inputs(self, rows: Tensor, views: Tensor) -> Tensor:
+        """What the nets get of these rows of the training file in these views, (batch, 1, 28, 28) float in [0, 1].
+
+        Args:
+            rows: (batch,) int64.
+            views: (batch,) int64.
+        """
+        return self._shown(self._train.images[rows], views)
+
+    def fingerprint(self) -> str:
+        """Hash of the training file's images and of what every view does to a random image."""
+        digest = hashlib.sha256(self._train.images.numpy())  # type: ignore[arg-type]  # an array is a buffer
+        if self.augment is not None:
+            views = torch.arange(self.view_count)
+            probe = torch.rand(1, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+            digest.update(type(self.augment).__qualname__.encode())
+            digest.update(self.augment(probe.expand(len(views), -1, -1, -1), views).contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _shown(self, images: Tensor, views: Tensor | None) -> Tensor:
+        floats = images.float().div_(255)
+        return floats if self.augment is None or views is None else self.augment(floats, views)
 
     def state_dict(self) -> dict[str, Any]:
         """What a later run needs to tell which images this run trained on."""
@@ -198,14 +229,17 @@ class MNISTDataModule(LightningDataModule):
     def _loader(self, digits: Digits, rows: Tensor, batch_size: int, *, shuffle: bool = False) -> TensorLoader:
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if self.seed is None else self.seed
         trainer = self.trainer
+        device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
+        images = digits.images.to(device) if self.device_resident else digits.images
         return TensorLoader(
-            digits.images.__getitem__,
+            lambda rows: images[rows.to(images.device, non_blocking=True)],
             digits.labels,
             rows,
             batch_size=batch_size,
             shuffle=shuffle,
             seed=seed,
             view_count=self.view_count if shuffle else 1,
+            pin_memory=device.type == "cuda",
             rank=0 if trainer is None else trainer.global_rank,
             world_size=1 if trainer is None else trainer.world_size,
         )

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from kd_lightning.checkpoints import RECORD_KEY
 from kd_lightning.classifier import ClassifierModule, SchedulerCallable
-from kd_lightning.ensemble import FrozenEnsemble, Teacher, load_teachers
+from kd_lightning.ensemble import FrozenEnsemble, Precision, Teacher, load_teachers
+from kd_lightning.loader import Batch
 from kd_lightning.losses import (
     Averaging,
     check_temperature,
@@ -22,6 +23,7 @@ from kd_lightning.losses import (
     teacher_shares,
 )
 from kd_lightning.metrics import TestMetrics, no_better_than_chance
+from kd_lightning.soft_targets import Mode, SoftTargetStore, StoreOptions, ViewedData, decide, open_store, store_spec
 
 # Batches of training images that the teachers are checked on where there is no validation split.
 CHECK_BATCHES = 20
@@ -42,9 +44,14 @@ class DistillModule(ClassifierModule):
         soft_weight: Share of the soft loss, in [0, 1].
         averaging: How the teachers' softened distributions are combined, arithmetic or geometric mean.
         teacher_weights: One number >= 0 per teacher; equal weights by default.
+        soft_targets: Where the teachers' logits come from: `live`, their pass over each batch; `stored`, computed once
+            and kept on disk; `auto`, stored where that takes fewer passes.
+        store: Where and how stored logits are kept.
+        teacher_precision: Number type of the teachers' passes, whatever the student trains in.
         optimizer: Called with the student's parameters; fused Adam with a step size of 1e-3 by default.
         scheduler: Called with the optimizer and the run's number of steps; stepped after each step.
         max_norm: Largest L2 norm of a unit's incoming weights, > 0; None for no limit.
+        compile: Compile the student with torch.compile; pays on GPUs and for large nets.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -60,11 +67,15 @@ class DistillModule(ClassifierModule):
         soft_weight: float = 0.9,
         averaging: Averaging = "arithmetic",
         teacher_weights: list[float] | None = None,
+        soft_targets: Mode = "auto",
+        store: StoreOptions = StoreOptions(),  # noqa: B008  # frozen
+        teacher_precision: Precision = "float32",
         optimizer: OptimizerCallable | None = None,
         scheduler: SchedulerCallable | None = None,
         max_norm: float | None = None,
+        compile: bool = False,  # noqa: A002  # torch's own word
     ) -> None:
-        super().__init__(student, optimizer, scheduler, max_norm)
+        super().__init__(student, optimizer, scheduler, max_norm, compile)
         check_temperature(temperature)
         if not 0 <= soft_weight <= 1:
             raise ValueError(f"soft_weight must be in [0, 1], got {soft_weight}")
@@ -73,6 +84,11 @@ class DistillModule(ClassifierModule):
         self.soft_weight = soft_weight
         self.averaging: Averaging = averaging
         self.teacher_weights = teacher_weights
+        self.soft_targets: Mode = soft_targets
+        self.store_options = store
+        self.teacher_precision: Precision = teacher_precision
+        self._store: SoftTargetStore | None = None  # open while a fit runs
+        self._stored: bool | None = None  # what was decided, kept in checkpoints
         self.teacher_records: list[dict[str, Any]] = []
         self._hold(None)
 
@@ -108,20 +124,19 @@ class DistillModule(ClassifierModule):
             self._use(loaded)
         self.test_metrics = TestMetrics(with_teachers=self.teachers is not None)
 
-    def losses(self, inputs: Tensor, labels: Tensor, logits: Tensor) -> dict[str, Tensor]:
+    def losses(self, batch: Any, logits: Tensor) -> dict[str, Tensor]:  # Any: also a user's own tuple
         """Loss, hard loss and, where soft_weight > 0, soft loss and soft cross-entropy.
 
         Arguments as in `ClassifierModule.losses`.
         """
+        hard = hard_loss(student_logits=logits, labels=batch[1])
         if self.soft_weight == 0:
-            hard = hard_loss(student_logits=logits, labels=labels)
             return {"loss": hard, "hard_loss": hard}
-        targets = self._soft_target_log_probs(inputs, self.temperature)
+        targets = self._soft_target_log_probs(self._teacher_logits(batch), self.temperature)
         divergence = soft_divergence(student_logits=logits, target_log_probs=targets, temperature=self.temperature)
         soft = self.temperature**2 * divergence
-        hard = hard_loss(student_logits=logits, labels=labels)
         return {
-            "loss": self.soft_weight * soft + (1 - self.soft_weight) * hard,
+            "loss": hard.lerp(soft, self.soft_weight),  # soft_weight * soft + (1 - soft_weight) * hard
             "soft_loss": soft,
             "hard_loss": hard,
             "soft_cross_entropy": divergence.detach() + entropy(targets),
@@ -133,21 +148,31 @@ class DistillModule(ClassifierModule):
         Args:
             inputs: (batch, ...), as the teachers take them.
         """
-        return None if self.teachers is None else self._soft_target_log_probs(inputs, 1.0)
+        return None if self.teachers is None else self._soft_target_log_probs(self.teachers(inputs), 1.0)
 
     def on_train_start(self) -> None:
-        """Check the teachers on the validation split, or on some training images where there is none.
+        """Check the teachers on the validation split, or on some training images where there is none; open the store.
 
         Raises:
-            ValueError: If a teacher is no better than chance, or student and teachers differ in classes.
+            ValueError: If a teacher is no better than chance, student and teachers differ in classes, or stored soft
+                targets are asked for and not possible.
         """
         if self.teachers is not None:
             self._check_teachers(self.teachers)
+            if self.soft_weight > 0:
+                self._open_store(self.teachers)
+
+    def on_fit_end(self) -> None:
+        """Go back to the live teachers."""
+        self._store = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the teachers' fingerprints."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint[RECORD_KEY]["teachers"] = [record["fingerprint"] for record in self.teacher_records]
+        checkpoint[RECORD_KEY] |= {
+            "teachers": [record["fingerprint"] for record in self.teacher_records],
+            "soft_targets_stored": self._stored,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on training with other teachers than those the run began with.
@@ -156,7 +181,8 @@ class DistillModule(ClassifierModule):
             ValueError: If the teachers' fingerprints differ.
         """
         super().on_load_checkpoint(checkpoint)
-        before = checkpoint.get(RECORD_KEY, {}).get("teachers")
+        record = checkpoint.get(RECORD_KEY, {})
+        before, self._stored = record.get("teachers"), record.get("soft_targets_stored")
         training = self._trainer is not None and self._trainer.state.fn == "fit"
         if not training or before is None:
             return
@@ -184,15 +210,46 @@ class DistillModule(ClassifierModule):
 
     def _use(self, loaded: Sequence[Teacher]) -> None:
         teacher_shares(self.teacher_weights, len(loaded))
-        ensemble = FrozenEnsemble(loaded)
+        ensemble = FrozenEnsemble(loaded, self.teacher_precision)
         self._hold(ensemble.to(self.device))
         self.teacher_records = [teacher.record() for teacher in ensemble.teachers]
 
-    def _soft_target_log_probs(self, inputs: Tensor, temperature: float) -> Tensor:
+    def _teacher_logits(self, batch: Any) -> Tensor:
+        """The teachers' logits on a batch, stored or live, (teachers, batch, classes)."""
+        if self._store is not None and isinstance(batch, Batch):
+            return self._store.logits(batch.indices, batch.views)
         if self.teachers is None:
             raise RuntimeError("the teachers are not loaded; setup has not run")
+        logits: Tensor = self.teachers(batch[0])
+        return logits
+
+    def _open_store(self, ensemble: FrozenEnsemble) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        spec = None
+        if self.soft_targets != "live":
+            spec = store_spec(ensemble, data, options=self.store_options, temperature=self.temperature)
+        mode: Mode = self.soft_targets
+        if mode == "auto" and self._stored is not None:
+            mode = "stored" if self._stored else "live"  # a resumed run goes on as it began
+        batches = self.trainer.estimated_stepping_batches * self.trainer.accumulate_grad_batches
+        stored, reason = decide(
+            mode,
+            data,
+            epochs=batches / self.trainer.num_training_batches,
+            spec=spec,
+            classes=self._classes,
+            options=self.store_options,
+        )
+        self._stored = stored
+        rank_zero_info(f"soft targets: {'stored' if stored else 'live'} ({reason})")
+        if stored and spec is not None and isinstance(data, ViewedData):
+            self._store = open_store(
+                spec, ensemble, data, options=self.store_options, device=self.device, say=rank_zero_info
+            )
+
+    def _soft_target_log_probs(self, teacher_logits: Tensor, temperature: float) -> Tensor:
         return soft_target_log_probs(
-            teacher_logits=self.teachers(inputs),
+            teacher_logits=teacher_logits,
             temperature=temperature,
             averaging=self.averaging,
             weights=self.teacher_weights,
@@ -208,6 +265,7 @@ class DistillModule(ClassifierModule):
             logits = ensemble(inputs)  # (teachers, batch, classes)
             if label_counts is None:
                 self._check_classes(inputs, classes=logits.shape[-1])
+                self._classes = logits.shape[-1]
                 label_counts = torch.zeros(logits.shape[-1], device=self.device)
             errors += (logits.argmax(dim=-1) != labels).float().sum(dim=1)
             label_counts += torch.bincount(labels, minlength=len(label_counts))

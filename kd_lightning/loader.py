@@ -52,6 +52,7 @@ class TensorLoader:
         shuffle: Draw an order per epoch and drop unequal rows (training), or keep the order (evaluation).
         seed: Seed of order and views.
         view_count: Number of views to draw from, 1 = none but the plain image.
+        pin_memory: Serve batches in page-locked memory, from which a GPU copies without waiting.
         rank: This process's number, from 0.
         world_size: Number of processes.
 
@@ -69,6 +70,7 @@ class TensorLoader:
         shuffle: bool,
         seed: int = 0,
         view_count: int = 1,
+        pin_memory: bool = False,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -88,6 +90,7 @@ class TensorLoader:
         self._shuffle = shuffle
         self._seed = seed
         self._view_count = view_count
+        self._pin_memory = pin_memory
         self._rank = rank
         self._world_size = world_size
         self._epoch = 0
@@ -137,7 +140,8 @@ class TensorLoader:
         for shard in shards[self._position :]:
             taken = rows[shard]
             self._position += 1
-            yield Batch(self._gather(taken), self._labels[taken], taken, views[shard])
+            batch = Batch(self._gather(taken), self._labels[taken], taken, views[shard])
+            yield Batch(*(part if part.is_cuda else part.pin_memory() for part in batch)) if self._pin_memory else batch
         self._position = 0
 
     def _epoch_order(self) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,7 @@
 """TeacherModule: a net trained on labels alone."""
 
+from typing import Any
+
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
@@ -15,6 +17,7 @@ class TeacherModule(ClassifierModule):
         optimizer: Called with the parameters; fused Adam with a step size of 1e-3 by default.
         scheduler: Called with the optimizer and the run's number of steps; stepped after each step.
         max_norm: Largest L2 norm of a unit's incoming weights, > 0; None for no limit.
+        compile: Compile the net with torch.compile; pays on GPUs and for large nets.
     """
 
     def __init__(
@@ -23,9 +26,10 @@ class TeacherModule(ClassifierModule):
         optimizer: OptimizerCallable | None = None,
         scheduler: SchedulerCallable | None = None,
         max_norm: float | None = None,
+        compile: bool = False,  # noqa: A002  # torch's own word
     ) -> None:
-        super().__init__(net, optimizer, scheduler, max_norm)
+        super().__init__(net, optimizer, scheduler, max_norm, compile)
 
-    def losses(self, inputs: Tensor, labels: Tensor, logits: Tensor) -> dict[str, Tensor]:
+    def losses(self, batch: Any, logits: Tensor) -> dict[str, Tensor]:  # Any: also a user's own tuple
         """The hard loss alone; arguments as in `ClassifierModule.losses`."""
-        return {"loss": hard_loss(student_logits=logits, labels=labels)}
+        return {"loss": hard_loss(student_logits=logits, labels=batch[1])}

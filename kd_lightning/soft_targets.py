@@ -1,0 +1,483 @@
+"""The teachers' logits on the transfer set: computed once, kept on disk, memory-mapped while the student trains.
+
+The teachers are frozen, so their logits are constants. They are kept per teacher, before any softmax: temperature,
+weights and averaging stay free. One table holds an entry per view of each training image, then one per validation
+image; entries are kept together, so that a batch reads whole lines of memory:
+
+    logits.npy   (entries, teachers, classes), or (entries, teachers, top_k + 1) with top_k
+    classes.npy  (entries, teachers, top_k), only with top_k: which classes these logits belong to
+    store.json   what it was made from, and the files' checksums
+
+A folder appears under its final name only when it is whole. Its name is a hash over everything that the logits
+depend on; what lies in it is checked against its checksums, and a sample of it against the teachers, before use.
+"""
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from kd_lightning.checkpoints import fingerprint
+from kd_lightning.ensemble import FrozenEnsemble
+from kd_lightning.runs import flush, write_atomically
+
+Mode = Literal["auto", "stored", "live"]
+
+FORMAT = 1  # raised when the files' meaning changes; an older store is then another store
+_RECORD = "store.json"
+_LOGITS, _CLASSES = "logits.npy", "classes.npy"
+_FILL_BATCH = 1000  # entries per teachers' pass; measured as fast as any larger one on two cores
+_SAMPLE = 32  # entries that are compared with the teachers when a store is opened
+_SAMPLE_TOLERANCE = 0.02  # absolute and relative: above the rounding of float16 and of bfloat16 passes
+_HASH_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class StoreOptions:
+    """Where and how stored soft targets are kept.
+
+    Args:
+        folder: Folder of all stores; runs that need the same logits share one.
+        dtype: Number type of the stored logits.
+        limit_gb: Largest store that is written, in 10^9 bytes.
+        top_k: Keep each example's largest logits alone and spread the remaining probability evenly, which is exact
+            for these classes at the run's temperature; None keeps all. For a thousand classes and more.
+    """
+
+    folder: str = "runs/soft_targets"
+    dtype: Literal["float16", "float32"] = "float16"
+    limit_gb: float = 10.0
+    top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ValueError: If one is out of range.
+        """
+        if not self.limit_gb > 0:
+            raise ValueError(f"store limit_gb must be > 0, got {self.limit_gb}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"store top_k must be >= 1, got {self.top_k}")
+
+
+@runtime_checkable
+class ViewedData(Protocol):
+    """A data module whose training images can be made again from (row, view), as storing needs.
+
+    Attributes:
+        view_count: Views of each training image.
+    """
+
+    @property
+    def view_count(self) -> int:
+        """Views of each training image, 1 without augmentation."""
+
+    @property
+    def train_rows(self) -> Tensor:
+        """Rows that the student trains on, (examples,) int64."""
+
+    @property
+    def val_rows(self) -> Tensor:
+        """Rows that validate, (examples,) int64, maybe none."""
+
+    def inputs(self, rows: Tensor, views: Tensor) -> Tensor:
+        """What the nets get of these rows in these views, (batch, ...) float."""
+
+    def fingerprint(self) -> str:
+        """Hash of all images and of the transform of every view."""
+
+
+class StoreSpec(NamedTuple):
+    """Everything that stored logits depend on.
+
+    Attributes:
+        teachers: Fingerprint of each teacher, in order.
+        precision: Number type of the teachers' passes.
+        data: Fingerprint of images and transforms.
+        rows: Hash of the training rows and the validation rows.
+        views: Views of each training image.
+        entries: Rows of the table.
+        dtype: Number type of the table.
+        top_k: Logits kept per teacher and entry, None for all.
+        temperature: T that the remaining probability was spread at; None where all logits are kept.
+        format: Version of the files.
+    """
+
+    teachers: tuple[str, ...]
+    precision: str
+    data: str
+    rows: str
+    views: int
+    entries: int
+    dtype: str
+    top_k: int | None
+    temperature: float | None
+    format: int = FORMAT
+
+    @property
+    def key(self) -> str:
+        """Name of the store's folder."""
+        return hashlib.sha256(json.dumps(self._asdict()).encode()).hexdigest()[:20]
+
+    def bytes_per_entry(self, classes: int) -> int:
+        """Size of an entry on disk."""
+        size = np.dtype(self.dtype).itemsize
+        if self.top_k is None:
+            return len(self.teachers) * classes * size
+        return len(self.teachers) * ((self.top_k + 1) * size + self.top_k * _class_type(classes).itemsize)
+
+
+class SoftTargetStore:
+    """Stored logits, read by row and view.
+
+    Args:
+        folder: A whole store.
+        train_rows: (examples,) int64, the rows it was made for.
+        val_rows: (examples,) int64, likewise.
+        classes: Logits of a teacher.
+        views: Views of each training row.
+    """
+
+    def __init__(self, folder: Path, train_rows: Tensor, val_rows: Tensor, classes: int, views: int) -> None:
+        self.folder = folder
+        self._logits = _map(folder / _LOGITS)
+        self._classes = _map(folder / _CLASSES) if (folder / _CLASSES).exists() else None
+        self._count = classes
+        self._stride = len(train_rows)
+        rows = int(torch.cat([train_rows, val_rows]).max()) + 1
+        self._first_entry = torch.full((rows,), -1)
+        self._first_entry[train_rows] = torch.arange(len(train_rows))
+        self._first_entry[val_rows] = views * len(train_rows) + torch.arange(len(val_rows))
+
+    def logits(self, rows: Tensor, views: Tensor) -> Tensor:
+        """The teachers' logits on these rows in these views, (teachers, batch, classes) float32, before softmax.
+
+        Args:
+            rows: (batch,) int64.
+            views: (batch,) int64, 0 for validation rows.
+
+        Raises:
+            IndexError: If a row is not in the store.
+        """
+        first = self._first_entry[rows.cpu()]
+        if int(first.min()) < 0:
+            raise IndexError("a batch holds rows that the stored soft targets were not made for")
+        return self.entries(first.add_(views.cpu(), alpha=self._stride)).to(rows.device, non_blocking=True)
+
+    def entries(self, entries: Tensor) -> Tensor:
+        """The teachers' logits of these entries, (teachers, batch, classes) float32."""
+        found = self._logits[entries].float()  # (batch, teachers, classes or top_k + 1)
+        if self._classes is not None:
+            known, rest = found[..., :-1], found[..., -1:]
+            places = self._classes[entries].long()
+            found = rest.expand(*rest.shape[:-1], self._count).clone().scatter_(-1, places, known)
+        return found.transpose(0, 1)  # (batch, teachers, classes) -> (teachers, batch, classes)
+
+
+class Decision(NamedTuple):
+    """Whether the soft targets are stored, and why."""
+
+    stored: bool
+    reason: str
+
+
+def decide(
+    mode: Mode, data: object, *, epochs: float, spec: StoreSpec | None, classes: int, options: StoreOptions
+) -> Decision:
+    """Choose between stored soft targets and live teachers.
+
+    `auto` stores where the data can be made again by (row, view) and the store takes fewer teachers' passes than the
+    run would.
+
+    Args:
+        mode: What the user asked for.
+        data: The data module.
+        epochs: Epochs that the student trains, may be infinite.
+        spec: What the store would hold; None where the data can't be stored.
+        classes: Logits of a teacher.
+        options: Folder and limit.
+
+    Raises:
+        ValueError: If `stored` is asked for and not possible.
+    """
+    match mode:
+        case "live":
+            return Decision(stored=False, reason="as asked")
+        case "auto" | "stored":
+            pass
+        case _:
+            raise ValueError(f"soft_targets must be auto, stored or live, got {mode!r}")
+    if spec is None:
+        reason = f"{type(data).__name__} does not give its images by row and view"
+        if mode == "stored":
+            raise ValueError(f"soft targets can't be stored: {reason}; set soft_targets to live")
+        return Decision(stored=False, reason=reason)
+    if (Path(options.folder) / spec.key).is_dir():
+        return Decision(stored=True, reason="made by an earlier run")
+    size = spec.entries * spec.bytes_per_entry(classes)
+    if size > options.limit_gb * 1e9:
+        reason = f"{_gigabytes(size)} are more than store.limit_gb, {options.limit_gb}"
+        if mode == "stored":
+            raise ValueError(f"soft targets can't be stored: {reason}; raise it, set store.top_k, or go live")
+        return Decision(stored=False, reason=reason)
+    if mode == "stored":
+        return Decision(stored=True, reason="as asked")
+    if spec.views >= epochs:
+        return Decision(
+            stored=False, reason=f"{spec.views} views of each image would be no fewer passes than {epochs:g} epochs"
+        )
+    return Decision(
+        stored=True, reason=f"{spec.views} view{'s' * (spec.views > 1)} of each image instead of {epochs:g} passes"
+    )
+
+
+def store_spec(
+    ensemble: FrozenEnsemble, data: object, *, options: StoreOptions, temperature: float
+) -> StoreSpec | None:
+    """Describe the store for these teachers on this data; None where the data module can't be stored.
+
+    Args:
+        ensemble: The teachers.
+        data: The data module, set up.
+        options: Number type and top_k.
+        temperature: T of the run, which matters with top_k alone.
+    """
+    if not isinstance(data, ViewedData):
+        return None
+    train_rows, val_rows = data.train_rows, data.val_rows
+    return StoreSpec(
+        teachers=tuple(fingerprint(net) for net in ensemble.nets),
+        precision=ensemble.precision,
+        data=data.fingerprint(),
+        rows=hashlib.sha256(train_rows.numpy().tobytes() + b"|" + val_rows.numpy().tobytes()).hexdigest(),
+        views=data.view_count,
+        entries=data.view_count * len(train_rows) + len(val_rows),
+        dtype=options.dtype,
+        top_k=options.top_k,
+        temperature=None if options.top_k is None else temperature,
+    )
+
+
+def open_store(
+    spec: StoreSpec,
+    ensemble: FrozenEnsemble,
+    data: ViewedData,
+    *,
+    options: StoreOptions,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> SoftTargetStore:
+    """Open the store, and compute it first where there is none or a damaged one.
+
+    Processes that ask for one store at the same time take turns: the first computes, the others find it done. This
+    holds for the ranks of a run too; no collective operation is waited for.
+
+    Args:
+        spec: From `store_spec` for the same teachers and data.
+        ensemble: The teachers, on `device`.
+        data: The data module.
+        options: Where it is kept.
+        device: Where the teachers run.
+        say: Called with a line about what happens.
+
+    Raises:
+        OSError: If it can't be written.
+        ValueError: If a logit does not fit the number type.
+    """
+    folder = Path(options.folder) / spec.key
+    rows = _Rows(data)
+    with torch.no_grad():
+        classes = ensemble(rows.inputs(torch.arange(1)).to(device)).shape[-1]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(folder.with_name(f".{spec.key}.lock")):
+            problem = _problem_of(folder, spec)
+            if problem is None:
+                store = SoftTargetStore(folder, rows.train, rows.val, classes, spec.views)
+                problem = _stale(store, ensemble, rows, device)
+                if problem is None:
+                    return store
+            if folder.exists():
+                say(f"stored soft targets in {folder} {problem}; computing them anew")
+                shutil.rmtree(folder)
+            say(
+                f"computing soft targets: {len(ensemble)} teachers on {spec.entries:,} images, "
+                f"{_gigabytes(spec.entries * spec.bytes_per_entry(classes))} in {folder}"
+            )
+            _write_store(folder, spec, ensemble, rows, classes, device)
+    except OSError as error:
+        raise OSError(
+            f"can't write soft targets into {folder.parent}: {error.strerror or error}; "
+            "set --model.store.folder elsewhere, or --model.soft_targets live"
+        ) from error
+    return SoftTargetStore(folder, rows.train, rows.val, classes, spec.views)
+
+
+class _Rows:
+    """The entries of a store, in order: each view of the training rows, then the validation rows."""
+
+    def __init__(self, data: ViewedData) -> None:
+        self.data, self.views = data, data.view_count
+        self.train, self.val = data.train_rows, data.val_rows
+        self.rows = torch.cat([self.train.repeat(self.views), self.val])
+
+    def inputs(self, entries: Tensor) -> Tensor:
+        views = entries.div(len(self.train), rounding_mode="floor")
+        views[entries >= self.views * len(self.train)] = 0  # validation images come as they are
+        return self.data.inputs(self.rows[entries], views)
+
+    def batches(self) -> Iterator[Tensor]:
+        return iter(torch.split(torch.arange(len(self.rows)), _FILL_BATCH))
+
+
+def _write_store(
+    folder: Path, spec: StoreSpec, ensemble: FrozenEnsemble, rows: _Rows, classes: int, device: torch.device
+) -> None:
+    for leftover in folder.parent.glob(f".{spec.key}.*part"):  # of killed runs; the lock keeps others out
+        shutil.rmtree(leftover)
+    part = folder.with_name(f".{spec.key}.part")
+    part.mkdir()
+    try:
+        width = classes if spec.top_k is None else spec.top_k + 1
+        tables = [_Table(part / _LOGITS, (spec.entries, len(ensemble), width), np.dtype(spec.dtype))]
+        if spec.top_k is not None:
+            shape = (spec.entries, len(ensemble), spec.top_k)
+            tables.append(_Table(part / _CLASSES, shape, _class_type(classes)))
+        for entries in track(
+            rows.batches(), description="soft targets", total=-(-len(rows.rows) // _FILL_BATCH), transient=True
+        ):
+            logits = ensemble(rows.inputs(entries).to(device)).transpose(0, 1)  # -> (batch, teachers, classes)
+            columns = [logits] if spec.top_k is None else top_logits(logits, spec.top_k, spec.temperature or 1.0)
+            for table, column in zip(tables, columns, strict=True):
+                table.append(column)
+        checksums = {table.path.name: table.close() for table in tables}
+        record = {**spec._asdict(), "key": spec.key, "classes": classes, "sha256": checksums}
+        write_atomically(part / _RECORD, lambda path: path.write_text(json.dumps(record, indent=2)))
+        part.rename(folder)
+        flush(folder.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def top_logits(logits: Tensor, top_k: int, temperature: float) -> list[Tensor]:
+    """The largest logits, one more that stands for each of the others, and the classes of the largest.
+
+    The one that stands for the others gives all of them together the probability that they have at `temperature`.
+
+    Args:
+        logits: (..., classes) float, before softmax.
+        top_k: How many are kept, from 1 to classes - 1.
+        temperature: T > 0, no unit.
+
+    Returns:
+        (..., top_k + 1) float and (..., top_k) int64.
+
+    Raises:
+        ValueError: If nothing would be left out.
+    """
+    classes = logits.shape[-1]
+    if top_k >= classes:
+        raise ValueError(f"store top_k must be below the number of classes, {classes}, got {top_k}")
+    known, places = logits.topk(top_k, dim=-1)
+    others = logits.scatter(-1, places, -torch.inf) / temperature
+    mean = temperature * (others.logsumexp(dim=-1, keepdim=True) - np.log(classes - top_k))
+    return [torch.cat([known, mean], dim=-1), places]
+
+
+class _Table:
+    """A .npy file written piece by piece, hashed on the way; a full disk is an error here, not a crash."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.path, self.dtype = path, dtype
+        self._file = path.open("w+b")
+        np.lib.format.write_array_header_1_0(
+            self._file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        )
+        self._file.seek(0)
+        self._hash = hashlib.sha256(self._file.read())
+
+    def append(self, values: Tensor) -> None:
+        cast = values.cpu().numpy().astype(self.dtype)
+        if self.dtype.kind == "f" and not np.isfinite(cast).all():
+            largest = float(values.abs().max())
+            raise ValueError(
+                f"a teacher's logits reach {largest:g}, which {self.dtype} can't hold; "
+                "set --model.store.dtype float32, or check the teacher"
+            )
+        content = cast.tobytes()
+        self._hash.update(content)
+        self._file.write(content)
+
+    def close(self) -> str:
+        self._file.close()
+        flush(self.path)
+        return self._hash.hexdigest()
+
+
+def _problem_of(folder: Path, spec: StoreSpec) -> str | None:
+    """What is wrong with the files of a store, None where they are whole."""
+    try:
+        record = json.loads((folder / _RECORD).read_text())
+        if record["key"] != spec.key:
+            return "belong to other teachers or data"
+        for name, expected in record["sha256"].items():
+            if _hash_of(folder / name) != expected:
+                return "are damaged"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "are damaged"
+    return None
+
+
+def _stale(store: SoftTargetStore, ensemble: FrozenEnsemble, rows: _Rows, device: torch.device) -> str | None:
+    """Compare a sample with the teachers; only code that changed under the same weights gets this far."""
+    entries = torch.randint(len(rows.rows), (_SAMPLE,), generator=torch.Generator().manual_seed(0))
+    stored = store.entries(entries)
+    live = ensemble(rows.inputs(entries).to(device)).cpu()
+    # With top_k the smaller logits are replaced by a mean: compare what is kept as it was.
+    kept = (
+        live >= live.topk(min(3, live.shape[-1]), dim=-1).values[..., -1:]
+        if store._classes is None
+        else (live == live.max(dim=-1, keepdim=True).values)
+    )
+    close = torch.isclose(stored[kept], live[kept], rtol=_SAMPLE_TOLERANCE, atol=_SAMPLE_TOLERANCE)
+    return None if bool(close.all()) else "differ from what the teachers answer"
+
+
+def _map(path: Path) -> Tensor:
+    # Copy-on-write: torch takes no read-only arrays. Nothing writes, so the pages stay the file's.
+    return torch.from_numpy(np.load(path, mmap_mode="c"))
+
+
+def _class_type(classes: int) -> np.dtype[Any]:
+    return np.dtype(np.int16 if classes <= np.iinfo(np.int16).max else np.int32)
+
+
+def _hash_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_HASH_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a file's lock; the system gives it back when the process ends, however it ends."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
