@@ -1,6 +1,7 @@
 """DistillModule: a student trained on the teachers' soft targets and the labels."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -132,7 +133,7 @@ class DistillModule(ClassifierModule):
         hard = hard_loss(student_logits=logits, labels=batch[1])
         if self.soft_weight == 0:
             return {"loss": hard, "hard_loss": hard}
-        targets = self._soft_target_log_probs(self._teacher_logits(batch), self.temperature)
+        targets = self._target_log_probs(batch)
         divergence = soft_divergence(student_logits=logits, target_log_probs=targets, temperature=self.temperature)
         soft = self.temperature**2 * divergence
         return {
@@ -148,7 +149,7 @@ class DistillModule(ClassifierModule):
         Args:
             inputs: (batch, ...), as the teachers take them.
         """
-        return None if self.teachers is None else self._soft_target_log_probs(self.teachers(inputs), 1.0)
+        return None if self.teachers is None else self._average(self.teachers(inputs), 1.0)
 
     def on_train_start(self) -> None:
         """Check the teachers on the validation split, or on some training images where there is none; open the store.
@@ -214,14 +215,13 @@ class DistillModule(ClassifierModule):
         self._hold(ensemble.to(self.device))
         self.teacher_records = [teacher.record() for teacher in ensemble.teachers]
 
-    def _teacher_logits(self, batch: Any) -> Tensor:
-        """The teachers' logits on a batch, stored or live, (teachers, batch, classes)."""
+    def _target_log_probs(self, batch: Any) -> Tensor:
+        """Log of the soft targets of a batch, stored or live, (batch, classes)."""
         if self._store is not None and isinstance(batch, Batch):
-            return self._store.logits(batch.indices, batch.views)
+            return self._store.target_log_probs(batch.indices, batch.views)
         if self.teachers is None:
             raise RuntimeError("the teachers are not loaded; setup has not run")
-        logits: Tensor = self.teachers(batch[0])
-        return logits
+        return self._average(self.teachers(batch[0]), self.temperature)
 
     def _open_store(self, ensemble: FrozenEnsemble) -> None:
         data = getattr(self.trainer, "datamodule", None)
@@ -246,8 +246,9 @@ class DistillModule(ClassifierModule):
             self._store = open_store(
                 spec, ensemble, data, options=self.store_options, device=self.device, say=rank_zero_info
             )
+            self._store.average(partial(self._average, temperature=self.temperature))
 
-    def _soft_target_log_probs(self, teacher_logits: Tensor, temperature: float) -> Tensor:
+    def _average(self, teacher_logits: Tensor, temperature: float) -> Tensor:
         return soft_target_log_probs(
             teacher_logits=teacher_logits,
             temperature=temperature,

@@ -155,9 +155,7 @@ def soft_divergence(*, student_logits: Tensor, target_log_probs: Tensor, tempera
             f"student and teachers must give logits of one shape (batch, classes), "
             f"got student {tuple(student_logits.shape)} and teachers {tuple(target_log_probs.shape)}"
         )
-    divergence: Tensor = _Divergence.apply(  # type: ignore[no-untyped-call]
-        _at_least_float32(student_logits), target_log_probs, temperature
-    )
+    divergence: Tensor = _Divergence.apply(_at_least_float32(student_logits), target_log_probs, temperature)
     return divergence
 
 

@@ -39,6 +39,8 @@ _LOGITS, _CLASSES = "logits.npy", "classes.npy"
 _FILL_BATCH = 1000  # entries per teachers' pass; measured as fast as any larger one on two cores
 _SAMPLE = 32  # entries that are compared with the teachers when a store is opened
 _SAMPLE_TOLERANCE = 0.02  # absolute and relative: above the rounding of float16 and of bfloat16 passes
+_AVERAGED_LIMIT = 256_000_000  # bytes of averaged soft targets that are held in memory; beyond, a batch at a time
+_AVERAGE_BATCH = 10_000  # entries; keeps what is in between small
 _HASH_CHUNK = 1 << 22
 
 
@@ -139,7 +141,7 @@ class StoreSpec(NamedTuple):
 
 
 class SoftTargetStore:
-    """Stored logits, read by row and view.
+    """Stored logits, read by row and view, and the soft targets made of them.
 
     Args:
         folder: A whole store.
@@ -155,13 +157,27 @@ class SoftTargetStore:
         self._classes = _map(folder / _CLASSES) if (folder / _CLASSES).exists() else None
         self._count = classes
         self._stride = len(train_rows)
+        self._averaged: Tensor | None = None
         rows = int(torch.cat([train_rows, val_rows]).max()) + 1
         self._first_entry = torch.full((rows,), -1)
         self._first_entry[train_rows] = torch.arange(len(train_rows))
         self._first_entry[val_rows] = views * len(train_rows) + torch.arange(len(val_rows))
 
-    def logits(self, rows: Tensor, views: Tensor) -> Tensor:
-        """The teachers' logits on these rows in these views, (teachers, batch, classes) float32, before softmax.
+    def average(self, average: Callable[[Tensor], Tensor]) -> None:
+        """Set how teachers are averaged, and do it once for all entries where the result is small enough to hold.
+
+        Args:
+            average: Maps logits (teachers, batch, classes) to log-probabilities (batch, classes).
+        """
+        self._average = average
+        entries = len(self._logits)
+        if entries * self._count * 4 <= _AVERAGED_LIMIT:
+            self._averaged = torch.empty(entries, self._count)
+            for part in torch.split(torch.arange(entries), _AVERAGE_BATCH):
+                self._averaged[part] = average(self.entries(part))
+
+    def target_log_probs(self, rows: Tensor, views: Tensor) -> Tensor:
+        """Log of the soft targets of these rows in these views, (batch, classes) float32; `average` comes first.
 
         Args:
             rows: (batch,) int64.
@@ -170,10 +186,23 @@ class SoftTargetStore:
         Raises:
             IndexError: If a row is not in the store.
         """
+        entries = self._entries_of(rows, views)
+        if self._averaged is not None:
+            return self._averaged[entries].to(rows.device, non_blocking=True)
+        return self._average(self.entries(entries).to(rows.device, non_blocking=True))
+
+    def logits(self, rows: Tensor, views: Tensor) -> Tensor:
+        """The teachers' logits on these rows in these views, (teachers, batch, classes) float32, before softmax.
+
+        Arguments and errors are those of `target_log_probs`.
+        """
+        return self.entries(self._entries_of(rows, views)).to(rows.device, non_blocking=True)
+
+    def _entries_of(self, rows: Tensor, views: Tensor) -> Tensor:
         first = self._first_entry[rows.cpu()]
         if int(first.min()) < 0:
             raise IndexError("a batch holds rows that the stored soft targets were not made for")
-        return self.entries(first.add_(views.cpu(), alpha=self._stride)).to(rows.device, non_blocking=True)
+        return first.add_(views.cpu(), alpha=self._stride)
 
     def entries(self, entries: Tensor) -> Tensor:
         """The teachers' logits of these entries, (teachers, batch, classes) float32."""
