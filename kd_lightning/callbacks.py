@@ -10,7 +10,7 @@ import torch
 import yaml
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
@@ -18,8 +18,6 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from kd_lightning.checkpoints import BEST, CHECKPOINT_DIR, LAST, RECORD_KEY
 from kd_lightning.nets import parameter_count
 from kd_lightning.runs import CONFIG_FILE, TEACHERS_FILE, write_atomically, write_json
-
-PROGRESS_SECONDS = 0.5
 
 # One chart per entry in TensorBoard's custom scalars, with the curves that belong together.
 DASHBOARD = {
@@ -94,10 +92,11 @@ class LastCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write when it is due, never between the micro-batches of one step."""
-        if trainer.global_step == trainer.max_steps:
+        step = trainer.global_step
+        if step == trainer.max_steps:
             # The run ends here, maybe within an epoch: only now does the loader's place belong to the weights.
             self._write(trainer)
-        if trainer.global_step % self.check_every or (batch_idx + 1) % trainer.accumulate_grad_batches:
+        if step % self.check_every or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         due = time.monotonic() - self._written_at >= self.interval
         if trainer.world_size > 1:
@@ -113,23 +112,6 @@ class LastCheckpoint(Checkpoint):
     def _write(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.path)
         self._written_at, self._written_step = time.monotonic(), trainer.global_step
-
-
-class ProgressBar(RichProgressBar):
-    """Lightning's rich progress bar, drawn twice a second: each drawing takes 2 ms, as long as a small net's steps."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._drawn_at = 0.0
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Draw when it is due, and at the epoch's end."""
-        now = time.monotonic()
-        if now - self._drawn_at >= PROGRESS_SECONDS or batch_idx + 1 == self.total_train_batches:
-            self._drawn_at = now
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
 
 class NoProfiler(PassThroughProfiler):
@@ -187,6 +169,8 @@ class RunRecord(Callback):
         """Put the configuration and the training time into the checkpoint."""
         record = checkpoint.setdefault(RECORD_KEY, {})
         record["config"] = self.config
+        batches = trainer.global_step * trainer.accumulate_grad_batches
+        record["epochs"] = round(batches / trainer.num_training_batches, 2)
         record["train_seconds"] = self._earlier_seconds + time.monotonic() - self._started_at
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -22,12 +22,12 @@ from kd_lightning.callbacks import (
     AtomicCheckpointIO,
     LastCheckpoint,
     NoProfiler,
-    ProgressBar,
     RunRecord,
     best_checkpoint,
 )
 from kd_lightning.checkpoints import BEST, LAST, RECORD_KEY, read_checkpoint, run_folder
 from kd_lightning.classifier import ClassifierModule
+from kd_lightning.progress import RunProgress
 from kd_lightning.results import metrics_record, prediction_rows, write_csv
 from kd_lightning.runs import (
     CONFIG_FILE,
@@ -202,7 +202,7 @@ class DistillCLI(LightningCLI):
                 purge_step=self._resumed["global_step"] if self._resumed else None,
                 flush_secs=10,
             )
-        progress = [] if given.get("enable_progress_bar") is False else [ProgressBar()]
+        progress = [] if given.get("enable_progress_bar") is False else [RunProgress()]
         records = []
         if fitting:
             records = [

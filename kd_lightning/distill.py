@@ -204,10 +204,11 @@ class DistillModule(ClassifierModule):
         self.__dict__["teachers"] = ensemble
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:  # Any: torch's own signature
-        """Move and cast the unregistered teachers along with the module."""
+        """Move the unregistered teachers along with the module; their number type stays."""
+        applied = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.teachers is not None:
-            self.teachers._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+            self.teachers.to(self.device)
+        return applied
 
     def _use(self, loaded: Sequence[Teacher]) -> None:
         teacher_shares(self.teacher_weights, len(loaded))
@@ -293,7 +294,7 @@ class DistillModule(ClassifierModule):
     def _check_classes(self, inputs: Tensor, *, classes: int) -> None:
         training = self.net.training
         self.net.eval()
-        student_classes = self.net(inputs).shape[-1]
+        student_classes = self(inputs).shape[-1]
         self.net.train(training)
         if student_classes != classes:
             raise ValueError(

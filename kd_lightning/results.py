@@ -36,7 +36,7 @@ def metrics_record(module: ClassifierModule, measured: dict[str, Any], checkpoin
     record: dict[str, Any] = {
         "test": dict(sorted(metrics.items())),
         "checkpoint": checkpoint_path.name,
-        "epoch": checkpoint["epoch"] + 1,
+        "epochs": origin.get("epochs"),
         "steps": checkpoint["global_step"],
         "seed": (origin.get("config") or {}).get("seed_everything"),
         "parameters": parameter_count(module.net),

@@ -12,12 +12,10 @@ A folder appears under its final name only when it is whole. Its name is a hash 
 depend on; what lies in it is checked against its checksums, and a sample of it against the teachers, before use.
 """
 
-import fcntl
 import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
@@ -29,7 +27,8 @@ from torch import Tensor
 
 from kd_lightning.checkpoints import fingerprint
 from kd_lightning.ensemble import FrozenEnsemble
-from kd_lightning.runs import flush, write_atomically
+from kd_lightning.runs import flush, write_json
+from kd_lightning.tables import TableWriter, file_checksum, locked, map_table, size_text
 
 Mode = Literal["auto", "stored", "live"]
 
@@ -41,7 +40,6 @@ _SAMPLE = 32  # entries that are compared with the teachers when a store is open
 _SAMPLE_TOLERANCE = 0.02  # absolute and relative: above the rounding of float16 and of bfloat16 passes
 _AVERAGED_LIMIT = 256_000_000  # bytes of averaged soft targets that are held in memory; beyond, a batch at a time
 _AVERAGE_BATCH = 10_000  # entries; keeps what is in between small
-_HASH_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -153,8 +151,8 @@ class SoftTargetStore:
 
     def __init__(self, folder: Path, train_rows: Tensor, val_rows: Tensor, classes: int, views: int) -> None:
         self.folder = folder
-        self._logits = _map(folder / _LOGITS)
-        self._classes = _map(folder / _CLASSES) if (folder / _CLASSES).exists() else None
+        self._logits = map_table(folder / _LOGITS)
+        self._classes = map_table(folder / _CLASSES) if (folder / _CLASSES).exists() else None
         self._count = classes
         self._stride = len(train_rows)
         self._averaged: Tensor | None = None
@@ -256,7 +254,7 @@ def decide(
         return Decision(stored=True, reason="made by an earlier run")
     size = spec.entries * spec.bytes_per_entry(classes)
     if size > options.limit_gb * 1e9:
-        reason = f"{_gigabytes(size)} are more than store.limit_gb, {options.limit_gb}"
+        reason = f"{size_text(size)} are more than store.limit_gb, {options.limit_gb}"
         if mode == "stored":
             raise ValueError(f"soft targets can't be stored: {reason}; raise it, set store.top_k, or go live")
         return Decision(stored=False, reason=reason)
@@ -330,7 +328,7 @@ def open_store(
         classes = ensemble(rows.inputs(torch.arange(1)).to(device)).shape[-1]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_name(f".{spec.key}.lock")):
+        with locked(folder.with_name(f".{spec.key}.lock")):
             problem = _problem_of(folder, spec)
             if problem is None:
                 store = SoftTargetStore(folder, rows.train, rows.val, classes, spec.views)
@@ -342,7 +340,7 @@ def open_store(
                 shutil.rmtree(folder)
             say(
                 f"computing soft targets: {len(ensemble)} teachers on {spec.entries:,} images, "
-                f"{_gigabytes(spec.entries * spec.bytes_per_entry(classes))} in {folder}"
+                f"{size_text(spec.entries * spec.bytes_per_entry(classes))} in {folder}"
             )
             _write_store(folder, spec, ensemble, rows, classes, device)
     except OSError as error:
@@ -377,25 +375,25 @@ def _write_store(
         shutil.rmtree(leftover)
     part = folder.with_name(f".{spec.key}.part")
     part.mkdir()
+    width = classes if spec.top_k is None else spec.top_k + 1
+    tables = [TableWriter(part / _LOGITS, (spec.entries, len(ensemble), width), np.dtype(spec.dtype))]
+    if spec.top_k is not None:
+        tables.append(TableWriter(part / _CLASSES, (spec.entries, len(ensemble), spec.top_k), _class_type(classes)))
     try:
-        width = classes if spec.top_k is None else spec.top_k + 1
-        tables = [_Table(part / _LOGITS, (spec.entries, len(ensemble), width), np.dtype(spec.dtype))]
-        if spec.top_k is not None:
-            shape = (spec.entries, len(ensemble), spec.top_k)
-            tables.append(_Table(part / _CLASSES, shape, _class_type(classes)))
-        for entries in track(
-            rows.batches(), description="soft targets", total=-(-len(rows.rows) // _FILL_BATCH), transient=True
-        ):
+        batches = -(-len(rows.rows) // _FILL_BATCH)
+        for entries in track(rows.batches(), description="soft targets", total=batches, transient=True):
             logits = ensemble(rows.inputs(entries).to(device)).transpose(0, 1)  # -> (batch, teachers, classes)
             columns = [logits] if spec.top_k is None else top_logits(logits, spec.top_k, spec.temperature or 1.0)
             for table, column in zip(tables, columns, strict=True):
                 table.append(column)
-        checksums = {table.path.name: table.close() for table in tables}
+        checksums = {table.path.name: table.checksum() for table in tables}
         record = {**spec._asdict(), "key": spec.key, "classes": classes, "sha256": checksums}
-        write_atomically(part / _RECORD, lambda path: path.write_text(json.dumps(record, indent=2)))
+        write_json(part / _RECORD, record)
         part.rename(folder)
         flush(folder.parent)
     finally:
+        for table in tables:
+            table.close()
         shutil.rmtree(part, ignore_errors=True)
 
 
@@ -424,36 +422,6 @@ def top_logits(logits: Tensor, top_k: int, temperature: float) -> list[Tensor]:
     return [torch.cat([known, mean], dim=-1), places]
 
 
-class _Table:
-    """A .npy file written piece by piece, hashed on the way; a full disk is an error here, not a crash."""
-
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.path, self.dtype = path, dtype
-        self._file = path.open("w+b")
-        np.lib.format.write_array_header_1_0(
-            self._file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        )
-        self._file.seek(0)
-        self._hash = hashlib.sha256(self._file.read())
-
-    def append(self, values: Tensor) -> None:
-        cast = values.cpu().numpy().astype(self.dtype)
-        if self.dtype.kind == "f" and not np.isfinite(cast).all():
-            largest = float(values.abs().max())
-            raise ValueError(
-                f"a teacher's logits reach {largest:g}, which {self.dtype} can't hold; "
-                "set --model.store.dtype float32, or check the teacher"
-            )
-        content = cast.tobytes()
-        self._hash.update(content)
-        self._file.write(content)
-
-    def close(self) -> str:
-        self._file.close()
-        flush(self.path)
-        return self._hash.hexdigest()
-
-
 def _problem_of(folder: Path, spec: StoreSpec) -> str | None:
     """What is wrong with the files of a store, None where they are whole."""
     try:
@@ -461,7 +429,7 @@ def _problem_of(folder: Path, spec: StoreSpec) -> str | None:
         if record["key"] != spec.key:
             return "belong to other teachers or data"
         for name, expected in record["sha256"].items():
-            if _hash_of(folder / name) != expected:
+            if file_checksum(folder / name) != expected:
                 return "are damaged"
     except (OSError, ValueError, KeyError, TypeError):
         return "are damaged"
@@ -483,30 +451,5 @@ def _stale(store: SoftTargetStore, ensemble: FrozenEnsemble, rows: _Rows, device
     return None if bool(close.all()) else "differ from what the teachers answer"
 
 
-def _map(path: Path) -> Tensor:
-    # Copy-on-write: torch takes no read-only arrays. Nothing writes, so the pages stay the file's.
-    return torch.from_numpy(np.load(path, mmap_mode="c"))
-
-
 def _class_type(classes: int) -> np.dtype[Any]:
     return np.dtype(np.int16 if classes <= np.iinfo(np.int16).max else np.int32)
-
-
-def _hash_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_HASH_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a file's lock; the system gives it back when the process ends, however it ends."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

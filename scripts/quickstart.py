@@ -1,4 +1,4 @@
-"""Train three teachers, the plain student and the distilled student on real digits, test all, compare them.
+"""Train three teachers, plain students and distilled students on real digits, test all, compare them.
 
 Runs in one process, since importing torch and Lightning takes longer than some of the runs. What is done
 already is skipped, and what was interrupted is resumed.
@@ -19,6 +19,7 @@ EXPERIMENTS: list[tuple[str, str, list[str]]] = [
     ("plain", "student", []),
     ("plain-jitter", "student", JITTER),
     ("distilled", "distill", []),
+    ("distilled-jitter", "distill", JITTER),
 ]
 
 

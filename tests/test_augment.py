@@ -1,7 +1,9 @@
 """View 0 is the plain image; jitter shifts by whole pixels; views are repeatable."""
 
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from kd_lightning.augment import Affine, Augment, Jitter
 
@@ -15,6 +17,8 @@ def test_jitter_views_are_all_the_shifts() -> None:
     places = {tuple(m.squeeze(0).nonzero().squeeze(0).tolist()) for m in moved}
     assert places == {(10 + dy, 14 + dx) for dy in range(-2, 3) for dx in range(-2, 3)}
     assert torch.equal(moved[0], image[0])
+    nearest = {tuple(m.squeeze(0).nonzero().squeeze(0).tolist()) for m in moved[:9]}
+    assert nearest == {(10 + dy, 14 + dx) for dy in range(-1, 2) for dx in range(-1, 2)}
 
 
 @pytest.mark.parametrize("augment", [Jitter(2), Affine(views=25)])
@@ -34,3 +38,21 @@ def test_ranges_are_checked() -> None:
         Affine(degrees=-1)
     with pytest.raises(ValueError, match="views must be >= 2"):
         Affine(views=1)
+
+
+def test_affine_agrees_with_scipy() -> None:
+    image = torch.rand(28, 28, generator=torch.Generator().manual_seed(1))
+    augment = Affine(degrees=20, scale=0.2, shear=0.15, pixels=3, views=8, seed=5)
+    turn, size, lean, right, down = (torch.rand(5, 8, generator=torch.Generator().manual_seed(5)) * 2 - 1).numpy()
+    middle = 13.5
+    y, x = np.mgrid[0:28, 0:28] - middle
+    for view in range(1, 8):
+        angle = np.deg2rad(turn[view] * 20)
+        factor, shear = 1 + size[view] * 0.2, lean[view] * 0.15
+        sheared = x + shear * y
+        source_x = (np.cos(angle) * sheared - np.sin(angle) * y) / factor + right[view] * 3
+        source_y = (np.sin(angle) * sheared + np.cos(angle) * y) / factor + down[view] * 3
+        expected = ndimage.map_coordinates(image.numpy(), [source_y + middle, source_x + middle], order=1)
+        ours = augment(image.view(1, 1, 28, 28), torch.tensor([view]))[0, 0].numpy()
+        inside = (np.abs(source_x) < middle) & (np.abs(source_y) < middle)
+        np.testing.assert_allclose(ours[inside], expected[inside], atol=1e-4)

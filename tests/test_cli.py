@@ -2,6 +2,10 @@
 
 import csv
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kd_lightning.cli import main
+from kd_lightning.cli import DistillCLI, main
 from kd_lightning.distill import DistillModule
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -28,6 +32,15 @@ def _fit(config: str, run: Path, *flags: str) -> int:
             *flags,
         ]
     )
+
+
+def _shown(lines: str) -> str:
+    return [line for line in lines.splitlines() if line.startswith("error:")][-1]
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
 
 
 def _weights(run: Path) -> dict[str, Any]:
@@ -74,7 +87,7 @@ def test_student_checkpoint_stands_alone(student: Path, tmp_path: Path) -> None:
     copy.write_bytes((student / "checkpoints" / "last.ckpt").read_bytes())
     module = DistillModule.load_from_checkpoint(copy, weights_only=True)
     assert module(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
-    assert module.temperature == 4.0
+    assert module.temperature == 10.0
 
 
 def test_a_student_can_teach(student: Path, tmp_path: Path) -> None:
@@ -101,11 +114,11 @@ def test_predict_images_and_test_set(student: Path, tmp_path: Path, capsys: pyte
     command = ["predict", "--ckpt_path", str(student), "--trainer.enable_progress_bar", "false"]
     assert main([*command, "--data.images", f"[{tmp_path}]"]) == 0
     assert "one.png: inverted, 60 x 80 to 28 x 28" in capsys.readouterr().out
-    rows = list(csv.DictReader((student / "predictions.csv").open()))
+    rows = _rows(student / "predictions.csv")
     assert rows[0]["file"].endswith("one.png")
     assert rows[0]["label"] == ""
     assert main(command) == 0
-    assert len(list(csv.DictReader((student / "predictions.csv").open()))) == 1000
+    assert len(_rows(student / "predictions.csv")) == 1000
 
 
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}-{p.stem}")
@@ -151,7 +164,7 @@ def test_bad_input_is_one_line(
 
 
 def _error(capsys: pytest.CaptureFixture[str]) -> str:
-    return [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")][-1]
+    return _shown(capsys.readouterr().err)
 
 
 def test_bad_teachers(teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,7 +202,7 @@ def test_guards_keep_what_is_on_disk(student: Path, teacher: Path, capsys: pytes
     assert _fit("distill", student, *taught, "--ckpt_path", "last", "--model.temperature", "2.5") == 1
     message = _error(capsys)
     assert "temperature" in message
-    assert "4.0" in message
+    assert "10.0" in message
     assert "2.5" in message
     assert main(["test", "--config", str(student / "config.yaml")]) == 1
     assert "test needs a trained net" in _error(capsys)
@@ -197,3 +210,121 @@ def test_guards_keep_what_is_on_disk(student: Path, teacher: Path, capsys: pytes
     assert main(["test", *wrong]) == 1
     assert "holds a DistillModule" in _error(capsys)
     assert (student / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+@pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint")
+def test_a_flag_beside_a_checkpoint_is_never_overruled(
+    student: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lightning puts a checkpoint's hyperparameters over the flags, in silence; here the flag counts."""
+    checkpoint = str(student / "checkpoints" / "last.ckpt")
+    flags = ["--config", str(student / "config.yaml"), "--model.temperature", "2.5"]
+    cli = DistillCLI(["validate", *flags, "--ckpt_path", checkpoint, "--trainer.enable_progress_bar", "false"])
+    assert cli.model.temperature == 2.5
+    assert (
+        _fit("distill", tmp_path / "run", "--model.teachers", str(teacher), *flags[2:], "--ckpt_path", checkpoint) == 1
+    )
+    assert "temperature: the run has 10.0, asked for 2.5" in _error(capsys)
+
+
+def test_a_damaged_last_checkpoint_falls_back_to_the_newest_whole_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    flags = ["--model.net.hidden", "[32]", "--model.scheduler", "null"]
+    assert _fit("teacher", run, *flags, "--trainer.max_epochs", "2") == 0
+    last = run / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:500])
+    resume = [*flags, "--trainer.max_epochs", "3", "--ckpt_path"]
+    assert _fit("teacher", run, *resume, str(last)) == 1
+    assert "is damaged" in _error(capsys)
+    assert _fit("teacher", run, *resume, "last") == 0
+    assert "looking for an older one" in caplog.text
+    assert _weights(run)["kd_lightning"]["epochs"] == 3
+    for checkpoint in (run / "checkpoints").iterdir():
+        checkpoint.write_bytes(b"broken")
+    assert _fit("teacher", run, *resume, "last") == 1
+    assert "no checkpoint in" in _error(capsys)
+
+
+def test_other_teachers_on_resume_are_refused(
+    student: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, mine = tmp_path / "run", tmp_path / "mine"
+    shutil.copytree(teacher, mine)
+    taught = ["--model.teachers", str(mine)]
+    assert _fit("distill", run, *taught) == 0
+    for name in ("best", "last"):
+        shutil.copy(student / "checkpoints" / "last.ckpt", mine / "checkpoints" / f"{name}.ckpt")
+    assert _fit("distill", run, *taught, "--ckpt_path", "last", "--trainer.max_epochs", "2") == 1
+    assert "began with other teachers" in _error(capsys)
+
+
+def test_the_teachers_may_be_gone_when_the_student_is_tested(
+    teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, mine = tmp_path / "run", tmp_path / "mine"
+    shutil.copytree(teacher, mine)
+    assert _fit("distill", run, "--model.teachers", str(mine)) == 0
+    shutil.rmtree(mine)
+    assert main(["test", "--ckpt_path", str(run), "--trainer.enable_progress_bar", "false"]) == 0
+    assert "agreement with the teachers is not measured" in caplog.text
+    assert "teacher_agreement" not in json.loads((run / "metrics.json").read_text())["test"]
+    module = DistillModule.load_from_checkpoint(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert module.teachers is None
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+@pytest.mark.parametrize("flags", [[], ["--trainer.gradient_clip_val", "1.0"]], ids=["", "clipped"])
+def test_precisions_train(precision: str, flags: list[str], teacher: Path, tmp_path: Path) -> None:
+    taught = ["--model.teachers", str(teacher), "--trainer.precision", precision, "--trainer.max_steps", "3", *flags]
+    assert _fit("distill", tmp_path / "run", *taught) == 0
+    assert all(tensor.isfinite().all() for tensor in _weights(tmp_path / "run")["state_dict"].values())
+
+
+@pytest.mark.slow
+def test_compiled_nets_keep_their_names(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    flags = ["--model.net.hidden", "[16]", "--model.compile", "true", "--trainer.precision", "bf16-mixed"]
+    assert _fit("teacher", run, *flags, "--trainer.max_steps", "2", "--trainer.limit_val_batches", "1") == 0
+    assert all(name.startswith("net.") and "_orig_mod" not in name for name in _weights(run)["state_dict"])
+
+
+def test_stored_soft_targets_are_said_and_kept(teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = tmp_path / "run"
+    taught = ["--model.teachers", str(teacher), "--model.store.folder", str(tmp_path / "store")]
+    assert _fit("distill", run, *taught, "--trainer.max_epochs", "2") == 0
+    said = caplog.text
+    caplog.clear()
+    assert "soft targets: stored (1 view of each image instead of 2 passes)" in said
+    assert "computing soft targets: 1 teachers on 4,000 images, 0.1 MB" in said
+    assert _fit("distill", run, *taught, "--ckpt_path", "last", "--trainer.max_epochs", "3") == 0
+    assert "computing" not in caplog.text
+    assert _weights(run)["kd_lightning"]["soft_targets_stored"] is True
+
+
+@pytest.mark.slow
+def test_two_processes_count_every_test_image_once_and_agree(tmp_path: Path) -> None:
+    """DDP on two CPU processes trains as one process does, and its error counts are exact."""
+    weights = []
+    for name, flags in {"one": [], "two": ["--trainer.devices", "2", "--trainer.strategy", "ddp_fork"]}.items():
+        run = tmp_path / name
+        arguments = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", *flags]
+        fit = ["fit", "--config", str(CONFIGS / "quickstart" / "student.yaml"), "--run_dir", str(run)]
+        fit += ["--trainer.max_steps", "20", "--data.augment", "kd_lightning.Jitter"]
+        for command in ([*fit, *arguments], ["test", "--ckpt_path", str(run), *arguments]):
+            done = subprocess.run(
+                [sys.executable, "-m", "kd_lightning", *command],
+                capture_output=True,
+                text=True,
+                timeout=120,
+                start_new_session=True,
+                env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CONFIGS.parent)},
+            )
+            assert done.returncode == 0, done.stderr
+        measured = json.loads((run / "metrics.json").read_text())["test"]
+        assert measured["examples"] == 1000
+        assert measured["errors"] == round(1000 * (1 - measured["accuracy"]))
+        weights.append(_weights(run)["state_dict"])
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(tensor, weights[1][name], atol=1e-4, rtol=1e-3)
