@@ -330,14 +330,13 @@ def test_kills_while_writing_leave_nothing_damaged(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     killed = 0
     for _ in range(10):
-        worker = subprocess.Popen(
-            [sys.executable, "-c", FILL, str(tmp_path)], stdout=subprocess.PIPE, env=environment, text=True
-        )
-        assert worker.stdout is not None
-        assert "ready" in worker.stdout.readline()
-        time.sleep(chance.uniform(0.1, 0.6))
-        worker.send_signal(signal.SIGKILL)
-        killed += worker.wait() == -signal.SIGKILL
+        command = [sys.executable, "-c", FILL, str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as worker:
+            assert worker.stdout is not None
+            assert "ready" in worker.stdout.readline()
+            time.sleep(chance.uniform(0.1, 0.6))
+            worker.send_signal(signal.SIGKILL)
+        killed += worker.returncode == -signal.SIGKILL
         whole = [folder for folder in tmp_path.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
         assert all((folder / "store.json").is_file() for folder in whole)
     assert killed >= 5
