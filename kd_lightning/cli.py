@@ -1,17 +1,13 @@
 """The command line: LightningCLI with run folders, guards and one-line errors."""
 
-import logging
 import os
 import sys
 import traceback
-import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jsonargparse
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -27,6 +23,7 @@ from kd_lightning.callbacks import (
 )
 from kd_lightning.checkpoints import BEST, LAST, RECORD_KEY, read_checkpoint, run_folder
 from kd_lightning.classifier import ClassifierModule
+from kd_lightning.messages import USER_ERRORS, hush, innermost_reason
 from kd_lightning.progress import RunProgress
 from kd_lightning.results import metrics_record, prediction_rows, write_csv
 from kd_lightning.runs import (
@@ -45,20 +42,6 @@ PROG = "python -m kd_lightning"
 DEBUG_VARIABLE = "KD_LIGHTNING_DEBUG"
 EVALUATIONS = ("validate", "test", "predict")
 
-# What main answers with one line; anything else is a defect of the program and keeps its traceback.
-USER_ERRORS = (
-    jsonargparse.ArgumentError,
-    ValueError,
-    OSError,
-    RuntimeError,
-    IndexError,  # a label beyond the net's classes
-    ImportError,
-    MisconfigurationException,
-)
-
-# Lines of the parser's messages that repeat the input or name the alternatives that were not meant.
-_PARSER_NOISE = ("Given value", "Subtypes:", "Errors:", "Expected a <class 'NoneType'>", "Parser key")
-
 DESCRIPTION = f"""Train teachers, distil a student, from YAML files.
 
 The way through: fit a teacher, fit a student against it, test both, then compare the runs with
@@ -75,7 +58,7 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit code: 0 for success, 1 for an error, 143 after SIGTERM.
     """
     arguments = list(sys.argv[1:] if args is None else args)
-    _hush()
+    hush()
     try:
         if arguments[:1] == ["report"]:
             from kd_lightning.report import run_report  # not needed for anything else
@@ -91,23 +74,6 @@ def main(args: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # --help and --print_config end so
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return 143 if cli.trainer.received_sigterm else 0
-
-
-def innermost_reason(error: BaseException) -> str:
-    """The one line of an error's text that says what is wrong.
-
-    The parser wraps each problem in the keys and classes around it, the innermost last; torch puts a list
-    below a headline.
-    """
-    if isinstance(error, jsonargparse.ArgumentError) and isinstance(error.__cause__, USER_ERRORS):
-        cause = innermost_reason(error.__cause__)
-        if cause:
-            return cause
-    lines = [line for line in str(error).splitlines() if line.strip(" -")]
-    if not lines:
-        return type(error).__name__
-    told = [line for line in lines if not line.strip(" -").startswith(_PARSER_NOISE)] or lines
-    return max(told, key=lambda line: len(line) - len(line.lstrip(" -\t"))).strip(" -\t")
 
 
 class DistillCLI(LightningCLI):
@@ -308,26 +274,6 @@ class DistillCLI(LightningCLI):
 
     def _value(self, key: str) -> Any:  # Any: a configuration holds all kinds of values
         return self.config.get(f"{self.subcommand}.{key}")
-
-
-def _hush() -> None:
-    """Keep quiet about what a user of this program can't change."""
-    # Lightning asks torch for a check that torch 2.14 calls deprecated.
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    # An evaluation has no use for the callbacks that wrote the checkpoint.
-    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
-    # Tips that advertise other packages, and a notice of what this program sees to itself.
-    for name in (
-        "lightning.pytorch.utilities.rank_zero",
-        "lightning.pytorch.trainer.connectors.logger_connector",
-        "lightning.pytorch.trainer.connectors.checkpoint_connector",
-    ):
-        logging.getLogger(name).addFilter(_of_use)
-
-
-def _of_use(record: logging.LogRecord) -> bool:
-    message = record.getMessage()
-    return "Tip: For seamless" not in message and "weights_only" not in message
 
 
 def _with_config_of_run(arguments: list[str]) -> list[str]:

@@ -1,11 +1,9 @@
 """DistillModule: a student trained on the teachers' soft targets and the labels."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from itertools import chain, islice
 from typing import Any
 
-import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
@@ -23,11 +21,10 @@ from kd_lightning.losses import (
     soft_target_log_probs,
     teacher_shares,
 )
-from kd_lightning.metrics import TestMetrics, no_better_than_chance
-from kd_lightning.soft_targets import Mode, SoftTargetStore, StoreOptions, ViewedData, decide, open_store, store_spec
-
-# Batches of training images that the teachers are checked on where there is no validation split.
-CHECK_BATCHES = 20
+from kd_lightning.metrics import TestMetrics
+from kd_lightning.soft_targets import SoftTargetStore, open_store
+from kd_lightning.store_plan import Mode, StoreOptions, ViewedData, decide, store_spec
+from kd_lightning.teacher_check import check_teachers
 
 
 class DistillModule(ClassifierModule):
@@ -159,7 +156,7 @@ class DistillModule(ClassifierModule):
                 targets are asked for and not possible.
         """
         if self.teachers is not None:
-            self._check_teachers(self.teachers)
+            self._classes = check_teachers(self, self.teachers, self.teacher_records)
             if self.soft_weight > 0:
                 self._open_store(self.teachers)
 
@@ -256,92 +253,6 @@ class DistillModule(ClassifierModule):
             averaging=self.averaging,
             weights=self.teacher_weights,
         )
-
-    @torch.no_grad()
-    def _check_teachers(self, ensemble: FrozenEnsemble) -> None:
-        errors = torch.zeros(len(ensemble), device=self.device)
-        label_counts: Tensor | None = None
-        split, batches = self._check_batches()
-        for batch in batches:
-            inputs, labels = batch[0], batch[1]
-            logits = ensemble(inputs)  # (teachers, batch, classes)
-            if label_counts is None:
-                self._check_classes(inputs, classes=logits.shape[-1])
-                self._classes = logits.shape[-1]
-                label_counts = torch.zeros(logits.shape[-1], device=self.device)
-            errors += (logits.argmax(dim=-1) != labels).float().sum(dim=1)
-            label_counts += torch.bincount(labels, minlength=len(label_counts))
-        if label_counts is None:
-            return
-        errors, label_counts = self._sum_over_ranks(errors), self._sum_over_ranks(label_counts)
-        examples = int(label_counts.sum())
-        for record, count in zip(self.teacher_records, errors.tolist(), strict=True):
-            record |= {"errors": int(count), "examples": examples, "split": split}
-            if no_better_than_chance(int(count), label_counts):
-                raise ValueError(
-                    f"teacher {record['source']} is no better than chance: {int(count)} errors on {examples} "
-                    f"{split} images; train it first, or check that it takes images in [0, 1]"
-                )
-            rank_zero_info(f"teacher {record['source']}: {int(count)} errors on {examples} {split} images")
-        self._note_leaks(ensemble)
-        if self.logger is not None:
-            shares = {
-                f"teachers/{number}_accuracy": 1 - record["errors"] / examples
-                for number, record in enumerate(self.teacher_records)
-            }
-            self.logger.log_metrics(shares, step=self.global_step)
-
-    def _check_classes(self, inputs: Tensor, *, classes: int) -> None:
-        training = self.net.training
-        self.net.eval()
-        student_classes = self(inputs).shape[-1]
-        self.net.train(training)
-        if student_classes != classes:
-            raise ValueError(
-                f"student and teachers must agree about the classes, "
-                f"got {student_classes} of the student and {classes} of the teachers"
-            )
-
-    def _check_batches(self) -> tuple[str, Iterator[Any]]:
-        """Name of the split that the teachers are checked on, and its batches on the device."""
-        loaders = self.trainer.val_dataloaders
-        if loaders:
-            split, batches = "validation", chain(*loaders) if isinstance(loaders, list) else iter(loaders)
-        else:
-            # A loader of its own: the one that trains must not be moved from its place.
-            datamodule = getattr(self.trainer, "datamodule", None)
-            source = self.trainer.train_dataloader if datamodule is None else datamodule.train_dataloader()
-            split, batches = "training", islice(source or (), CHECK_BATCHES)
-        return split, map(self.trainer.strategy.batch_to_device, batches)
-
-    def _sum_over_ranks(self, values: Tensor) -> Tensor:
-        """Sum over all ranks of a tensor."""
-        total: Tensor = self.trainer.strategy.reduce(values, reduce_op="sum")
-        return total
-
-    def _note_leaks(self, ensemble: FrozenEnsemble) -> None:
-        """Say of each teacher whether it was trained on images that this run validates on."""
-        datamodule = getattr(self.trainer, "datamodule", None)
-        own = datamodule.state_dict() if datamodule is not None else {}
-        for record, teacher in zip(self.teacher_records, ensemble.teachers, strict=True):
-            seen = _validation_images_seen(own, teacher.data, datamodule)
-            record["trained_on_validation_images"] = seen
-            if seen:
-                rank_zero_info(
-                    f"teacher {record['source']} was trained on {seen} of the images that this run validates on: "
-                    "its validation errors look too good"
-                )
-
-
-def _validation_images_seen(own: dict[str, Any], theirs: dict[str, Any], datamodule: Any) -> int | None:
-    """How many of this run's validation images a teacher was trained on; None where it can't be told."""
-    split = ("val_size", "split_seed")
-    if not own or not theirs or own.get("dataset") is None:
-        return None
-    if own["dataset"] != theirs.get("dataset") or own["val_size"] == 0:
-        return 0
-    held_out = datamodule.val_rows_of(*(theirs[name] for name in split))
-    return int((~torch.isin(datamodule.val_rows, held_out)).sum())
 
 
 def _short(fingerprints: Sequence[str]) -> list[str]:

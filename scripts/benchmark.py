@@ -42,7 +42,8 @@ from kd_lightning.datasets import read_digits
 from kd_lightning.ensemble import FrozenEnsemble, load_teachers
 from kd_lightning.losses import hard_loss, soft_loss
 from kd_lightning.nets import MLP
-from kd_lightning.soft_targets import StoreOptions, open_store, store_spec
+from kd_lightning.soft_targets import open_store
+from kd_lightning.store_plan import StoreOptions, store_spec
 
 EXAMPLES = 60_000
 T, SOFT_WEIGHT = 20.0, 0.9

@@ -22,16 +22,8 @@ from kd_lightning.distill import DistillModule
 from kd_lightning.ensemble import FrozenEnsemble, Teacher
 from kd_lightning.losses import soft_loss
 from kd_lightning.nets import MLP, SmallConvNet
-from kd_lightning.soft_targets import (
-    Mode,
-    SoftTargetStore,
-    StoreOptions,
-    StoreSpec,
-    decide,
-    open_store,
-    store_spec,
-    top_logits,
-)
+from kd_lightning.soft_targets import SoftTargetStore, open_store, top_logits
+from kd_lightning.store_plan import Mode, StoreOptions, StoreSpec, decide, store_spec
 
 CPU = torch.device("cpu")
 
@@ -97,7 +89,9 @@ class Keep(lightning.pytorch.Callback):
 def test_training_is_the_same_stored_and_live(
     augment: Augment | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kd_lightning.distill.no_better_than_chance", lambda *_: False)  # random nets teach as well
+    monkeypatch.setattr(
+        "kd_lightning.teacher_check.no_better_than_chance", lambda *_: False
+    )  # random nets teach as well
     kept: list[list[float]] = []
     modes: tuple[Mode, ...] = ("stored", "live")
     for mode in modes:
