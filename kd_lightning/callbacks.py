@@ -171,6 +171,8 @@ class RunRecord(Callback):
         record["config"] = self.config
         batches = trainer.global_step * trainer.accumulate_grad_batches
         record["epochs"] = round(batches / trainer.num_training_batches, 2)
+        measured = trainer.callback_metrics
+        record["validation"] = {key: float(value) for key, value in measured.items() if key.startswith("val/")}
         record["train_seconds"] = self._earlier_seconds + time.monotonic() - self._started_at
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 PROG = "python -m kd_lightning report"
+_WORDS = ("run", "augment")  # columns of text
 # What two runs of one experiment may differ in and still stand in one row.
 _PER_RUN = ("seed_everything", "run_dir")
 
@@ -37,6 +38,7 @@ class Row(NamedTuple):
 
     Attributes:
         name: What the runs' names have in common.
+        augment: Class that changed the training images, None for plain images.
         runs: How many runs were tested.
         errors: Test errors of each, counts.
         examples: Test images.
@@ -47,6 +49,7 @@ class Row(NamedTuple):
     """
 
     name: str
+    augment: str | None
     runs: int
     errors: list[int]
     examples: int | None
@@ -60,10 +63,10 @@ class Row(NamedTuple):
         percent = [100 * count / self.examples for count in self.errors] if self.examples else []
         return {
             "run": self.name,
+            "augment": self.augment or "–",
             "n": str(self.runs),
             "errors": _spread(self.errors, ".1f") if self.errors else "not tested",
             "error %": _spread(percent, ".2f"),
-            "images": _number(self.examples, ",d"),
             "parameters": _number(self.parameters, ",d"),
             "compression": _number(self.compression, ".1f", "x"),
             "agreement": _number(None if self.agreement is None else 100 * self.agreement, ".1f", " %"),
@@ -145,10 +148,10 @@ def group_runs(runs: Sequence[Run]) -> list[Row]:
 
 def print_table(rows: Sequence[Row]) -> None:
     """Print the table to the terminal."""
-    table = Table(title="test results, mean ± standard deviation over n seeds")
+    table = Table(title=_title(rows))
     cells = [row.cells() for row in rows]
     for column in cells[0]:
-        table.add_column(column, justify="left" if column == "run" else "right", no_wrap=True)
+        table.add_column(column, justify="left" if column in _WORDS else "right")
     for line in cells:
         table.add_row(*line.values())
     console = Console()
@@ -163,23 +166,25 @@ def write_reports(rows: Sequence[Row], output: Path) -> None:
     header = list(cells[0])
     lines = [
         header,
-        ["---" if name == "run" else "---:" for name in header],
+        ["---" if name in _WORDS else "---:" for name in header],
         *(list(c.values()) for c in cells),
     ]
-    (output / "report.md").write_text("".join(f"| {' | '.join(line)} |\n" for line in lines))
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    (output / "report.md").write_text(f"{_title(rows)}\n\n{table}")
     with (output / "report.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow([*Row._fields[:2], "errors_mean", "errors_sd", *Row._fields[2:]])
+        writer.writerow([*Row._fields[:3], "errors_mean", "errors_sd", *Row._fields[3:]])
         for row in rows:
             spread = stdev(row.errors) if len(row.errors) > 1 else ""
             average = mean(row.errors) if row.errors else ""
-            writer.writerow([*row[:2], average, spread, " ".join(map(str, row.errors)), *row[3:]])
+            writer.writerow([*row[:3], average, spread, " ".join(map(str, row.errors)), *row[4:]])
 
 
 def _row(members: Sequence[Run]) -> Row:
     tested = [run.metrics for run in members if run.metrics]
     return Row(
         name=_common_name([run.name for run in members]),
+        augment=_augment(members[0].config),
         runs=len(tested),
         errors=[metrics["test"]["errors"] for metrics in tested],
         examples=tested[0]["test"]["examples"] if tested else None,
@@ -197,6 +202,7 @@ def _ensemble_row(members: Sequence[Run]) -> Row | None:
     first = taught[0]
     return Row(
         name=f"ensemble of {first['teachers']} teachers",
+        augment=None,
         runs=1,
         errors=[first["test"]["teacher_errors"]],
         examples=first["test"]["examples"],
@@ -205,6 +211,19 @@ def _ensemble_row(members: Sequence[Run]) -> Row | None:
         agreement=None,
         seconds=None,
     )
+
+
+def _augment(config: dict[str, Any]) -> str | None:
+    try:
+        return str(config["data"]["init_args"]["augment"]["class_path"]).rpartition(".")[2]
+    except (KeyError, TypeError):
+        return None
+
+
+def _title(rows: Sequence[Row]) -> str:
+    counts = sorted({row.examples for row in rows if row.examples})
+    images = f" of {' or '.join(f'{count:,}' for count in counts)} test images" if counts else ""
+    return f"errors{images}, mean ± standard deviation over n seeds"
 
 
 def _average(tested: Sequence[dict[str, Any]], read: Callable[[dict[str, Any]], float | None]) -> float | None:

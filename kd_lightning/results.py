@@ -37,6 +37,7 @@ def metrics_record(module: ClassifierModule, measured: dict[str, Any], checkpoin
         "test": dict(sorted(metrics.items())),
         "checkpoint": checkpoint_path.name,
         "epochs": origin.get("epochs"),
+        "validation": origin.get("validation"),
         "steps": checkpoint["global_step"],
         "seed": (origin.get("config") or {}).get("seed_everything"),
         "parameters": parameter_count(module.net),

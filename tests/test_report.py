@@ -45,7 +45,7 @@ def test_files_and_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     with (tmp_path / "runs" / "report.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert (rows[0]["name"], rows[0]["errors"]) == ("a", "5")
-    assert "| a | 1 |" in (tmp_path / "runs" / "report.md").read_text()
+    assert "| a | – | 1 |" in (tmp_path / "runs" / "report.md").read_text()
     (folder / "metrics.json").write_text("{")
     with pytest.raises(ValueError, match=r"a file of the run .* is damaged"):
         run_report([str(folder)])

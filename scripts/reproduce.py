@@ -1,0 +1,318 @@
+"""The paper's MNIST table: train, test and summarise its rows, several seeds each.
+
+    python -m scripts.reproduce                              # the default rows, under an hour on two cores
+    python -m scripts.reproduce --rows '[distilled-300]'     # these rows and the teachers that they need
+    python -m scripts.reproduce --tuning true                # the choices that were made, on a validation split
+    python -m scripts.reproduce --config my.yaml --seeds 5   # your own configuration, against its plain student
+
+Runs go one after the other in one process. What is done is skipped and what was cut short goes on, so it can be
+stopped and started at any time. Final runs train on all 60,000 images, have no validation split and report their last
+epoch; the test set is read once per run. Choices are made by the tuning rows, which see validation images alone.
+"""
+
+import csv
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+import jsonargparse
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from kd_lightning.checkpoints import CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint
+from kd_lightning.cli import main
+
+TUNING_VAL_SIZE = 5000
+
+
+class Row(NamedTuple):
+    """A line of the table: one configuration, several seeds.
+
+    Attributes:
+        name: Folder of the runs, with the seed behind it.
+        what: What it is, for people.
+        config: Configuration below configs/mnist.
+        flags: What differs from it.
+        seeds: How many.
+        paper: The paper's errors, None where it has none.
+        needs: Rows that must be done first, its teachers.
+    """
+
+    name: str
+    what: str
+    config: str
+    flags: tuple[str, ...]
+    seeds: int
+    paper: int | None = None
+    needs: tuple[str, ...] = ()
+
+
+def _options(**values: object) -> tuple[str, ...]:
+    """Flags of the command line; two underscores stand for a point."""
+    return tuple(text for name, value in values.items() for text in (f"--{name.replace('__', '.')}", str(value)))
+
+
+JITTER = _options(data__augment="kd_lightning.Jitter")
+AFFINE = _options(data__augment="kd_lightning.Affine")
+# Large batches in bfloat16 with a larger step: three times the speed on processors that have it.
+FAST = _options(
+    data__batch_size=512,
+    trainer__precision="bf16-mixed",
+    model__optimizer="torch.optim.Adam",
+    model__optimizer__lr=2e-3,
+)
+STRONG_TEACHER = (
+    *AFFINE,
+    *FAST,
+    *_options(model__net__dropout_input=0.1, model__net__dropout_hidden=0.3, model__max_norm="null"),
+)
+SMALL = _options(model__student__hidden="[300,300]")
+TAUGHT = _options(model__temperature=20, model__teacher_precision="bfloat16")
+
+
+def _students(kind: str, what: str, config: str, flags: tuple[str, ...], *, seeds: int, **more: Any) -> list[Row]:
+    papers = more.pop("papers", (None, None))
+    return [
+        Row(f"{kind}-800", f"{what}, 2x800", config, flags, seeds, papers[0], **more),
+        Row(f"{kind}-300", f"{what}, 2x300", config, (*SMALL, *flags), seeds, papers[1], **more),
+    ]
+
+
+ROWS: list[Row] = [
+    Row("teacher-jitter", "teacher 2x1200: dropout, weight limit, jitter, as in the paper", "teacher", FAST, 1, 67),
+    Row("teacher", "teacher 2x1200: dropout, affine images", "teacher", STRONG_TEACHER, 1, None),
+    *_students("plain", "plain", "student", (), seeds=5, papers=(146, None)),
+    *_students(
+        "distilled",
+        "distilled at T = 20 without jitter, from one teacher",
+        "distill",
+        (*FAST, *TAUGHT, *_options(trainer__max_epochs=40, model__soft_weight=0.9)),
+        seeds=5,
+        papers=(74, None),
+        needs=("teacher",),
+    ),
+    *_students(
+        "plain-jitter",
+        "plain, jittered images, schedule of the next rows",
+        "student",
+        (*FAST, *JITTER, *_options(trainer__max_epochs=80)),
+        seeds=3,
+    ),
+    *_students(
+        "same-view",
+        "distilled at T = 20 on the jittered images that the teacher saw",
+        "distill",
+        (*FAST, *JITTER, *TAUGHT, *_options(trainer__max_epochs=80, model__soft_weight=1.0)),
+        seeds=3,
+        needs=("teacher",),
+    ),
+]
+
+
+def _tried(kind: str, flags: tuple[str, ...], weight: float, rate: float) -> Row:
+    settings = _options(model__soft_weight=weight, model__optimizer__lr=rate)
+    return Row(
+        f"{kind}-{weight}-{rate}",
+        f"{kind}, soft_weight {weight}, step {rate}",
+        "distill",
+        (*SMALL, *FAST, *TAUGHT, *flags, *settings),
+        1,
+        needs=("teacher",),
+    )
+
+
+# What the rows' settings were chosen from, each with one seed, by errors on 5,000 training images held out.
+TUNING: list[Row] = [
+    Row("teacher", "teacher, affine images", "teacher", STRONG_TEACHER, 1),
+    *(_tried("distilled-300", _options(trainer__max_epochs=40), weight, 2e-3) for weight in (0.5, 0.9, 1.0)),
+    _tried("distilled-300", _options(trainer__max_epochs=40), 0.9, 1e-3),
+    *(_tried("same-view-300", (*JITTER, *_options(trainer__max_epochs=80)), weight, 2e-3) for weight in (0.9, 1.0)),
+    _tried("same-view-300", (*JITTER, *_options(trainer__max_epochs=80)), 1.0, 4e-3),
+]
+
+
+def run(
+    rows: list[str] | None = None,
+    config: str | None = None,
+    seeds: int | None = None,
+    data_dir: str = "data",
+    root: str = "runs/mnist-table",
+    output: str = "docs/results",
+    tuning: bool = False,
+) -> None:
+    """Do the rows and write their summary.
+
+    Args:
+        rows: Names of rows; all by default.
+        config: A configuration of your own instead of the rows.
+        seeds: How many seeds each; by default as many as the row says, 5 for your own.
+        data_dir: Where MNIST is, or is downloaded to.
+        root: Folder of the runs.
+        output: Folder of the summary: .md, .csv and .json.
+        tuning: Do the tuning rows instead, with a validation split and without the test set.
+    """
+    if config is not None:
+        table, name = own_rows(Path(config), seeds or 5), Path(config).stem
+    else:
+        table, name = (TUNING, "mnist-tuning") if tuning else (ROWS, "mnist")
+    folder = Path(root + "-tuning" if tuning else root)
+    chosen = with_needs(table, rows)
+    for row in chosen:
+        for seed in range(seeds or row.seeds):
+            do(row, seed, folder, data_dir, tuning=tuning)
+    results = [collect(row, folder, tuning=tuning) for row in table if any(_folders(row, folder))]
+    write_summary(results, Path(output), name)
+
+
+def own_rows(config: Path, seeds: int) -> list[Row]:
+    """A configuration of the user's, and its plain student where it distills.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    if not config.is_file():
+        raise FileNotFoundError(f"no configuration {config}")
+    content = yaml.safe_load(config.read_text())
+    own = [Row(config.stem, config.stem, str(config), (), seeds)]
+    if str(content.get("model", {}).get("class_path", "")).endswith("DistillModule"):
+        plain = _options(model__soft_weight=0.0, model__teachers="null")
+        own.insert(0, Row(f"{config.stem}-plain", f"{config.stem}, plain student", str(config), plain, seeds))
+    return own
+
+
+def with_needs(table: Sequence[Row], names: Sequence[str] | None) -> list[Row]:
+    """The named rows and what they need, in the table's order.
+
+    Raises:
+        ValueError: If there is no such row.
+    """
+    by_name = {row.name: row for row in table}
+    unknown = set(names or ()) - by_name.keys()
+    if unknown:
+        raise ValueError(f"no row {', '.join(sorted(unknown))}; there are {', '.join(by_name)}")
+    wanted = set(names) if names else set(by_name)
+    while more := {need for name in wanted for need in by_name[name].needs} - wanted:
+        wanted |= more
+    return [row for row in table if row.name in wanted]
+
+
+def do(row: Row, seed: int, folder: Path, data_dir: str, *, tuning: bool) -> None:
+    """Train and test one run, as far as it is not done; end the program where that fails."""
+    run_dir = folder / f"{row.name}-{seed}"
+    done = run_dir / ("tuned" if tuning else "metrics.json")
+    if done.is_file():
+        return
+    config = row.config if row.config.endswith(".yaml") else f"configs/mnist/{row.config}.yaml"
+    fit = ["fit", "--config", config, "--run_dir", str(run_dir), "--seed_everything", str(seed), "--ckpt_path", "last"]
+    if config != row.config:
+        fit += ["--data.data_dir", data_dir, "--data.val_size", str(TUNING_VAL_SIZE if tuning else 0)]
+    if row.needs:
+        fit += ["--model.teachers", json.dumps([str(folder / f"{need}-0") for need in row.needs])]
+        fit += ["--model.store.folder", str(folder / "soft_targets")]
+    commands = [[*fit, *row.flags]]
+    if not tuning:
+        commands.append(["test", "--ckpt_path", str(run_dir / CHECKPOINT_DIR / LAST)])
+    for command in commands:
+        print(f"\n$ python -m kd_lightning {shlex.join(command)}", flush=True)
+        code = main(command)
+        if code:
+            sys.exit(code)
+    done.touch()
+
+
+def collect(row: Row, folder: Path, *, tuning: bool) -> dict[str, Any]:
+    """What the runs of a row measured."""
+    runs: list[dict[str, Any]] = []
+    for run_dir in _folders(row, folder):
+        if tuning:
+            record = read_checkpoint(run_dir / CHECKPOINT_DIR / LAST)[RECORD_KEY]
+            errors = round(TUNING_VAL_SIZE * (1 - record["validation"]["val/accuracy"]))
+            runs.append({"run": run_dir.name, "errors": errors, "train_seconds": record["train_seconds"]})
+        else:
+            metrics = json.loads((run_dir / "metrics.json").read_text())
+            runs.append({"run": run_dir.name, "errors": metrics["test"]["errors"], **metrics})
+    errors = [each["errors"] for each in runs]
+    return {
+        "row": row.name,
+        "what": row.what,
+        "paper": row.paper,
+        "n": len(runs),
+        "mean": mean(errors),
+        "sd": stdev(errors) if len(errors) > 1 else None,
+        "errors": errors,
+        "train_seconds": mean(each["train_seconds"] for each in runs),
+        "command": f"python -m scripts.reproduce --rows '[{row.name}]'" + " --tuning true" * tuning,
+        "flags": shlex.join(row.flags),
+        "runs": runs,
+    }
+
+
+def write_summary(results: Sequence[dict[str, Any]], output: Path, name: str) -> None:
+    """Print the table, and write it as Markdown, CSV and JSON."""
+    output.mkdir(parents=True, exist_ok=True)
+    header = ["row", "paper", "errors", "n", "training", "command"]
+    lines = [
+        [
+            result["what"],
+            str(result["paper"] or "–"),
+            f"{result['mean']:.1f}" + (f" ± {result['sd']:.1f}" if result["sd"] is not None else ""),
+            str(result["n"]),
+            f"{result['train_seconds']:.0f} s",
+            result["command"],
+        ]
+        for result in results
+    ]
+    table = Table(title=name)
+    for column in header[:-1]:
+        table.add_column(column, justify="left" if column == "row" else "right")
+    for line in lines:
+        table.add_row(*line[:-1])
+    Console().print(table)
+    markdown = [header, ["---", *["---:"] * 4, "---"], *([*line[:-1], f"`{line[-1]}`"] for line in lines)]
+    text = "".join(f"| {' | '.join(line)} |\n" for line in markdown)
+    (output / f"{name}.md").write_text(f"{text}\n{_hardware(results)}\n")
+    (output / f"{name}.json").write_text(json.dumps(list(results), indent=2) + "\n")
+    with (output / f"{name}.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        names = ["row", "what", "paper", "n", "mean", "sd", "errors", "train_seconds", "command", "flags"]
+        writer.writerow(names)
+        writer.writerows([result[column] for column in names] for result in results)
+    print(f"written: {output / name}.md, .csv and .json")
+
+
+def _folders(row: Row, folder: Path) -> Iterator[Path]:
+    """The finished runs of a row."""
+    for seed in range(1000):
+        run_dir = folder / f"{row.name}-{seed}"
+        if not run_dir.is_dir():
+            return
+        if (run_dir / "metrics.json").is_file() or (run_dir / "tuned").is_file():
+            yield run_dir
+
+
+def _hardware(results: Sequence[dict[str, Any]]) -> str:
+    model = platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        model = next((x.split(": ")[1] for x in cpuinfo.read_text().splitlines() if x.startswith("model name")), model)
+    versions = next((run["versions"] for result in results for run in result["runs"] if "versions" in run), {})
+    seconds = sum(result["train_seconds"] * result["n"] for result in results)
+    return (
+        f"Errors, mean ± standard deviation over n seeds from 0; training is the mean wall time of a run, "
+        f"{seconds / 60:.0f} minutes for all, on {os.cpu_count()} cores of {model}; "
+        f"{', '.join(f'{name} {version}' for name, version in versions.items())}."
+    )
+
+
+if __name__ == "__main__":
+    try:
+        jsonargparse.auto_cli(run)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,47 @@
+"""The scripts' own logic: what a row needs, what a user's configuration is compared with, and one whole small run."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from scripts.reproduce import ROWS, own_rows, run, with_needs
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_rows_bring_their_teachers() -> None:
+    assert [row.name for row in with_needs(ROWS, ["same-view-300"])] == ["teacher", "same-view-300"]
+    assert len(with_needs(ROWS, None)) == len(ROWS)
+    assert len({row.name for row in ROWS}) == len(ROWS)
+    with pytest.raises(ValueError, match="no row teachr; there are teacher-jitter, teacher, "):
+        with_needs(ROWS, ["teachr"])
+
+
+def test_a_configuration_of_ones_own_against_its_plain_student(tmp_path: Path) -> None:
+    teacher = yaml.safe_load((ROOT / "configs/quickstart/teacher.yaml").read_text())
+    teacher["model"]["init_args"]["net"]["init_args"] = {"hidden": [32]}
+    teacher["trainer"] = {"max_epochs": 2, "enable_progress_bar": False}
+    student = yaml.safe_load((ROOT / "configs/quickstart/distill.yaml").read_text())
+    student["model"]["init_args"]["student"]["init_args"] = {"hidden": [8]}
+    student["model"]["init_args"]["teachers"] = "runs/mnist-table/mine-teacher-0"
+    student["trainer"] = teacher["trainer"]
+    for name, content in (("mine-teacher", teacher), ("mine", student)):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    assert [row.name for row in own_rows(tmp_path / "mine-teacher.yaml", 2)] == ["mine-teacher"]
+    run(config="mine-teacher.yaml", seeds=1, output="results")
+    run(config="mine.yaml", seeds=2, output="results")
+    plain, distilled = json.loads((tmp_path / "results" / "mine.json").read_text())
+    assert (plain["row"], distilled["row"]) == ("mine-plain", "mine")
+    assert plain["n"] == distilled["n"] == 2
+    assert distilled["errors"] == [
+        json.loads((tmp_path / "runs/mnist-table" / f"mine-{seed}" / "metrics.json").read_text())["test"]["errors"]
+        for seed in (0, 1)
+    ]
+    assert (
+        f"| mine | – | {distilled['mean']:.1f} ± {distilled['sd']:.1f} | 2 |"
+        in (tmp_path / "results/mine.md").read_text()
+    )
+    with pytest.raises(FileNotFoundError, match=r"no configuration nowhere.yaml"):
+        run(config="nowhere.yaml")
