@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -130,17 +131,21 @@ class RunRecord(Callback):
     Args:
         run: The run's folder.
         config: The resolved configuration, which is put into every checkpoint too.
+        replaced: Files of an older run, deleted once the new one has its data and teachers.
     """
 
-    def __init__(self, run: Path, config: dict[str, Any]) -> None:
+    def __init__(self, run: Path, config: dict[str, Any], replaced: Sequence[Path] = ()) -> None:
         self.run = run
         self.config = config
+        self.replaced = replaced
         self._earlier_seconds = 0.0  # of the runs that this one resumes
         self._started_at = time.monotonic()
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the configuration and lay out the dashboard."""
+        for file in self.replaced:
+            file.unlink(missing_ok=True)
         text = yaml.safe_dump(self.config, sort_keys=False)
         write_atomically(self.run / CONFIG_FILE, lambda part: part.write_text(text))
         for logger in trainer.loggers:

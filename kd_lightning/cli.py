@@ -85,6 +85,7 @@ class DistillCLI(LightningCLI):
 
     def __init__(self, args: list[str]) -> None:
         self._resumed: dict[str, Any] | None = None
+        self._replaced: list[Path] = []
         quiet = {"exit_on_error": False}  # errors come to main, which says them in one line
         super().__init__(
             ClassifierModule,
@@ -172,7 +173,7 @@ class DistillCLI(LightningCLI):
         records = []
         if fitting:
             records = [
-                RunRecord(self._run_dir, self._saved_config()),
+                RunRecord(self._run_dir, self._saved_config(), self._replaced),
                 best_checkpoint(self._run_dir),
                 LastCheckpoint(self._run_dir, interval=self._value("save_every")),
             ]
@@ -221,8 +222,7 @@ class DistillCLI(LightningCLI):
         if getattr(rank_zero_only, "rank", 0) == 0 and not self._value("trainer.fast_dev_run"):
             leftovers = list(run_files(self._run_dir))
             if overwrite:
-                for file in leftovers:
-                    file.unlink()
+                self._replaced = leftovers
             elif leftovers and not (given and self._owns(given)):
                 raise FileExistsError(
                     f"{self._run_dir} already holds a run; resume it with --ckpt_path last, "

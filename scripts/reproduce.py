@@ -1,8 +1,9 @@
 """The paper's MNIST table: train, test and summarise its rows, several seeds each.
 
-    python -m scripts.reproduce                              # the default rows, under an hour on two cores
+    python -m scripts.reproduce                              # the table's rows, under an hour on two cores
     python -m scripts.reproduce --rows '[distilled-300]'     # these rows and the teachers that they need
-    python -m scripts.reproduce --tuning true                # the choices that were made, on a validation split
+    python -m scripts.reproduce --group sweep                # another group: ensemble, sweep
+    python -m scripts.reproduce --group tuning               # the choices that were made, on a validation split
     python -m scripts.reproduce --config my.yaml --seeds 5   # your own configuration, against its plain student
 
 Runs go one after the other in one process. What is done is skipped and what was cut short goes on, so it can be
@@ -19,7 +20,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jsonargparse
 import yaml
@@ -42,7 +43,8 @@ class Row(NamedTuple):
         flags: What differs from it.
         seeds: How many.
         paper: The paper's errors, None where it has none.
-        needs: Rows that must be done first, its teachers.
+        needs: Row that must be done first, its teachers.
+        teachers: How many of that row's seeds teach.
     """
 
     name: str
@@ -51,7 +53,8 @@ class Row(NamedTuple):
     flags: tuple[str, ...]
     seeds: int
     paper: int | None = None
-    needs: tuple[str, ...] = ()
+    needs: str | None = None
+    teachers: int = 1
 
 
 def _options(**values: object) -> tuple[str, ...]:
@@ -85,7 +88,7 @@ def _students(kind: str, what: str, config: str, flags: tuple[str, ...], *, seed
     ]
 
 
-ROWS: list[Row] = [
+TABLE: list[Row] = [
     Row("teacher-jitter", "teacher 2x1200: dropout, weight limit, jitter, as in the paper", "teacher", FAST, 1, 67),
     Row("teacher", "teacher 2x1200: dropout, affine images", "teacher", STRONG_TEACHER, 1, None),
     *_students("plain", "plain", "student", (), seeds=5, papers=(146, None)),
@@ -96,7 +99,7 @@ ROWS: list[Row] = [
         (*FAST, *TAUGHT, *_options(trainer__max_epochs=40, model__soft_weight=0.9)),
         seeds=5,
         papers=(74, None),
-        needs=("teacher",),
+        needs="teacher",
     ),
     *_students(
         "plain-jitter",
@@ -111,8 +114,37 @@ ROWS: list[Row] = [
         "distill",
         (*FAST, *JITTER, *TAUGHT, *_options(trainer__max_epochs=80, model__soft_weight=1.0)),
         seeds=3,
-        needs=("teacher",),
+        needs="teacher",
     ),
+]
+
+
+ENSEMBLE: list[Row] = _students(
+    "ensemble",
+    "distilled at T = 20 on jittered images, from ten teachers",
+    "distill",
+    (*FAST, *JITTER, *TAUGHT, *_options(trainer__max_epochs=80, model__soft_weight=1.0)),
+    seeds=3,
+    needs="teacher",
+    teachers=10,
+)
+
+# Does the paper's claim hold: 300 units and more alike above T = 8, 30 units best at 2.5 to 4?
+SWEEP: list[Row] = [
+    Row(
+        f"sweep-{width}-{temperature:g}",
+        f"2x{width} at T = {temperature:g}",
+        "distill",
+        (
+            *FAST,
+            *_options(model__teacher_precision="bfloat16", model__temperature=temperature, model__soft_weight=1.0),
+            *_options(model__student__hidden=f"[{width},{width}]", trainer__max_epochs=20),
+        ),
+        3,
+        needs="teacher",
+    )
+    for width in (30, 300, 800)
+    for temperature in (1, 2, 2.5, 4, 8, 12, 20, 40)
 ]
 
 
@@ -124,7 +156,7 @@ def _tried(kind: str, flags: tuple[str, ...], weight: float, rate: float) -> Row
         "distill",
         (*SMALL, *FAST, *TAUGHT, *flags, *settings),
         1,
-        needs=("teacher",),
+        needs="teacher",
     )
 
 
@@ -138,36 +170,39 @@ TUNING: list[Row] = [
 ]
 
 
+GROUPS = {"table": TABLE, "ensemble": ENSEMBLE, "sweep": SWEEP, "tuning": TUNING}
+
+
 def run(
+    group: Literal["table", "ensemble", "sweep", "tuning"] = "table",
     rows: list[str] | None = None,
     config: str | None = None,
     seeds: int | None = None,
     data_dir: str = "data",
     root: str = "runs/mnist-table",
     output: str = "docs/results",
-    tuning: bool = False,
 ) -> None:
     """Do the rows and write their summary.
 
     Args:
-        rows: Names of rows; all by default.
+        group: Which rows.
+        rows: Names of rows of the group; all by default.
         config: A configuration of your own instead of the rows.
         seeds: How many seeds each; by default as many as the row says, 5 for your own.
         data_dir: Where MNIST is, or is downloaded to.
         root: Folder of the runs.
         output: Folder of the summary: .md, .csv and .json.
-        tuning: Do the tuning rows instead, with a validation split and without the test set.
     """
     if config is not None:
         table, name = own_rows(Path(config), seeds or 5), Path(config).stem
     else:
-        table, name = (TUNING, "mnist-tuning") if tuning else (ROWS, "mnist")
-    folder = Path(root + "-tuning" if tuning else root)
-    chosen = with_needs(table, rows)
-    for row in chosen:
-        for seed in range(seeds or row.seeds):
+        table, name = GROUPS[group], f"mnist-{group}"
+    tuning = config is None and group == "tuning"
+    folder = Path(f"{root}-tuning" if tuning else root)
+    for row, count in with_needs(table, rows):
+        for seed in range(seeds if seeds and row in table else count):
             do(row, seed, folder, data_dir, tuning=tuning)
-    results = [collect(row, folder, tuning=tuning) for row in table if any(_folders(row, folder))]
+    results = [collect(row, folder, group, tuning=tuning) for row in table if any(_folders(row, folder))]
     write_summary(results, Path(output), name)
 
 
@@ -187,20 +222,25 @@ def own_rows(config: Path, seeds: int) -> list[Row]:
     return own
 
 
-def with_needs(table: Sequence[Row], names: Sequence[str] | None) -> list[Row]:
-    """The named rows and what they need, in the table's order.
+def with_needs(table: Sequence[Row], names: Sequence[str] | None = None) -> list[tuple[Row, int]]:
+    """The named rows behind the teachers that they need, each with its number of seeds.
 
     Raises:
         ValueError: If there is no such row.
     """
-    by_name = {row.name: row for row in table}
-    unknown = set(names or ()) - by_name.keys()
+    known = {row.name: row for row in table}
+    unknown = set(names or ()) - known.keys()
     if unknown:
-        raise ValueError(f"no row {', '.join(sorted(unknown))}; there are {', '.join(by_name)}")
-    wanted = set(names) if names else set(by_name)
-    while more := {need for name in wanted for need in by_name[name].needs} - wanted:
-        wanted |= more
-    return [row for row in table if row.name in wanted]
+        raise ValueError(f"no row {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    chosen = [row for row in table if not names or row.name in names]
+    counts: dict[Row, int] = {}
+    for row in chosen:
+        if row.needs is not None:
+            teacher = known.get(row.needs) or next(row_ for row_ in TABLE if row_.name == row.needs)
+            counts[teacher] = max(counts.get(teacher, 0), row.teachers)
+    for row in chosen:
+        counts[row] = max(counts.get(row, 0), row.seeds)
+    return list(counts.items())
 
 
 def do(row: Row, seed: int, folder: Path, data_dir: str, *, tuning: bool) -> None:
@@ -214,7 +254,7 @@ def do(row: Row, seed: int, folder: Path, data_dir: str, *, tuning: bool) -> Non
     if config != row.config:
         fit += ["--data.data_dir", data_dir, "--data.val_size", str(TUNING_VAL_SIZE if tuning else 0)]
     if row.needs:
-        fit += ["--model.teachers", json.dumps([str(folder / f"{need}-0") for need in row.needs])]
+        fit += ["--model.teachers", json.dumps([str(folder / f"{row.needs}-{n}") for n in range(row.teachers)])]
         fit += ["--model.store.folder", str(folder / "soft_targets")]
     commands = [[*fit, *row.flags]]
     if not tuning:
@@ -227,7 +267,7 @@ def do(row: Row, seed: int, folder: Path, data_dir: str, *, tuning: bool) -> Non
     done.touch()
 
 
-def collect(row: Row, folder: Path, *, tuning: bool) -> dict[str, Any]:
+def collect(row: Row, folder: Path, group: str, *, tuning: bool) -> dict[str, Any]:
     """What the runs of a row measured."""
     runs: list[dict[str, Any]] = []
     for run_dir in _folders(row, folder):
@@ -248,7 +288,8 @@ def collect(row: Row, folder: Path, *, tuning: bool) -> dict[str, Any]:
         "sd": stdev(errors) if len(errors) > 1 else None,
         "errors": errors,
         "train_seconds": mean(each["train_seconds"] for each in runs),
-        "command": f"python -m scripts.reproduce --rows '[{row.name}]'" + " --tuning true" * tuning,
+        "teacher_errors": runs[0].get("test", {}).get("teacher_errors"),
+        "command": f"python -m scripts.reproduce --group {group} --rows '[{row.name}]'",
         "flags": shlex.join(row.flags),
         "runs": runs,
     }
@@ -302,7 +343,9 @@ def _hardware(results: Sequence[dict[str, Any]]) -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         model = next((x.split(": ")[1] for x in cpuinfo.read_text().splitlines() if x.startswith("model name")), model)
-    versions = next((run["versions"] for result in results for run in result["runs"] if "versions" in run), {})
+    versions: dict[str, str] = next(
+        (run["versions"] for result in results for run in result["runs"] if "versions" in run), {}
+    )
     seconds = sum(result["train_seconds"] * result["n"] for result in results)
     return (
         f"Errors, mean ± standard deviation over n seeds from 0; training is the mean wall time of a run, "

@@ -1,6 +1,6 @@
 """Simulate stored soft targets at ImageNet's size, and measure what keeping the top k logits costs in the loss.
 
-    python -m scripts.simulate_scale        # some minutes on two cores; writes docs/scale.json and the tables in docs/scale.md
+    python -m scripts.simulate_scale   # some minutes on two cores; writes docs/scale.json, fills in docs/scale.md
 
 Logits are random: standard normal times 2, and one class more likely by 10, about as peaked as a trained net's.
 """
@@ -102,14 +102,14 @@ def run(
         batch: Examples of a batch.
         output: Folder of scale.json and scale.md.
     """
-    results = {"store": simulate(examples, classes, top_k, batch), "loss": loss_errors(classes)}
+    results: dict[str, Any] = {
+        "store": simulate(examples, classes, top_k, batch),
+        "loss": loss_errors(classes),
+    }
     Path(output).mkdir(parents=True, exist_ok=True)
     (Path(output) / "scale.json").write_text(json.dumps(results, indent=2) + "\n")
-    store = [
-        "| what | figure |",
-        "| --- | ---: |",
-        *(f"| {name} | {value:,.2f} |" for name, value in results["store"].items()),
-    ]
+    store = ["| what | figure |", "| --- | ---: |"]
+    store += [f"| {name} | {value:,.2f} |" for name, value in results["store"].items()]
     loss = ["| T | k | loss, all logits | loss, top k |", "| ---: | ---: | ---: | ---: |"]
     loss += ["| " + " | ".join(f"{value:.4g}" for value in row.values()) + " |" for row in results["loss"]]
     for name, table in {"store": store, "loss": loss}.items():

@@ -209,7 +209,20 @@ def test_guards_keep_what_is_on_disk(student: Path, teacher: Path, capsys: pytes
     wrong = ["--config", str(teacher / "config.yaml"), "--ckpt_path", str(student)]
     assert main(["test", *wrong]) == 1
     assert "holds a DistillModule" in _error(capsys)
+    assert _fit("distill", student, "--model.teachers", "nowhere", "--overwrite", "true") == 1
+    assert "no teacher checkpoint matches nowhere" in _error(capsys)
     assert (student / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_overwrite_starts_anew(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    flags = ["--model.net.hidden", "[8]", "--trainer.max_steps", "2", "--trainer.limit_val_batches", "0"]
+    assert _fit("teacher", run, *flags) == 0
+    (run / "notes.txt").write_text("mine")
+    assert _fit("teacher", run, *flags, "--overwrite", "true", "--seed_everything", "1") == 0
+    assert len(list(run.glob("events*"))) == 1
+    assert (run / "notes.txt").read_text() == "mine"
+    assert "seed_everything: 1" in (run / "config.yaml").read_text()
 
 
 @pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint")

@@ -6,17 +6,23 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scripts.reproduce import ROWS, own_rows, run, with_needs
+from scripts.reproduce import ENSEMBLE, SWEEP, TABLE, own_rows, run, with_needs
 
 ROOT = Path(__file__).parent.parent
 
 
 def test_rows_bring_their_teachers() -> None:
-    assert [row.name for row in with_needs(ROWS, ["same-view-300"])] == ["teacher", "same-view-300"]
-    assert len(with_needs(ROWS, None)) == len(ROWS)
-    assert len({row.name for row in ROWS}) == len(ROWS)
+    assert [(row.name, seeds) for row, seeds in with_needs(TABLE, ["same-view-300"])] == [
+        ("teacher", 1),
+        ("same-view-300", 3),
+    ]
+    first, seeds = with_needs(ENSEMBLE, ["ensemble-800"])[0]
+    assert (first.name, seeds) == ("teacher", 10)
+    assert len(with_needs(TABLE)) == len(TABLE)
+    names = [row.name for row in [*TABLE, *ENSEMBLE, *SWEEP]]
+    assert len(set(names)) == len(names)
     with pytest.raises(ValueError, match="no row teachr; there are teacher-jitter, teacher, "):
-        with_needs(ROWS, ["teachr"])
+        with_needs(TABLE, ["teachr"])
 
 
 def test_a_configuration_of_ones_own_against_its_plain_student(tmp_path: Path) -> None:
@@ -39,9 +45,7 @@ def test_a_configuration_of_ones_own_against_its_plain_student(tmp_path: Path) -
         json.loads((tmp_path / "runs/mnist-table" / f"mine-{seed}" / "metrics.json").read_text())["test"]["errors"]
         for seed in (0, 1)
     ]
-    assert (
-        f"| mine | – | {distilled['mean']:.1f} ± {distilled['sd']:.1f} | 2 |"
-        in (tmp_path / "results/mine.md").read_text()
-    )
+    line = f"| mine | – | {distilled['mean']:.1f} ± {distilled['sd']:.1f} | 2 |"
+    assert line in (tmp_path / "results" / "mine.md").read_text()
     with pytest.raises(FileNotFoundError, match=r"no configuration nowhere.yaml"):
         run(config="nowhere.yaml")
