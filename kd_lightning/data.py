@@ -3,7 +3,7 @@
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -207,6 +207,10 @@ class MNISTDataModule(LightningDataModule):
             views: (batch,) int64.
         """
         return self._shown(self._train.images[rows], views)
+
+    def all_images(self, part: Literal["train", "test"]) -> Digits:
+        """Images and labels of a whole file, in its order."""
+        return self._train if part == "train" else self._test
 
     def fingerprint(self) -> str:
         """Hash of the training file's images and of what every view does to a random image."""

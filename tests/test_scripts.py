@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+from scripts.claims import best_offset, matching_offset
 from scripts.reproduce import ENSEMBLE, SWEEP, TABLE, own_rows, run, with_needs
 
 ROOT = Path(__file__).parent.parent
@@ -49,3 +51,16 @@ def test_a_configuration_of_ones_own_against_its_plain_student(tmp_path: Path) -
     assert line in (tmp_path / "results" / "mine.md").read_text()
     with pytest.raises(FileNotFoundError, match=r"no configuration nowhere.yaml"):
         run(config="nowhere.yaml")
+
+
+def test_a_bias_is_matched_to_the_class_frequencies_without_labels() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(10, (4000,), generator=generator)
+    logits = torch.randn(4000, 10, generator=generator)
+    logits[torch.arange(4000), labels] += 4
+    biased = logits.clone()
+    biased[:, 3] -= 5.0
+    share = float((labels == 3).float().mean())
+    offset = matching_offset(biased, [3], share)
+    assert offset == pytest.approx(5.0, abs=0.5)
+    assert best_offset(biased, labels, [3]) == pytest.approx(5.0, abs=1.0)
