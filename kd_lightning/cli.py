@@ -1,5 +1,6 @@
 """The command line: LightningCLI with run folders, guards and one-line errors."""
 
+import gc
 import os
 import sys
 import traceback
@@ -73,6 +74,9 @@ def main(args: Sequence[str] | None = None) -> int:
         return 1
     except SystemExit as stop:  # --help and --print_config end so
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    finally:
+        if args is not None:
+            gc.collect()  # a trainer is full of cycles, and holds images and optimizer until they are looked for
     return 143 if cli.trainer.received_sigterm else 0
 
 
