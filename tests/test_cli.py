@@ -317,15 +317,19 @@ def test_stored_soft_targets_are_said_and_kept(teacher: Path, tmp_path: Path, ca
 
 
 @pytest.mark.slow
-def test_two_processes_count_every_test_image_once_and_agree(tmp_path: Path) -> None:
-    """DDP on two CPU processes trains as one process does, and its error counts are exact."""
+@pytest.mark.parametrize("config", ["student", "distill"])
+def test_two_processes_train_and_count_as_one(config: str, teacher: Path, tmp_path: Path) -> None:
+    """DDP on two CPU processes trains as one process does, from one store, and its error counts are exact."""
     weights = []
-    for name, flags in {"one": [], "two": ["--trainer.devices", "2", "--trainer.strategy", "ddp_fork"]}.items():
+    for name, devices in {"one": [], "two": ["--trainer.devices", "2", "--trainer.strategy", "ddp_fork"]}.items():
         run = tmp_path / name
-        arguments = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", *flags]
-        fit = ["fit", "--config", str(CONFIGS / "quickstart" / "student.yaml"), "--run_dir", str(run)]
+        flags = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", *devices]
+        fit = ["fit", "--config", str(CONFIGS / "quickstart" / f"{config}.yaml"), "--run_dir", str(run)]
         fit += ["--trainer.max_steps", "20", "--data.augment", "kd_lightning.Jitter"]
-        for command in ([*fit, *arguments], ["test", "--ckpt_path", str(run), *arguments]):
+        if config == "distill":
+            fit += ["--model.teachers", str(teacher), "--model.soft_targets", "stored"]
+            fit += ["--model.store.folder", str(tmp_path / f"store-{name}"), "--model.store.dtype", "float32"]
+        for command in ([*fit, *flags], ["test", "--ckpt_path", str(run), *flags]):
             done = subprocess.run(
                 [sys.executable, "-m", "kd_lightning", *command],
                 capture_output=True,
