@@ -71,6 +71,7 @@ FAST = _options(
     model__optimizer="torch.optim.Adam",
     model__optimizer__lr=2e-3,
 )
+LONG = (*FAST, *_options(model__optimizer__lr=4e-3, trainer__max_epochs=100))
 STRONG_TEACHER = (
     *AFFINE,
     *FAST,
@@ -92,11 +93,12 @@ TABLE: list[Row] = [
     Row("teacher-jitter", "teacher 2x1200: dropout, weight limit, jitter, as in the paper", "teacher", FAST, 1, 67),
     Row("teacher", "teacher 2x1200: dropout, affine images", "teacher", STRONG_TEACHER, 1, None),
     *_students("plain", "plain", "student", (), seeds=5, papers=(146, None)),
+    *_students("plain-long", "plain, schedule of the next rows", "student", LONG, seeds=3),
     *_students(
         "distilled",
         "distilled at T = 20 without jitter, from one teacher",
         "distill",
-        (*FAST, *TAUGHT, *_options(trainer__max_epochs=40, model__soft_weight=0.9)),
+        (*LONG, *TAUGHT, *_options(model__soft_weight=0.9)),
         seeds=5,
         papers=(74, None),
         needs="teacher",
@@ -112,7 +114,7 @@ TABLE: list[Row] = [
         "same-view",
         "distilled at T = 20 on the jittered images that the teacher saw",
         "distill",
-        (*FAST, *JITTER, *TAUGHT, *_options(trainer__max_epochs=80, model__soft_weight=1.0)),
+        (*FAST, *JITTER, *TAUGHT, *_options(trainer__max_epochs=80, model__soft_weight=0.9)),
         seeds=3,
         needs="teacher",
     ),
