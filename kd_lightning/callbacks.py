@@ -69,12 +69,12 @@ def best_checkpoint(run: Path) -> ModelCheckpoint:
 class LastCheckpoint(Checkpoint):
     """Keeps last.ckpt: written at the end of the run, and in between when the last one is old enough.
 
-    The clock is read every few steps, on rank 0, so that ranks agree and a step costs nothing.
+    With several devices rank 0 reads the clock for all, every few steps, since agreeing costs a message.
 
     Args:
         run: The run's folder.
         interval: Seconds between two writes, >= 0.
-        check_every: Steps between two looks at the clock, >= 1.
+        check_every: Steps between two looks at the clock with several devices, >= 1.
     """
 
     def __init__(self, run: Path, interval: float = 60.0, check_every: int = 20) -> None:
@@ -84,30 +84,36 @@ class LastCheckpoint(Checkpoint):
         self.check_every = check_every
         self._written_at = 0.0
         self._written_step = -1
+        self._looked_at_step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._written_at = time.monotonic()
+        self._looked_at_step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write when it is due, never between the micro-batches of one step."""
+        """Write when it is due: never between the micro-batches of one step, nor before an epoch's validation."""
+        if batch_idx + 1 == trainer.num_training_batches or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
         step = trainer.global_step
         if step == trainer.max_steps:
-            # The run ends here, maybe within an epoch: only now does the loader's place belong to the weights.
+            # The run ends here, within an epoch: only now does the loader's place belong to the weights.
             self._write(trainer)
-        if step % self.check_every or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         due = time.monotonic() - self._written_at >= self.interval
         if trainer.world_size > 1:
+            if step - self._looked_at_step < self.check_every:
+                return
+            self._looked_at_step = step
             due = trainer.strategy.broadcast(due)
         if due:
             self._write(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the final weights."""
-        if self._written_step != trainer.global_step or trainer.global_step != trainer.max_steps:
+        if self._written_step != trainer.global_step:
             self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
@@ -138,19 +144,9 @@ class RunRecord(Callback):
         self.run = run
         self.config = config
         self.replaced = replaced
+        self._taken = False
         self._earlier_seconds = 0.0  # of the runs that this one resumes
         self._started_at = time.monotonic()
-
-    @rank_zero_only
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the configuration and lay out the dashboard."""
-        for file in self.replaced:
-            file.unlink(missing_ok=True)
-        text = yaml.safe_dump(self.config, sort_keys=False)
-        write_atomically(self.run / CONFIG_FILE, lambda part: part.write_text(text))
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_custom_scalars(DASHBOARD)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and say what trains on what."""
@@ -165,10 +161,20 @@ class RunRecord(Callback):
 
     @rank_zero_only
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write teachers.json once the module has checked its teachers."""
+        """Take the folder: before the first epoch, when data and teachers have been found good."""
+        if self._taken:
+            return
+        self._taken = True
+        for file in (*self.replaced, *(self.run / CHECKPOINT_DIR).glob(".*.part")):  # parts are a killed run's
+            file.unlink(missing_ok=True)
+        text = yaml.safe_dump(self.config, sort_keys=False)
+        write_atomically(self.run / CONFIG_FILE, lambda part: part.write_text(text))
         records = getattr(pl_module, "teacher_records", [])
-        if records and trainer.global_step == 0:
+        if records and (trainer.global_step == 0 or not (self.run / TEACHERS_FILE).exists()):
             write_json(self.run / TEACHERS_FILE, records)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_custom_scalars(DASHBOARD)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the configuration and the training time into the checkpoint."""

@@ -149,6 +149,17 @@ class ClassifierModule(LightningModule, ABC):
         logits: Tensor = self.net(inputs.to(self.dtype) if inputs.is_floating_point() else inputs)
         return logits
 
+    def on_train_start(self) -> None:
+        """Give a resumed run its place in the data.
+
+        Lightning does so when it makes the training loader, but `estimated_stepping_batches`, which the scheduler
+        needs, has it made before the checkpoint is read, and the place is forgotten:
+        https://github.com/Lightning-AI/pytorch-lightning/issues/20550
+        """
+        loop = self.trainer.fit_loop
+        if loop._combined_loader_states_to_load:
+            loop._load_combined_loader_states()
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:  # Any: also a user's own tuple
         """Loss of a batch; its parts are logged when the logger is due."""
         self._seed_step()
@@ -156,7 +167,8 @@ class ClassifierModule(LightningModule, ABC):
         logits = self(inputs)
         losses = self.losses(batch, logits)
         accuracy = (logits.detach().argmax(dim=-1) == labels).float().mean()
-        self._window.add({**losses, "accuracy": accuracy})
+        if self.trainer.log_every_n_steps:  # type: ignore[attr-defined]  # set by Lightning's connector
+            self._window.add({**losses, "accuracy": accuracy})
         return losses["loss"]
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # Any: Lightning's signature
@@ -166,7 +178,7 @@ class ClassifierModule(LightningModule, ABC):
         """
         interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's connector
         step = self.global_step
-        if step % interval or step == self._window.logged_at:
+        if not interval or step % interval or step == self._window.logged_at:
             return
         means = self._window.take(step)
         values = {f"train/{name}": value for name, value in means.items()}
@@ -229,11 +241,32 @@ class ClassifierModule(LightningModule, ABC):
         record["module"] = type(self).__qualname__
         record["net"] = described
         record["data"] = datamodule.state_dict() if datamodule is not None else {}
-        record["window"] = self._window.state_dict()
+        record["window"] = self._window_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the losses since the last logged step."""
-        self._window.load_state_dict(checkpoint.get(RECORD_KEY, {}).get("window"))
+        window = checkpoint.get(RECORD_KEY, {}).get("window")
+        if window is not None:
+            ranks = window["values"]
+            rank = self.global_rank if self._trainer is not None else 0
+            self._window.load(window["names"], ranks[rank] if rank < len(ranks) else [], window["logged_at"])
+
+    def _window_state(self) -> dict[str, Any]:
+        """The losses since the last logged step, of each rank.
+
+        Callbacks write before this module logs: at a step that is about to be logged the window counts as taken.
+        """
+        window, trainer = self._window, self.trainer
+        interval = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's connector
+        due = trainer.training and interval and self.global_step % interval == 0
+        values = torch.empty(0) if due or not window.values else window.stacked()
+        if trainer.world_size > 1:
+            gathered = self.all_gather(values)
+            values_of_ranks = gathered.tolist()  # type: ignore[union-attr]  # a tensor gives a tensor
+        else:
+            values_of_ranks = [values.tolist()]
+        logged_at = self.global_step if due else window.logged_at
+        return {"names": window.names, "values": values_of_ranks, "logged_at": logged_at}
 
     @property
     def _net_argument(self) -> str:
@@ -285,15 +318,14 @@ class _Window:
     def take(self, step: int) -> dict[str, Tensor]:
         if not self.values:
             return {}
-        table = torch.stack(self.values).float().view(-1, len(self.names))  # (batches, names)
+        table = self.stacked().view(-1, len(self.names))  # (batches, names)
         self.values, self.logged_at = [], step
         return dict(zip(self.names, table.mean(dim=0).unbind(), strict=True))
 
-    def state_dict(self) -> dict[str, Any]:
-        values = torch.stack(self.values).tolist() if self.values else []
-        return {"names": self.names, "values": values, "logged_at": self.logged_at}
+    def stacked(self) -> Tensor:
+        # Values from a checkpoint are on the CPU, the newer ones where the module is.
+        return torch.stack([value.to(self.values[-1].device) for value in self.values]).float()
 
-    def load_state_dict(self, state: dict[str, Any] | None) -> None:
-        if state is not None:
-            self.names, self.logged_at = state["names"], state["logged_at"]
-            self.values = [torch.tensor(value) for value in state["values"]]
+    def load(self, names: list[str], values: list[float], logged_at: int) -> None:
+        self.names, self.logged_at = names, logged_at
+        self.values = [torch.tensor(value) for value in values]

@@ -13,6 +13,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from kd_lightning import augment, distill, nets, teacher  # noqa: F401 (short class names in YAML: imported classes)
 from kd_lightning.callbacks import (
@@ -72,6 +73,8 @@ def main(args: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"error: {innermost_reason(error)}", file=sys.stderr)
         return 1
+    except SIGTERMException:  # Lightning lets it end the process with 0
+        return 143
     except SystemExit as stop:  # --help and --print_config end so
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     finally:
@@ -235,7 +238,8 @@ class DistillCLI(LightningCLI):
 
     def _owns(self, given: str) -> bool:
         """Whether the checkpoint to resume from is one of this run's own."""
-        return given in {"last", "best"} or self._run_dir.absolute() in Path(given).absolute().parents
+        path = Path(given).absolute()
+        return given in {"last", "best"} or self._run_dir.absolute() in (path, *path.parents)
 
     def _resume_path(self, given: str) -> Path | None:
         """The checkpoint to resume from; None where `last` finds nothing, so that a job script can always ask."""

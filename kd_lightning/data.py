@@ -140,16 +140,24 @@ class MNISTDataModule(LightningDataModule):
     @property
     def train_rows(self) -> Tensor:
         """Rows of the training file that train, the transfer set, (examples,) int64, ascending."""
+        return self.train_rows_of(self.state_dict())
+
+    def train_rows_of(self, state: dict[str, Any]) -> Tensor:
+        """Rows that another run on this data set trains on, (examples,) int64, ascending.
+
+        Args:
+            state: That run's `state_dict`.
+        """
         labels = self._train.labels
-        rows = rows_outside(self.val_rows, len(labels))
+        rows = rows_outside(self.val_rows_of(state["val_size"], state["split_seed"]), len(labels))
         kept = torch.ones(len(rows), dtype=torch.bool)
-        if self.keep_classes is not None:
-            kept &= torch.isin(labels[rows], torch.tensor(self.keep_classes))
-        if self.drop_classes is not None:
-            kept &= ~torch.isin(labels[rows], torch.tensor(self.drop_classes))
+        if state["keep_classes"] is not None:
+            kept &= torch.isin(labels[rows], torch.tensor(state["keep_classes"]))
+        if state["drop_classes"] is not None:
+            kept &= ~torch.isin(labels[rows], torch.tensor(state["drop_classes"]))
         rows = rows[kept]
-        count = round(self.train_fraction * len(rows))
-        return rows[stratified_rows(labels[rows], count, self.split_seed)]
+        count = round(state["train_fraction"] * len(rows))
+        return rows[stratified_rows(labels[rows], count, state["split_seed"])]
 
     @property
     def view_count(self) -> int:
@@ -228,7 +236,8 @@ class MNISTDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """What a later run needs to tell which images this run trained on."""
-        return {"dataset": self.dataset, "val_size": self.val_size, "split_seed": self.split_seed}
+        names = ("dataset", "val_size", "split_seed", "keep_classes", "drop_classes", "train_fraction")
+        return {name: getattr(self, name) for name in names}
 
     def _loader(self, digits: Digits, rows: Tensor, batch_size: int, *, shuffle: bool = False) -> TensorLoader:
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if self.seed is None else self.seed

@@ -155,6 +155,7 @@ class DistillModule(ClassifierModule):
             ValueError: If a teacher is no better than chance, student and teachers differ in classes, or stored soft
                 targets are asked for and not possible.
         """
+        super().on_train_start()
         if self.teachers is not None:
             self._classes = check_teachers(self, self.teachers, self.teacher_records)
             if self.soft_weight > 0:
@@ -215,7 +216,12 @@ class DistillModule(ClassifierModule):
 
     def _target_log_probs(self, batch: Any) -> Tensor:
         """Log of the soft targets of a batch, stored or live, (batch, classes)."""
-        if self._store is not None and isinstance(batch, Batch):
+        if self._store is not None:
+            if not isinstance(batch, Batch):
+                raise ValueError(
+                    f"stored soft targets need batches of type kd_lightning.Batch, got {type(batch).__name__}; "
+                    "set soft_targets to live"
+                )
             return self._store.target_log_probs(batch.indices, batch.views)
         if self.teachers is None:
             raise RuntimeError("the teachers are not loaded; setup has not run")
@@ -230,10 +236,12 @@ class DistillModule(ClassifierModule):
         if mode == "auto" and self._stored is not None:
             mode = "stored" if self._stored else "live"  # a resumed run goes on as it began
         batches = self.trainer.estimated_stepping_batches * self.trainer.accumulate_grad_batches
+        loader: Any = self.trainer.train_dataloader  # Any: ours, or a user's own with or without a length
+        epoch = len(loader) if hasattr(loader, "__len__") else self.trainer.num_training_batches
         stored, reason = decide(
             mode,
             data,
-            epochs=batches / self.trainer.num_training_batches,
+            epochs=batches / epoch,
             spec=spec,
             classes=self._classes,
             options=self.store_options,

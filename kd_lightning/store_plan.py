@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from kd_lightning.checkpoints import fingerprint
@@ -181,10 +182,15 @@ def store_spec(
         data: The data module, set up.
         options: Number type and top_k.
         temperature: T of the run, which matters with top_k alone.
+
+    Raises:
+        ValueError: If a row both trains and validates.
     """
     if not isinstance(data, ViewedData):
         return None
     train_rows, val_rows = data.train_rows, data.val_rows
+    if bool(torch.isin(val_rows, train_rows).any()):
+        raise ValueError("soft targets can't be stored: some rows both train and validate; set soft_targets to live")
     return StoreSpec(
         teachers=tuple(fingerprint(net) for net in ensemble.nets),
         precision=ensemble.precision,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kd_lightning.classifier import ClassifierModule
 from kd_lightning.ensemble import FrozenEnsemble, Teacher
+from kd_lightning.loader import TensorLoader
 from kd_lightning.metrics import no_better_than_chance
 
 # Batches of training images that the teachers are checked on where there is no validation split.
@@ -69,9 +70,9 @@ def _check_batches(trainer: Trainer) -> tuple[str, Iterator[Any]]:
     if loaders:
         split, batches = "validation", chain(*loaders) if isinstance(loaders, list) else iter(loaders)
     else:
-        # A loader of its own: the one that trains must not be moved from its place.
-        datamodule = getattr(trainer, "datamodule", None)
-        source = trainer.train_dataloader if datamodule is None else datamodule.train_dataloader()
+        source: Any = trainer.train_dataloader  # Any: ours, or whatever the user's data module gives
+        if isinstance(source, TensorLoader):
+            source = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]  # the one that trains stays put
         split, batches = "training", islice(source or (), CHECK_BATCHES)
     return split, map(trainer.strategy.batch_to_device, batches)
 
@@ -113,5 +114,6 @@ def _validation_images_seen(own: dict[str, Any], theirs: dict[str, Any], datamod
         return None
     if own["dataset"] != theirs.get("dataset") or own["val_size"] == 0:
         return 0
-    held_out = datamodule.val_rows_of(theirs["val_size"], theirs["split_seed"])
-    return int((~torch.isin(datamodule.val_rows, held_out)).sum())
+    if not theirs.keys() >= own.keys():
+        return None
+    return int(torch.isin(datamodule.val_rows, datamodule.train_rows_of(theirs)).sum())

@@ -29,6 +29,7 @@ from rich.table import Table
 
 from kd_lightning.checkpoints import CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint
 from kd_lightning.cli import main
+from kd_lightning.runs import write_json
 
 TUNING_VAL_SIZE = 5000
 
@@ -197,12 +198,13 @@ def run(
     """
     if config is not None:
         table, name = own_rows(Path(config), seeds or 5), Path(config).stem
+        root = f"{root}-own"
     else:
         table, name = GROUPS[group], f"mnist-{group}"
     tuning = config is None and group == "tuning"
     folder = Path(f"{root}-tuning" if tuning else root)
-    for row, count in with_needs(table, rows):
-        for seed in range(seeds if seeds and row in table else count):
+    for row, count in with_needs(table, rows, seeds):
+        for seed in range(count):
             do(row, seed, folder, data_dir, tuning=tuning)
     results = [collect(row, folder, group, tuning=tuning) for row in table if any(_folders(row, folder))]
     write_summary(results, Path(output), name)
@@ -224,8 +226,15 @@ def own_rows(config: Path, seeds: int) -> list[Row]:
     return own
 
 
-def with_needs(table: Sequence[Row], names: Sequence[str] | None = None) -> list[tuple[Row, int]]:
+def with_needs(
+    table: Sequence[Row], names: Sequence[str] | None = None, seeds: int | None = None
+) -> list[tuple[Row, int]]:
     """The named rows behind the teachers that they need, each with its number of seeds.
+
+    Args:
+        table: All rows of the group.
+        names: Those that are wanted; all by default.
+        seeds: How many of each, by default as many as the row says; of teachers as many as are needed.
 
     Raises:
         ValueError: If there is no such row.
@@ -241,16 +250,14 @@ def with_needs(table: Sequence[Row], names: Sequence[str] | None = None) -> list
             teacher = known.get(row.needs) or next(row_ for row_ in TABLE if row_.name == row.needs)
             counts[teacher] = max(counts.get(teacher, 0), row.teachers)
     for row in chosen:
-        counts[row] = max(counts.get(row, 0), row.seeds)
+        counts[row] = max(counts.get(row, 0), seeds or row.seeds)
     return list(counts.items())
 
 
 def do(row: Row, seed: int, folder: Path, data_dir: str, *, tuning: bool) -> None:
     """Train and test one run, as far as it is not done; end the program where that fails."""
     run_dir = folder / f"{row.name}-{seed}"
-    done = run_dir / ("tuned" if tuning else "metrics.json")
-    if done.is_file():
-        return
+    done = run_dir / "row.json"
     config = row.config if row.config.endswith(".yaml") else f"configs/mnist/{row.config}.yaml"
     fit = ["fit", "--config", config, "--run_dir", str(run_dir), "--seed_everything", str(seed), "--ckpt_path", "last"]
     if config != row.config:
@@ -258,6 +265,11 @@ def do(row: Row, seed: int, folder: Path, data_dir: str, *, tuning: bool) -> Non
     if row.needs:
         fit += ["--model.teachers", json.dumps([str(folder / f"{row.needs}-{n}") for n in range(row.teachers)])]
         fit += ["--model.store.folder", str(folder / "soft_targets")]
+    settings = {"config": yaml.safe_load(Path(config).read_text()), "flags": list(row.flags)}
+    if done.is_file():
+        if json.loads(done.read_text()) != settings:
+            raise ValueError(f"{run_dir} was done with other settings; delete it, or choose another --root")
+        return
     commands = [[*fit, *row.flags]]
     if not tuning:
         commands.append(["test", "--ckpt_path", str(run_dir / CHECKPOINT_DIR / LAST)])
@@ -266,7 +278,7 @@ def do(row: Row, seed: int, folder: Path, data_dir: str, *, tuning: bool) -> Non
         code = main(command)
         if code:
             sys.exit(code)
-    done.touch()
+    write_json(done, settings)
 
 
 def collect(row: Row, folder: Path, group: str, *, tuning: bool) -> dict[str, Any]:
@@ -291,7 +303,8 @@ def collect(row: Row, folder: Path, group: str, *, tuning: bool) -> dict[str, An
         "errors": errors,
         "train_seconds": mean(each["train_seconds"] for each in runs),
         "teacher_errors": runs[0].get("test", {}).get("teacher_errors"),
-        "command": f"python -m scripts.reproduce --group {group} --rows '[{row.name}]'",
+        "command": "python -m scripts.reproduce "
+        + (f"--config {row.config}" if row.config.endswith(".yaml") else f"--group {group} --rows '[{row.name}]'"),
         "flags": shlex.join(row.flags),
         "runs": runs,
     }
@@ -336,7 +349,7 @@ def _folders(row: Row, folder: Path) -> Iterator[Path]:
         run_dir = folder / f"{row.name}-{seed}"
         if not run_dir.is_dir():
             return
-        if (run_dir / "metrics.json").is_file() or (run_dir / "tuned").is_file():
+        if (run_dir / "row.json").is_file():
             yield run_dir
 
 

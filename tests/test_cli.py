@@ -6,12 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback, Trainer
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kd_lightning.cli import DistillCLI, main
 from kd_lightning.distill import DistillModule
@@ -94,17 +97,41 @@ def test_a_student_can_teach(student: Path, tmp_path: Path) -> None:
     assert _fit("distill", tmp_path / "second", "--model.teachers", str(student)) == 0
 
 
-def test_resume_is_exact(tmp_path: Path) -> None:
-    flags = ["--model.net.hidden", "[32]", "--trainer.limit_train_batches", "9", "--model.scheduler", "null"]
+class Stop(Callback):
+    """Ends a run at a step, as a crash would."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self.at:
+            raise RuntimeError("stopped on purpose")
+
+
+def _curves(run: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+@pytest.mark.parametrize("at", [3, 10, 13, 18, 20, 22])
+def test_a_run_that_was_stopped_ends_as_if_it_had_not(at: int, teacher: Path, tmp_path: Path) -> None:
+    """Weights and logged curves, with dropout, views, stored soft targets, and a stop at any place of an epoch."""
+    flags = ["--model.student.hidden", "[16]", "--model.student.dropout_hidden", "0.5", "--save_every", "0"]
+    flags += ["--data.augment", "kd_lightning.Jitter", "--data.augment.pixels", "1", "--data.batch_size", "400"]
+    flags += ["--model.teachers", str(teacher), "--model.soft_targets", "stored", "--trainer.max_epochs", "3"]
     straight, broken = tmp_path / "straight", tmp_path / "broken"
-    assert _fit("teacher", straight, *flags, "--trainer.max_epochs", "3") == 0
-    assert _fit("teacher", broken, *flags, "--trainer.max_steps", "13", "--trainer.max_epochs", "3") == 0
-    resumed = ["--trainer.max_steps", "-1", "--trainer.max_epochs", "3", "--ckpt_path", "last"]
-    assert _fit("teacher", broken, *flags, *resumed) == 0
+    assert _fit("distill", straight, *flags) == 0
+    stop = ["--trainer.callbacks+", "tests.test_cli.Stop", "--trainer.callbacks.at", str(at)]
+    assert _fit("distill", broken, *flags, *stop) == 1
+    assert _fit("distill", broken, *flags, "--ckpt_path", "last") == 0
     first, second = _weights(straight), _weights(broken)
     assert first["global_step"] == second["global_step"] == 27
     for name, tensor in first["state_dict"].items():
         assert torch.equal(tensor, second["state_dict"][name]), name
+    assert first["kd_lightning"]["validation"] == second["kd_lightning"]["validation"]
+    expected, resumed = _curves(straight), _curves(broken)
+    for tag in ("train/loss", "train/soft_loss", "train/accuracy", "val/loss", "val/accuracy", "lr"):
+        assert resumed[tag] == expected[tag], tag
 
 
 def test_predict_images_and_test_set(student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -345,3 +372,23 @@ def test_two_processes_train_and_count_as_one(config: str, teacher: Path, tmp_pa
         weights.append(_weights(run)["state_dict"])
     for name, tensor in weights[0].items():
         torch.testing.assert_close(tensor, weights[1][name], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.faults
+def test_sigterm_ends_with_143_and_the_run_goes_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "kd_lightning", "fit", "--config", str(CONFIGS / "quickstart" / "student.yaml")]
+    command += ["--run_dir", str(run), "--save_every", "0", "--ckpt_path", "last", "--trainer.max_epochs", "2000"]
+    environment = os.environ | {"PYTHONPATH": str(CONFIGS.parent)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path) as worker:
+        for _ in range(600):
+            if (run / "checkpoints" / "last.ckpt").exists():
+                break
+            time.sleep(0.1)
+        worker.terminate()
+        _, said = worker.communicate(timeout=60)
+    assert worker.returncode == 143, said
+    before = _weights(run)["global_step"]
+    short = [*command[3:-2], "--trainer.max_steps", str(before + 5), "--trainer.max_epochs", "-1"]
+    assert main(short) == 0
+    assert _weights(run)["global_step"] == before + 5

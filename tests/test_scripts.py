@@ -33,7 +33,7 @@ def test_a_configuration_of_ones_own_against_its_plain_student(tmp_path: Path) -
     teacher["trainer"] = {"max_epochs": 2, "enable_progress_bar": False}
     student = yaml.safe_load((ROOT / "configs/quickstart/distill.yaml").read_text())
     student["model"]["init_args"]["student"]["init_args"] = {"hidden": [8]}
-    student["model"]["init_args"]["teachers"] = "runs/mnist-table/mine-teacher-0"
+    student["model"]["init_args"]["teachers"] = "runs/mnist-table-own/mine-teacher-0"
     student["trainer"] = teacher["trainer"]
     for name, content in (("mine-teacher", teacher), ("mine", student)):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
@@ -44,11 +44,14 @@ def test_a_configuration_of_ones_own_against_its_plain_student(tmp_path: Path) -
     assert (plain["row"], distilled["row"]) == ("mine-plain", "mine")
     assert plain["n"] == distilled["n"] == 2
     assert distilled["errors"] == [
-        json.loads((tmp_path / "runs/mnist-table" / f"mine-{seed}" / "metrics.json").read_text())["test"]["errors"]
+        json.loads((tmp_path / "runs/mnist-table-own" / f"mine-{seed}" / "metrics.json").read_text())["test"]["errors"]
         for seed in (0, 1)
     ]
     line = f"| mine | – | {distilled['mean']:.1f} ± {distilled['sd']:.1f} | 2 |"
     assert line in (tmp_path / "results" / "mine.md").read_text()
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(student | {"save_every": 1}))
+    with pytest.raises(ValueError, match="mine-plain-0 was done with other settings"):
+        run(config="mine.yaml", seeds=2, output="results")
     with pytest.raises(FileNotFoundError, match=r"no configuration nowhere.yaml"):
         run(config="nowhere.yaml")
 
