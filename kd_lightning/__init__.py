@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kd_lightning.augment import Affine, Augment, Jitter
-    from kd_lightning.classifier import ClassifierModule, WarmupCosine
+    from kd_lightning.classifier import ClassifierModule
     from kd_lightning.cli import main
     from kd_lightning.data import MNISTDataModule
     from kd_lightning.distill import DistillModule
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from kd_lightning.loader import Batch, TensorLoader
     from kd_lightning.losses import hard_loss, soft_cross_entropy, soft_loss, soft_target_log_probs
     from kd_lightning.nets import MLP, SmallConvNet
+    from kd_lightning.optimization import WarmupCosine
+    from kd_lightning.store_plan import StoreOptions
     from kd_lightning.teacher import TeacherModule
 
 __version__ = "0.1.0"
@@ -29,6 +31,7 @@ __all__ = [
     "MNISTDataModule",
     "PretrainedNet",
     "SmallConvNet",
+    "StoreOptions",
     "TeacherModule",
     "TensorLoader",
     "WarmupCosine",
@@ -47,6 +50,8 @@ _MODULES = (
     "losses",
     "ensemble",
     "data",
+    "store_plan",
+    "optimization",
     "classifier",
     "teacher",
     "distill",

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from kd_lightning.checkpoints import RECORD_KEY
-from kd_lightning.classifier import ClassifierModule, SchedulerCallable
+from kd_lightning.classifier import ClassifierModule
 from kd_lightning.ensemble import FrozenEnsemble, Precision, Teacher, load_teachers
 from kd_lightning.loader import Batch
 from kd_lightning.losses import (
@@ -22,6 +22,7 @@ from kd_lightning.losses import (
     teacher_shares,
 )
 from kd_lightning.metrics import TestMetrics
+from kd_lightning.optimization import SchedulerCallable
 from kd_lightning.soft_targets import SoftTargetStore, open_store
 from kd_lightning.store_plan import Mode, StoreOptions, ViewedData, decide, store_spec
 from kd_lightning.teacher_check import check_teachers

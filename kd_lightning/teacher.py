@@ -5,8 +5,9 @@ from typing import Any
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from kd_lightning.classifier import ClassifierModule, SchedulerCallable
+from kd_lightning.classifier import ClassifierModule
 from kd_lightning.losses import hard_loss
+from kd_lightning.optimization import SchedulerCallable
 
 
 class TeacherModule(ClassifierModule):

@@ -1,4 +1,4 @@
-"""The weight limit, the schedule, fused kernels, and logged means that do not depend on how often a run was killed."""
+"""The weight limit, the schedule, fused kernels, the checks of arguments, and the mixture of the losses."""
 
 import math
 from typing import Any
@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from kd_lightning.classifier import WarmupCosine, limit_norms, quicken
 from kd_lightning.distill import DistillModule
 from kd_lightning.nets import MLP, SmallConvNet
+from kd_lightning.optimization import WarmupCosine, limit_norms, quicken
 from kd_lightning.teacher import TeacherModule
 
 

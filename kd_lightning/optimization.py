@@ -1,0 +1,82 @@
+"""Optimizer, schedule and weight limit of a training run."""
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+SchedulerCallable = Callable[[torch.optim.Optimizer, int], LRScheduler]
+
+
+def default_optimizer(params: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Adam with a step size of 1e-3."""
+    return torch.optim.Adam(params, lr=1e-3)
+
+
+def quicken(optimizer: torch.optim.Optimizer) -> None:
+    """Have Adam, AdamW or SGD update all parameters in one kernel, where the user chose no other way.
+
+    Measured 1.1 to 1.3 times as fast per training step on the CPU. Set here and not in the constructor, since with
+    `fused=True` there Lightning 2.6 refuses gradient clipping under bf16-mixed:
+    https://github.com/Lightning-AI/pytorch-lightning/issues/21435
+
+    Args:
+        optimizer: Changed in place.
+    """
+    if not isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW | torch.optim.SGD):
+        return
+    for group in optimizer.param_groups:
+        chosen = any(group.get(name) for name in ("foreach", "capturable", "differentiable"))
+        supported = all(p.is_floating_point() and p.device.type in {"cpu", "cuda"} for p in group["params"])
+        if group.get("fused") is None and not chosen and supported:
+            group["fused"] = True
+    if all(p.device.type == "cpu" for group in optimizer.param_groups for p in group["params"]):
+        # At each step torch asks whether a GPU records it, and since Lightning sets PYTORCH_NVML_BASED_CUDA_CHECK, it
+        # looks for NVIDIA's library on disk each time: 0.1 ms.
+        optimizer._accelerator_graph_capture_health_check = _nothing_to_check  # type: ignore[method-assign]
+
+
+def _nothing_to_check() -> None:
+    """Stand in for a check that only concerns GPUs."""
+
+
+class WarmupCosine(LambdaLR):
+    """Rise linearly over a share of the run, then fall to 0 along half a cosine.
+
+    Args:
+        optimizer: Its learning rate is the peak.
+        total_steps: Optimizer steps of the whole run.
+        warmup_fraction: Share of the steps that rise, in [0, 1).
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, total_steps: int, warmup_fraction: float = 0.0) -> None:
+        if not 0 <= warmup_fraction < 1:
+            raise ValueError(f"warmup_fraction must be in [0, 1), got {warmup_fraction}")
+        warmup = round(warmup_fraction * total_steps)
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / (warmup + 1)
+            progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
+            return 0.5 * (1 + math.cos(math.pi * progress))
+
+        super().__init__(optimizer, factor)
+
+
+@torch.no_grad()
+def limit_norms(net: nn.Module, max_norm: float) -> None:
+    """Scale down the incoming weights of each unit whose L2 norm is above `max_norm`.
+
+    Source: Srivastava et al., "Dropout", 2014, section 5.1, as used by the teacher in Hinton et al. 2015.
+
+    Args:
+        net: Its linear and convolutional layers are changed in place.
+        max_norm: > 0.
+    """
+    for layer in net.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            flat = layer.weight.view(len(layer.weight), -1)  # (out, in, ...) -> (out, in * ...)
+            norms = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
+            flat.mul_((max_norm / norms).clamp(max=1.0))
