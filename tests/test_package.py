@@ -9,8 +9,8 @@ PACKAGE = Path(kd_lightning.__file__).parent
 # Each may import what stands above it, nothing below.
 ORDER = [
     "augment", "loader", "nets", "losses", "metrics", "datasets", "images", "checkpoints", "runs", "tables",
-    "data", "ensemble", "store_plan", "soft_targets", "optimization", "classifier", "teacher", "teacher_check", "distill",
-    "results", "progress", "callbacks", "report", "messages", "cli", "__main__",
+    "data", "ensemble", "store_plan", "soft_targets", "optimization", "classifier", "teacher", "teacher_check",
+    "distill", "results", "progress", "callbacks", "report", "messages", "cli", "__main__",
 ]  # fmt: skip
 
 
