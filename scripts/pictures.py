@@ -118,6 +118,7 @@ def run(
 
 
 def _save(figure: Any, path: Path) -> None:  # Any: matplotlib's types are not complete
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     plt.close(figure)
     print(f"written: {path}")
