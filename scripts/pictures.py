@@ -16,6 +16,7 @@ from kd_lightning.datasets import read_digits
 from kd_lightning.ensemble import load_teachers
 
 TEMPERATURES = (1, 5, 10, 20)
+DOUBT = 0.9  # confidence of the teacher about the digit that is shown
 STYLE: dict[Any, Any] = {  # Any: matplotlib names 300 literals
     "figure.dpi": 150,
     "figure.constrained_layout.use": True,
@@ -39,15 +40,15 @@ def softmax_curves(output: Path) -> None:
 
 
 def digit_targets(teacher: Path, data_dir: str, output: Path) -> None:
-    """A test digit that the teacher finds hard: its label, and the teacher's answer at T = 1 and T = 20."""
+    """A test digit that the teacher gets right with some doubt: its label, and the answer at T = 1 and T = 20."""
     _, test = read_digits("MNIST", data_dir)
     (loaded,) = load_teachers([str(teacher)])
     net = loaded.net.eval()
     with torch.no_grad():
         logits = torch.cat([net(part.float() / 255) for part in torch.split(test.images, 1000)])
     right = logits.argmax(dim=1) == test.labels
-    doubt = torch.where(right, torch.softmax(logits, dim=1).max(dim=1).values, 2.0)
-    row = int(doubt.argmin())
+    confidence = torch.softmax(logits, dim=1).max(dim=1).values
+    row = int(torch.where(right, (confidence - DOUBT).abs(), 1.0).argmin())
     figure, (picture, *bars) = plt.subplots(1, 4, figsize=(9, 2.3), gridspec_kw={"width_ratios": [1, 1.6, 1.6, 1.6]})
     picture.imshow(test.images[row, 0], cmap="gray_r")
     picture.set(xticks=[], yticks=[], title=f"test image {row}")
@@ -75,7 +76,7 @@ def table_errors(results: list[dict[str, Any]], output: Path) -> None:
     axes.plot([], [], "x", color="C3", label="paper")
     axes.set_yticks(range(len(results)), [result["what"] for result in reversed(results)])
     axes.set(xlabel="errors of 10,000 test images", xlim=(0, None))
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(frameon=False, loc="outside upper right", ncols=2)
     _save(figure, output / "table.png")
 
 
