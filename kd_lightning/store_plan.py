@@ -28,7 +28,7 @@ class StoreOptions:
         dtype: Number type of the stored logits.
         limit_gb: Largest store that is written, in 10^9 bytes.
         top_k: Keep each example's largest logits alone and spread the remaining probability evenly, which is exact
-            for these classes at the run's temperature; None keeps all. For a thousand classes and more.
+            for these classes at the run's temperature; None keeps all. For T near 1 and a thousand classes and more.
     """
 
     folder: str = "runs/soft_targets"

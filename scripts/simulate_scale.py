@@ -2,7 +2,7 @@
 
     python -m scripts.simulate_scale   # some minutes on two cores; writes docs/scale.json, fills in docs/scale.md
 
-Logits are random: standard normal times 2, and one class more likely by 10, about as peaked as a trained net's.
+Logits are random: standard normal times 2, one class higher by 10; it has three quarters of the probability.
 """
 
 import json
@@ -24,7 +24,7 @@ from kd_lightning.tables import TableWriter
 
 
 def random_logits(examples: int, classes: int, generator: torch.Generator) -> Tensor:
-    """Logits as peaked as a trained net's, (examples, classes)."""
+    """Random logits with one likely class, (examples, classes)."""
     logits = torch.randn(examples, classes, generator=generator) * 2
     likely = torch.randint(classes, (examples, 1), generator=generator)
     return logits.scatter_add_(1, likely, torch.full((examples, 1), 10.0))
