@@ -2,7 +2,7 @@
 
     python -m scripts.simulate_scale   # some minutes on two cores; writes docs/scale.json, fills in docs/scale.md
 
-Logits are random: standard normal times 2, one class higher by 10; it has three quarters of the probability.
+Logits are random: standard normal times 2, one class higher by 10: about two thirds of the probability.
 """
 
 import json
