@@ -113,7 +113,7 @@ TABLE: list[Row] = [
     ),
     *_students(
         "same-view",
-        "distilled at T = 20 on the jittered images that the teacher saw",
+        "distilled at T = 20, student and teacher on the same jittered images",
         "distill",
         (*FAST, *JITTER, *TAUGHT, *_options(trainer__max_epochs=80, model__soft_weight=0.9)),
         seeds=3,
