@@ -4,12 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kd_lightning.augment import Affine, Augment, Jitter
+    from kd_lightning.augment import Affine, Augment, Elastic, Jitter
     from kd_lightning.classifier import ClassifierModule
     from kd_lightning.cli import main
     from kd_lightning.data import MNISTDataModule
     from kd_lightning.distill import DistillModule
     from kd_lightning.ensemble import FrozenEnsemble, PretrainedNet, load_teachers
+    from kd_lightning.export import load_exported
     from kd_lightning.loader import Batch, TensorLoader
     from kd_lightning.losses import hard_loss, soft_cross_entropy, soft_loss, soft_target_log_probs
     from kd_lightning.nets import MLP, SmallConvNet
@@ -26,6 +27,7 @@ __all__ = [
     "Batch",
     "ClassifierModule",
     "DistillModule",
+    "Elastic",
     "FrozenEnsemble",
     "Jitter",
     "MNISTDataModule",
@@ -36,6 +38,7 @@ __all__ = [
     "TensorLoader",
     "WarmupCosine",
     "hard_loss",
+    "load_exported",
     "load_teachers",
     "main",
     "soft_cross_entropy",
@@ -55,6 +58,7 @@ _MODULES = (
     "classifier",
     "teacher",
     "distill",
+    "export",
     "cli",
 )
 

@@ -1,6 +1,7 @@
 """Crash-safe checkpoints and what a run leaves in its folder."""
 
 import os
+import signal
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,23 +13,14 @@ import yaml
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from kd_lightning.checkpoints import BEST, CHECKPOINT_DIR, LAST, RECORD_KEY
+from kd_lightning.classifier import diverged
+from kd_lightning.files import CONFIG_FILE, TEACHERS_FILE, write_atomically, write_json
 from kd_lightning.nets import parameter_count
-from kd_lightning.runs import CONFIG_FILE, TEACHERS_FILE, write_atomically, write_json
-
-# One chart per entry in TensorBoard's custom scalars, with the curves that belong together.
-DASHBOARD = {
-    "distillation": {
-        "soft and hard loss, train": ["Multiline", [r"^train/(soft|hard)_loss$"]],
-        "soft and hard loss, validation": ["Multiline", [r"^val/(soft|hard)_loss$"]],
-        "loss, train and validation": ["Multiline", [r"^(train|val)/loss$"]],
-        "accuracy": ["Multiline", [r"^(train|val)/accuracy$", r"^teachers/.*accuracy$"]],
-    }
-}
+from kd_lightning.stopping import Stopped, StopSignals
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -69,27 +61,35 @@ def best_checkpoint(run: Path) -> ModelCheckpoint:
 class LastCheckpoint(Checkpoint):
     """Keeps last.ckpt: written at the end of the run, and in between when the last one is old enough.
 
-    With several devices rank 0 reads the clock for all, every few steps, since agreeing costs a message.
+    Also written when a signal asks the run to stop, which then ends. With several devices the ranks agree every few
+    steps, since that costs a message; a signal to any of them stops all, at the same step.
 
     Args:
         run: The run's folder.
         interval: Seconds between two writes, >= 0.
-        check_every: Steps between two looks at the clock with several devices, >= 1.
+        check_every: Steps between two agreements of several devices, >= 1.
+        signals: What asks the run to stop.
     """
 
-    def __init__(self, run: Path, interval: float = 60.0, check_every: int = 20) -> None:
+    def __init__(
+        self, run: Path, interval: float = 60.0, check_every: int = 20, signals: StopSignals | None = None
+    ) -> None:
         super().__init__()
+        if interval < 0:
+            raise ValueError(f"save_every must be >= 0, got {interval}")
         self.path = run / CHECKPOINT_DIR / LAST
         self.interval = interval
         self.check_every = check_every
+        self.signals = signals or StopSignals()
         self._written_at = 0.0
         self._written_step = -1
         self._looked_at_step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock, and take the signals from Lightning."""
         self._written_at = time.monotonic()
         self._looked_at_step = trainer.global_step
+        self.signals.install()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -102,14 +102,21 @@ class LastCheckpoint(Checkpoint):
             # The run ends here, within an epoch: only now does the loader's place belong to the weights.
             self._write(trainer)
             return
-        due = time.monotonic() - self._written_at >= self.interval
+        stop = self.signals.received
+        due = bool(stop) or time.monotonic() - self._written_at >= self.interval
         if trainer.world_size > 1:
             if step - self._looked_at_step < self.check_every:
                 return
             self._looked_at_step = step
-            due = trainer.strategy.broadcast(due)
+            due = trainer.strategy.reduce_boolean_decision(due, all=False)
+            if due:
+                asked: Any = trainer.strategy.reduce(torch.tensor(stop), reduce_op="max")
+                stop = int(asked)
         if due:
             self._write(trainer)
+        if stop:
+            rank_zero_info(f"asked to stop by {signal.Signals(stop).name}: step {step} is in {self.path}")
+            raise Stopped(stop)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the final weights."""
@@ -117,6 +124,8 @@ class LastCheckpoint(Checkpoint):
             self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
+        if not all(bool(parameter.isfinite().all()) for parameter in trainer.lightning_module.parameters()):
+            raise ValueError(diverged(trainer.global_step))
         trainer.save_checkpoint(self.path)
         self._written_at, self._written_step = time.monotonic(), trainer.global_step
 
@@ -149,15 +158,8 @@ class RunRecord(Callback):
         self._started_at = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock, and say what trains on what."""
+        """Start the clock."""
         self._started_at = time.monotonic()
-        net = getattr(pl_module, "net", pl_module)
-        data = getattr(trainer, "datamodule", None)
-        rank_zero_info(
-            f"{type(pl_module).__name__}: {type(net).__name__} with {parameter_count(net):,} parameters, "
-            f"{getattr(data, 'dataset', type(data).__name__)}, {trainer.num_training_batches} steps an epoch "
-            f"on {trainer.world_size} x {trainer.strategy.root_device}"
-        )
 
     @rank_zero_only
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -172,9 +174,6 @@ class RunRecord(Callback):
         records = getattr(pl_module, "teacher_records", [])
         if records and (trainer.global_step == 0 or not (self.run / TEACHERS_FILE).exists()):
             write_json(self.run / TEACHERS_FILE, records)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_custom_scalars(DASHBOARD)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the configuration and the training time into the checkpoint."""
@@ -189,3 +188,40 @@ class RunRecord(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go on counting the training time."""
         self._earlier_seconds = checkpoint.get(RECORD_KEY, {}).get("train_seconds", 0.0)
+
+
+class Banner(Callback):
+    """Says before the first step what trains on what; the module then says what it knows of its teachers."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say it."""
+        net = getattr(pl_module, "net", pl_module)
+        data = getattr(trainer, "datamodule", None)
+        describe = getattr(data, "describe", None)
+        described = type(data).__name__ if describe is None else describe()
+        rank_zero_info(
+            f"data: {described}\n"
+            f"{type(pl_module).__name__}: {type(net).__name__} with {parameter_count(net):,} parameters, "
+            f"{trainer.num_training_batches} steps an epoch, {trainer.estimated_stepping_batches:,} in all, "
+            f"on {trainer.world_size} x {trainer.strategy.root_device}"
+        )
+
+
+class DryRunDone(Exception):  # noqa: N818  # not an error: all went well
+    """Ends a dry run after its first step."""
+
+
+class DryRun(Callback):
+    """Ends the training after one step."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop.
+
+        Raises:
+            DryRunDone: Always.
+        """
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        rank_zero_info(f"one step of {len(batch[1])} examples done, loss {float(loss):.4f}")
+        raise DryRunDone

@@ -60,6 +60,7 @@ class ClassifierModule(LightningModule, ABC):
         self.val_accuracy = MeanMetric()
         self.test_metrics = TestMetrics()
         self._window = _Window()
+        self._at_logged_step: dict[str, Tensor] = {}
 
     @abstractmethod
     def losses(self, batch: Any, logits: Tensor) -> dict[str, Tensor]:  # Any: also a user's own tuple
@@ -108,9 +109,21 @@ class ClassifierModule(LightningModule, ABC):
         logits = self(inputs)
         losses = self.losses(batch, logits)
         accuracy = (logits.detach().argmax(dim=-1) == labels).float().mean()
-        if self.trainer.log_every_n_steps:  # type: ignore[attr-defined]  # set by Lightning's connector
+        interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's connector
+        if interval:
             self._window.add({**losses, "accuracy": accuracy})
+            if (self.global_step + 1) % interval == 0:
+                self._at_logged_step = self.logged_step_scalars(losses, logits)
         return losses["loss"]
+
+    def logged_step_scalars(self, losses: dict[str, Tensor], logits: Tensor) -> dict[str, Tensor]:
+        """Further scalars of a step that is logged, by name; none here.
+
+        Args:
+            losses: What `losses` gave.
+            logits: (batch, classes) float, with their graph, which must be kept.
+        """
+        return {}
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # Any: Lightning's signature
         """Log the means since the last logged step.
@@ -122,7 +135,12 @@ class ClassifierModule(LightningModule, ABC):
         if not interval or step % interval or step == self._window.logged_at:
             return
         means = self._window.take(step)
-        values = {f"train/{name}": value for name, value in means.items()}
+        lost = "loss" in means and not bool(means["loss"].isfinite())
+        if self.trainer.world_size > 1:
+            lost = self.trainer.strategy.reduce_boolean_decision(lost, all=False)
+        if lost:
+            raise ValueError(diverged(step))
+        values = {f"train/{name}": value for name, value in {**means, **self._at_logged_step}.items()}
         self.log_dict(values, batch_size=1, sync_dist=self.trainer.world_size > 1)
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=1)
 
@@ -135,12 +153,17 @@ class ClassifierModule(LightningModule, ABC):
         self.val_accuracy.update((logits.argmax(dim=-1) == labels).float())
         self.log("val/accuracy", self.val_accuracy, batch_size=len(labels), prog_bar=True)
 
+    def on_test_epoch_start(self) -> None:
+        """Begin the test's tables anew; Lightning does so with what is logged alone."""
+        self.test_metrics.tables.reset()
+
     def test_step(self, batch: Any, batch_idx: int) -> None:  # Any: as in training_step
         """Add a batch to the test metrics."""
         inputs, labels = batch[0], batch[1]
         self.test_metrics.add(self(inputs), labels, self.teacher_log_probs(inputs))
         self.log_dict(
-            {f"test/{name}": cast(Metric, metric) for name, metric in self.test_metrics.items()}, batch_size=len(labels)
+            {f"test/{name}": cast(Metric, metric) for name, metric in self.test_metrics.scalars.items()},
+            batch_size=len(labels),
         )
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:  # Any: as in training_step
@@ -225,6 +248,14 @@ class ClassifierModule(LightningModule, ABC):
             torch.cuda.default_generators[self.device.index or 0].manual_seed(seed)
         else:
             torch.default_generator.manual_seed(seed)
+
+
+def diverged(step: int) -> str:
+    """What to say when loss or weights are no longer numbers."""
+    return (
+        f"the loss is no longer a finite number at step {step}; the last checkpoint before is kept: "
+        "lower the learning rate, or set --trainer.gradient_clip_val"
+    )
 
 
 class _Window:

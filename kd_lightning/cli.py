@@ -5,11 +5,13 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
@@ -18,6 +20,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from kd_lightning import augment, distill, nets, teacher  # noqa: F401 (short class names in YAML: imported classes)
 from kd_lightning.callbacks import (
     AtomicCheckpointIO,
+    Banner,
+    DryRun,
+    DryRunDone,
     LastCheckpoint,
     NoProfiler,
     RunRecord,
@@ -25,29 +30,27 @@ from kd_lightning.callbacks import (
 )
 from kd_lightning.checkpoints import BEST, LAST, RECORD_KEY, read_checkpoint, run_folder
 from kd_lightning.classifier import ClassifierModule
+from kd_lightning.dashboard import Dashboard, add_test_scalars
+from kd_lightning.files import EVENT_FILES, METRICS_FILE, PREDICTIONS_FILE, write_atomically, write_json
 from kd_lightning.messages import USER_ERRORS, hush, innermost_reason
 from kd_lightning.progress import RunProgress
-from kd_lightning.results import metrics_record, prediction_rows, write_csv
+from kd_lightning.results import TestDetails, metrics_record, prediction_rows, write_csv
 from kd_lightning.runs import (
-    CONFIG_FILE,
-    METRICS_FILE,
-    PREDICTIONS_FILE,
     forbidden_changes,
     named_checkpoint,
     newest_whole_checkpoint,
     run_files,
-    write_atomically,
-    write_json,
+    with_config_of_run,
 )
+from kd_lightning.stopping import Stopped, only_fit_in, stop_signals
 
 PROG = "python -m kd_lightning"
 DEBUG_VARIABLE = "KD_LIGHTNING_DEBUG"
-EVALUATIONS = ("validate", "test", "predict")
 
 DESCRIPTION = f"""Train teachers, distil a student, from YAML files.
 
-The way through: fit a teacher, fit a student against it, test both, then compare the runs with
-'{PROG} report RUN...' (see '{PROG} report --help')."""
+The way through: fit a teacher, fit a student against it, test both, compare the runs with '{PROG} report
+RUN...', and take the student out with '{PROG} export RUN' (each has its own --help)."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -62,12 +65,13 @@ def main(args: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if args is None else args)
     hush()
     try:
-        if arguments[:1] == ["report"]:
-            from kd_lightning.report import run_report  # not needed for anything else
-
-            run_report(arguments[1:])
+        if arguments[:1] in (["report"], ["export"]):
+            # Imported when asked for: nothing else needs their packages.
+            module = import_module(f"kd_lightning.{arguments[0]}")
+            getattr(module, f"run_{arguments[0]}")(arguments[1:])
             return 0
-        cli = DistillCLI(_with_config_of_run(arguments))
+        with ExitStack() as held:
+            cli = DistillCLI(with_config_of_run(arguments), held)
     except USER_ERRORS as error:
         if os.environ.get(DEBUG_VARIABLE):
             traceback.print_exc()
@@ -75,6 +79,8 @@ def main(args: Sequence[str] | None = None) -> int:
         return 1
     except SIGTERMException:  # Lightning lets it end the process with 0
         return 143
+    except Stopped as stopped:
+        return stopped.exit_code
     except SystemExit as stop:  # --help and --print_config end so
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     finally:
@@ -88,9 +94,11 @@ class DistillCLI(LightningCLI):
 
     Args:
         args: The arguments after the program's name.
+        held: Takes what a fit holds while it runs: its folder, and the signals that stop it.
     """
 
-    def __init__(self, args: list[str]) -> None:
+    def __init__(self, args: list[str], held: ExitStack | None = None) -> None:
+        self._held = held or ExitStack()
         self._resumed: dict[str, Any] | None = None
         self._replaced: list[Path] = []
         quiet = {"exit_on_error": False}  # errors come to main, which says them in one line
@@ -132,6 +140,24 @@ class DistillCLI(LightningCLI):
             default=60.0,
             help="Seconds between two writes of last.ckpt, from which a killed run resumes, >= 0.",
         )
+        parser.add_argument(
+            "--dry_run",
+            type=bool,
+            default=False,
+            help="fit only: build everything, do one step, say what would be done, and write nothing.",
+        )
+        parser.add_argument(
+            "--prepare",
+            type=bool,
+            default=False,
+            help="fit only: download the data, compute soft targets that are to be stored, do one step, write no run.",
+        )
+        parser.add_argument(
+            "--pictures_every",
+            type=int,
+            default=0,
+            help="Epochs between two sets of pictures in TensorBoard, >= 0; 0 for the last epoch alone.",
+        )
         parser.set_defaults({"data": {"class_path": "kd_lightning.data.MNISTDataModule"}})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -158,12 +184,15 @@ class DistillCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # Any: Lightning's own signature
         """Build the trainer with the run's folder, logger and checkpoints."""
         given = self.config_init[self.subcommand]["trainer"]
-        fitting = self.subcommand == "fit" and not given.get("fast_dev_run")
+        dry = self.subcommand == "fit" and self._only_tries
+        fitting = self.subcommand == "fit" and not given.get("fast_dev_run") and not dry
         kwargs.setdefault("default_root_dir", given.get("default_root_dir") or self._run_dir)
         plugins = given.get("plugins") or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
         if given.get("profiler") is None:
             kwargs["profiler"] = NoProfiler()
+        if dry:
+            kwargs["enable_checkpointing"] = False
         if not fitting:
             kwargs["logger"] = False
         elif given.get("logger") in (None, True):
@@ -177,18 +206,34 @@ class DistillCLI(LightningCLI):
                 flush_secs=10,
             )
         progress = [] if given.get("enable_progress_bar") is False else [RunProgress()]
-        records = []
+        records: list[Callback] = [TestDetails(self._run_dir)] if self.subcommand == "test" else []
+        if self.subcommand == "fit":
+            records.append(Banner())
+        if dry:
+            records.append(DryRun())
         if fitting:
-            records = [
+            records += [
                 RunRecord(self._run_dir, self._saved_config(), self._replaced),
                 best_checkpoint(self._run_dir),
-                LastCheckpoint(self._run_dir, interval=self._value("save_every")),
+                LastCheckpoint(
+                    self._run_dir,
+                    interval=self._value("save_every"),
+                    signals=self._held.enter_context(stop_signals()),
+                ),
+                Dashboard(self._saved_config(), self._value("pictures_every")),
             ]
         self.trainer_defaults["callbacks"] = [*progress, *records]
         return super().instantiate_trainer(**kwargs)
 
     def fit(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
         """Train, then say where the run is and what comes next."""
+        if self._only_tries:
+            self.model.plan_only = self._value("dry_run")
+            with suppress(DryRunDone):
+                self.trainer.fit(**kwargs)
+            written = "nothing" if self._value("dry_run") else "data and stored soft targets are there, no run"
+            rank_zero_info(f"one step done: {written} was written")
+            return
         self.trainer.fit(**kwargs)
         if not self._value("trainer.fast_dev_run"):
             rank_zero_info(f"run: {self._run_dir}\nnext: {PROG} test --ckpt_path {self._run_dir}")
@@ -197,10 +242,11 @@ class DistillCLI(LightningCLI):
         """Test, and write metrics.json into the run's folder."""
         self.trainer.test(**kwargs)
         path = self._run_dir / METRICS_FILE
-        rank_zero_only(write_json)(
-            path, metrics_record(self.model, self.trainer.callback_metrics, Path(kwargs["ckpt_path"]))
-        )
-        rank_zero_info(f"metrics: {path}")
+        record = metrics_record(self.model, self.trainer.callback_metrics, Path(kwargs["ckpt_path"]), self._run_dir)
+        rank_zero_only(write_json)(path, record)
+        if any(self._run_dir.glob(EVENT_FILES)):
+            rank_zero_only(add_test_scalars)(self._run_dir, record["test"], record["steps"])
+        rank_zero_info(f"metrics: {path}\nnext: {PROG} report {self._run_dir.parent}")
 
     def predict(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
         """Predict, and write predictions.csv into the run's folder."""
@@ -226,7 +272,9 @@ class DistillCLI(LightningCLI):
                 self._refuse_other_module(self._resumed, path)
                 self._refuse_other_config(self._resumed, path)
                 rank_zero_info(f"resuming {path} after step {self._resumed['global_step']}")
-        if getattr(rank_zero_only, "rank", 0) == 0 and not self._value("trainer.fast_dev_run"):
+        writes = not self._value("trainer.fast_dev_run") and not self._only_tries
+        if getattr(rank_zero_only, "rank", 0) == 0 and writes:
+            self._held.enter_context(only_fit_in(self._run_dir))
             leftovers = list(run_files(self._run_dir))
             if overwrite:
                 self._replaced = leftovers
@@ -277,28 +325,19 @@ class DistillCLI(LightningCLI):
 
     def _saved_config(self) -> dict[str, Any]:
         """The resolved configuration without what belongs to one call alone."""
-        per_call = {*self._subcommand_method_arguments[self.subcommand or ""], "overwrite", "config"}
+        per_call = {
+            *self._subcommand_method_arguments[self.subcommand or ""],
+            "overwrite",
+            "dry_run",
+            "prepare",
+            "config",
+        }
         return {key: value for key, value in self.config_dump.items() if key not in per_call}
+
+    @property
+    def _only_tries(self) -> bool:
+        """Whether this fit ends after one step and leaves no run."""
+        return bool(self._value("dry_run") or self._value("prepare"))
 
     def _value(self, key: str) -> Any:  # Any: a configuration holds all kinds of values
         return self.config.get(f"{self.subcommand}.{key}")
-
-
-def _with_config_of_run(arguments: list[str]) -> list[str]:
-    """Take the run's own configuration for an evaluation that names none."""
-    if not arguments or arguments[0] not in EVALUATIONS:
-        return arguments
-    if any(argument.split("=")[0] in {"-c", "--config", "-h", "--help"} for argument in arguments):
-        return arguments
-    given = ""
-    for position, argument in enumerate(arguments):
-        if argument.startswith("--ckpt_path="):
-            given = argument.split("=", 1)[1]
-        elif argument == "--ckpt_path" and position + 1 < len(arguments):
-            given = arguments[position + 1]
-    path = Path(given)
-    run = path if path.is_dir() else run_folder(path)
-    config = run / CONFIG_FILE if given and run is not None else None
-    if config is None or not config.is_file():
-        return arguments
-    return [arguments[0], "--config", str(config), *arguments[1:]]

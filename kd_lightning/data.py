@@ -159,6 +159,11 @@ class MNISTDataModule(LightningDataModule):
         count = round(state["train_fraction"] * len(rows))
         return rows[stratified_rows(labels[rows], count, state["split_seed"])]
 
+    def describe(self) -> str:
+        """What trains and validates, for people."""
+        shown = f", {type(self.augment).__name__} with {self.view_count:,} views" if self.augment else ""
+        return f"{self.dataset}, {len(self.train_rows):,} training and {self.val_size:,} validation images{shown}"
+
     @property
     def view_count(self) -> int:
         """Number of views of each training image, 1 without augmentation."""

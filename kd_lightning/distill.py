@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
@@ -84,6 +85,7 @@ class DistillModule(ClassifierModule):
         self.averaging: Averaging = averaging
         self.teacher_weights = teacher_weights
         self.soft_targets: Mode = soft_targets
+        self.plan_only = False  # in a dry run: say whether soft targets would be stored, and run the teachers live
         self.store_options = store
         self.teacher_precision: Precision = teacher_precision
         self._store: SoftTargetStore | None = None  # open while a fit runs
@@ -140,6 +142,34 @@ class DistillModule(ClassifierModule):
             "hard_loss": hard,
             "soft_cross_entropy": divergence.detach() + entropy(targets),
         }
+
+    def logged_step_scalars(self, losses: dict[str, Tensor], logits: Tensor) -> dict[str, Tensor]:
+        """Which share of the gradient comes from the soft and from the hard loss, as norms at the logits.
+
+        At the logits since that costs next to nothing; what lies behind them is the same for both.
+        """
+        if "soft_loss" not in losses:
+            return {}
+        weights = {"soft": self.soft_weight, "hard": 1 - self.soft_weight}
+        norms = {
+            name: weight * torch.autograd.grad(losses[f"{name}_loss"], logits, retain_graph=True)[0].float().norm()
+            for name, weight in weights.items()
+        }
+        total = sum(norms.values(), torch.zeros((), device=logits.device)).clamp(min=torch.finfo(torch.float32).tiny)
+        return {f"{name}_gradient_share": norm / total for name, norm in norms.items()}
+
+    def softened_targets(self, inputs: Tensor) -> Tensor:
+        """Log of the soft targets at this run's T, (batch, classes), from the live teachers.
+
+        Args:
+            inputs: (batch, ...), as the teachers take them.
+
+        Raises:
+            RuntimeError: If there are no teachers or they are not loaded.
+        """
+        if self.teachers is None:
+            raise RuntimeError("the teachers are not loaded; setup has not run")
+        return self._average(self.teachers(inputs), self.temperature)
 
     def teacher_log_probs(self, inputs: Tensor) -> Tensor | None:
         """Log-probabilities of the averaged teachers at T = 1, (batch, classes); None without teachers.
@@ -224,9 +254,7 @@ class DistillModule(ClassifierModule):
                     "set soft_targets to live"
                 )
             return self._store.target_log_probs(batch.indices, batch.views)
-        if self.teachers is None:
-            raise RuntimeError("the teachers are not loaded; setup has not run")
-        return self._average(self.teachers(batch[0]), self.temperature)
+        return self.softened_targets(batch[0])
 
     def _open_store(self, ensemble: FrozenEnsemble) -> None:
         data = getattr(self.trainer, "datamodule", None)
@@ -249,6 +277,8 @@ class DistillModule(ClassifierModule):
         )
         self._stored = stored
         rank_zero_info(f"soft targets: {'stored' if stored else 'live'} ({reason})")
+        if self.plan_only:
+            return
         if stored and spec is not None and isinstance(data, ViewedData):
             self._store = open_store(
                 spec, ensemble, data, options=self.store_options, device=self.device, say=rank_zero_info

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from glob import glob, has_magic  # Path.glob takes no absolute patterns
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jsonargparse
 import torch
@@ -21,6 +21,7 @@ from kd_lightning.nets import parameter_count
 
 TeacherSpec = str | Sequence[str | nn.Module]
 Precision = Literal["float32", "bfloat16"]
+Built = TypeVar("Built")
 
 
 class Teacher(NamedTuple):
@@ -215,14 +216,23 @@ def build_net(description: dict[str, Any]) -> nn.Module:
     Raises:
         ValueError: If the class can't be imported or does not take these arguments.
     """
+    return build_object(description, nn.Module)
+
+
+def build_object(description: dict[str, Any], base: type[Built]) -> Built:
+    """Build an object of a class below `base` from its class_path and init_args.
+
+    Raises:
+        ValueError: If the class can't be imported or does not take these arguments.
+    """
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_argument("--net", type=nn.Module)
+    parser.add_argument("--built", type=base)
     try:
-        net: nn.Module = parser.instantiate_classes(parser.parse_object({"net": description})).net
+        built: Built = parser.instantiate_classes(parser.parse_object({"built": description})).built
     except jsonargparse.ArgumentError as error:
         reason = str(error).strip().splitlines()[-1].strip()
-        raise ValueError(f"can't build the net {description.get('class_path')}: {reason}") from error
-    return net
+        raise ValueError(f"can't build {description.get('class_path')}: {reason}") from error
+    return built
 
 
 def describe_net(net: nn.Module) -> dict[str, Any] | None:

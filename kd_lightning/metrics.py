@@ -1,35 +1,46 @@
 """Test metrics, exact under any sharding: sums of counts, not means of means."""
 
-from typing import cast
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric, Metric, SumMetric
-from torchmetrics.classification import BinaryCalibrationError
+from torchmetrics.classification import BinaryCalibrationError, MulticlassConfusionMatrix
 
 CALIBRATION_BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4
+# With more classes a confusion matrix is no longer read, and grows with the square.
+TABLE_CLASSES = 100
 
 
-class TestMetrics(nn.ModuleDict):
-    """Accuracy, errors, negative log-likelihood and calibration error, and the agreement with the teachers.
+class TestMetrics(nn.Module):
+    """Accuracy, errors, negative log-likelihood, Brier score, calibration error, and the agreement with the teachers.
 
     Args:
         with_teachers: Also measure the teachers' own errors and how often the student predicts their class.
+
+    Attributes:
+        scalars: Metrics of one number each, by name.
+        tables: Counts behind a report's pictures.
     """
 
     __test__ = False  # not a test case, whatever its name
 
     def __init__(self, *, with_teachers: bool = False) -> None:
+        super().__init__()
         metrics: dict[str, Metric] = {
             "errors": SumMetric(),
             "examples": SumMetric(),
             "accuracy": MeanMetric(),
+            "top2_accuracy": MeanMetric(),
             "nll": MeanMetric(),
+            "brier": MeanMetric(),
             "ece": BinaryCalibrationError(n_bins=CALIBRATION_BINS, validate_args=False),
         }
         if with_teachers:
             metrics |= {"teacher_errors": SumMetric(), "teacher_agreement": MeanMetric()}
-        super().__init__(metrics)
+        self.scalars = nn.ModuleDict(metrics)
+        self.tables = TestTables(with_teachers=with_teachers)
 
     def add(self, logits: Tensor, labels: Tensor, teacher_log_probs: Tensor | None = None) -> None:
         """Add a batch.
@@ -40,21 +51,133 @@ class TestMetrics(nn.ModuleDict):
             teacher_log_probs: (batch, classes) float, log of the averaged teachers' softmax, with teachers.
         """
         logits = logits.float()
-        confidence, predicted = logits.softmax(dim=-1).max(dim=-1)
+        probabilities = logits.softmax(dim=-1)
+        confidence, predicted = probabilities.max(dim=-1)
         correct = predicted == labels
         self._metric("errors").update((~correct).float())
         self._metric("examples").update(len(labels))
         self._metric("accuracy").update(correct.float())
+        best = logits.topk(min(2, logits.shape[-1]), dim=-1).indices
+        self._metric("top2_accuracy").update((best == labels.unsqueeze(-1)).any(dim=-1).float())
         self._metric("nll").update(F.cross_entropy(logits, labels, reduction="none"))
+        # Brier 1950, "Verification of Forecasts Expressed in Terms of Probability", equation 2: from 0 to 2.
+        wanted = F.one_hot(labels, logits.shape[-1])
+        self._metric("brier").update((probabilities - wanted).square().sum(dim=-1))
         # The calibration error of the predicted class is that of a binary problem: is the prediction right?
         self._metric("ece").update(confidence, correct.long())
+        taught = None
         if teacher_log_probs is not None:
             taught = teacher_log_probs.argmax(dim=-1)
             self._metric("teacher_errors").update((taught != labels).float())
             self._metric("teacher_agreement").update((taught == predicted).float())
+        self.tables.add(confidence, predicted, labels, taught, classes=logits.shape[-1])
 
     def _metric(self, name: str) -> Metric:
-        return cast(Metric, self[name])
+        return cast(Metric, self.scalars[name])
+
+
+class TestTables(nn.Module):
+    """Counts behind the pictures of a report: confusion with labels and teachers, right answers by confidence.
+
+    Args:
+        with_teachers: Also count how student and teachers differ.
+    """
+
+    __test__ = False
+
+    def __init__(self, *, with_teachers: bool) -> None:
+        super().__init__()
+        self.with_teachers = with_teachers
+        self.reliability = Reliability()
+        self.confusion: Metric | None = None  # made with the first batch, which says how many classes there are
+        self.teacher_confusion: Metric | None = None
+
+    def add(
+        self, confidence: Tensor, predicted: Tensor, labels: Tensor, taught: Tensor | None, *, classes: int
+    ) -> None:
+        """Add a batch.
+
+        Args:
+            confidence: (batch,) float, the largest probability.
+            predicted: (batch,) int64, its class.
+            labels: (batch,) int64.
+            taught: (batch,) int64, what the teachers predict.
+            classes: How many there are.
+        """
+        self.reliability.update(confidence, predicted == labels)
+        if classes > TABLE_CLASSES:
+            return
+        if self.confusion is None:
+            self.confusion = MulticlassConfusionMatrix(classes, validate_args=False).to(labels.device)
+            if self.with_teachers:
+                self.teacher_confusion = MulticlassConfusionMatrix(classes, validate_args=False).to(labels.device)
+        self.confusion.update(predicted, labels)
+        if self.teacher_confusion is not None and taught is not None:
+            self.teacher_confusion.update(predicted, taught)
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self.reliability.reset()
+        self.confusion = self.teacher_confusion = None
+
+    def compute(self) -> dict[str, Any]:  # Any: nested lists of numbers, for JSON
+        """All tables, over all ranks; every rank must call this.
+
+        Returns:
+            `reliability`: count, mean confidence and accuracy of each bin; `confusion`: counts by [label][prediction];
+            `teacher_confusion`: counts by [teachers' prediction][prediction].
+        """
+        tables: dict[str, Any] = {"reliability": self.reliability.compute()}
+        for name in ("confusion", "teacher_confusion"):
+            metric = getattr(self, name)
+            if metric is not None:
+                tables[name] = metric.compute().tolist()
+        return tables
+
+
+class Reliability(Metric):
+    """How often the prediction is right, by its confidence, in bins of equal width (Guo et al. 2017, figure 1)."""
+
+    sums: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("sums", torch.zeros(3, CALIBRATION_BINS), dist_reduce_fx="sum")
+
+    def update(self, confidence: Tensor, correct: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            confidence: (batch,) float in [0, 1].
+            correct: (batch,) bool.
+        """
+        bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+        rows = torch.stack([torch.ones_like(confidence), confidence, correct.to(confidence.dtype)])
+        self.sums.index_add_(1, bins, rows.to(self.sums.dtype))
+
+    def compute(self) -> list[dict[str, float]]:
+        """Count, mean confidence and accuracy of each bin, the least confident first."""
+        counts, confidence, correct = self.sums.tolist()
+        return [
+            {"count": int(n), "confidence": c / n if n else 0.0, "accuracy": r / n if n else 0.0}
+            for n, c, r in zip(counts, confidence, correct, strict=True)
+        ]
+
+
+def error_interval(errors: int, examples: int) -> tuple[float, float]:
+    """95 % confidence interval of an error rate, as shares of 1.
+
+    Source: Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference".
+
+    Args:
+        errors: Count of misclassified examples.
+        examples: How many were tested, > 0.
+    """
+    z = 1.959964  # the normal distribution's 97.5 % point
+    rate = errors / examples
+    middle = (rate + z**2 / (2 * examples)) / (1 + z**2 / examples)
+    half = z / (1 + z**2 / examples) * (rate * (1 - rate) / examples + z**2 / (4 * examples**2)) ** 0.5
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def no_better_than_chance(errors: int, label_counts: Tensor) -> bool:

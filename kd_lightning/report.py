@@ -1,81 +1,79 @@
-"""Run folders -> a table: on the terminal, as Markdown and as CSV. Reads files alone, without torch."""
+"""The report: run folders -> one HTML page that needs nothing else, and the same as Markdown, CSV and PNG."""
 
-import csv
+import base64
+import html
+import io
 import json
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 import jsonargparse
-import yaml
-from rich.console import Console
-from rich.table import Table
+from matplotlib.figure import Figure
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from kd_lightning import plots
+from kd_lightning.comparison import (
+    Row,
+    Run,
+    common_parent,
+    find_runs,
+    group_runs,
+    print_table,
+    read_run,
+    table_rows,
+    title,
+    write_tables,
+)
+from kd_lightning.files import EVENT_FILES, flat, write_atomically
 
 PROG = "python -m kd_lightning report"
-_WORDS = ("run", "augment")  # columns of text
-# What two runs of one experiment may differ in and still stand in one row.
-_PER_RUN = ("seed_everything", "run_dir")
+# Values that say where a run lies or what it shows, not what it is.
+NOT_COMPARED = ("run_dir", "seed_everything", "save_every", "pictures_every", "data.init_args.data_dir")
+POINTS = 500  # of a curve, at most; more can't be told apart on the page
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid #e5e5e5; text-align: right; vertical-align: top; }
+th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 2px solid #999; }
+.problem { color: #a33; } .scroll { overflow-x: auto; } code { background: #f4f4f4; padding: .1rem .3rem; }
+.pictures { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; }
+figcaption { color: #666; font-size: .85rem; } svg, img { max-width: 100%; height: auto; }
+"""
 
 
-class Run(NamedTuple):
-    """What a run left in its folder.
+class Picture(NamedTuple):
+    """A picture of the page.
 
     Attributes:
-        name: The folder's name.
-        config: The resolved configuration.
-        metrics: Content of metrics.json, empty where the run was not tested.
+        name: Of its PNG file.
+        caption: What it shows, for people.
+        content: A figure to draw, or a PNG's bytes.
     """
 
     name: str
-    config: dict[str, Any]
-    metrics: dict[str, Any]
+    caption: str
+    content: Figure | bytes
 
 
-class Row(NamedTuple):
-    """One line of the table: runs that differ by their seed alone.
+class Curves(NamedTuple):
+    """What a run's event files hold.
 
     Attributes:
-        name: What the runs' names have in common.
-        augment: Class that changed the training images, None for plain images.
-        runs: How many runs were tested.
-        errors: Test errors of each, counts.
-        examples: Test images.
-        parameters: Parameters of the net, or of all nets of an ensemble.
-        compression: The teachers' parameters divided by the net's; None without teachers.
-        agreement: Mean share of test images on which the net predicts the teachers' class; None without.
-        seconds: Mean wall time of the training; None where unknown.
+        scalars: Steps and values by tag.
+        images: The last PNG by tag.
     """
 
-    name: str
-    augment: str | None
-    runs: int
-    errors: list[int]
-    examples: int | None
-    parameters: int | None
-    compression: float | None
-    agreement: float | None
-    seconds: float | None
-
-    def cells(self) -> dict[str, str]:
-        """The row as text, by column."""
-        percent = [100 * count / self.examples for count in self.errors] if self.examples else []
-        return {
-            "run": self.name,
-            "augment": self.augment or "–",
-            "n": str(self.runs),
-            "errors": _spread(self.errors, ".1f") if self.errors else "not tested",
-            "error %": _spread(percent, ".2f"),
-            "parameters": _number(self.parameters, ",d"),
-            "compression": _number(self.compression, ".1f", "x"),
-            "agreement": _number(None if self.agreement is None else 100 * self.agreement, ".1f", " %"),
-            "training": _number(self.seconds, ".1f", " s"),
-        }
+    scalars: dict[str, tuple[list[int], list[float]]]
+    images: dict[str, bytes]
 
 
 def run_report(arguments: Sequence[str]) -> None:
-    """Print the table of the runs that a command line names, and write it beside them.
+    """Print the table of the runs that a command line names, and write the report.
 
     Args:
         arguments: Run folders, or folders of runs, and --output.
@@ -83,180 +81,190 @@ def run_report(arguments: Sequence[str]) -> None:
     Raises:
         FileNotFoundError: If a folder holds no run.
     """
-    parser = jsonargparse.ArgumentParser(prog=PROG, description="Compare runs.", exit_on_error=False)
+    parser = jsonargparse.ArgumentParser(
+        prog=PROG,
+        description="Compare runs: a table here, and a page with curves and pictures. Reads what the runs left behind.",
+        exit_on_error=False,
+    )
     parser.add_argument("runs", nargs="+", help="Folders of runs, or folders that hold such folders.")
     parser.add_argument(
         "--output",
         default=None,
-        help="Folder for report.md and report.csv; by default the runs' common parent.",
+        help="Folder for report.html, .md, .csv and pictures; by default the runs' common parent.",
     )
     options = parser.parse_args(list(arguments))
     folders = find_runs(options.runs)
-    rows = group_runs([read_run(folder) for folder in folders])
-    output = Path(options.output) if options.output else _common_parent(folders)
+    groups = group_runs([read_run(folder) for folder in folders])
+    rows = table_rows(groups)
+    output = Path(options.output) if options.output else common_parent(folders)
     print_table(rows)
-    write_reports(rows, output)
-    print(f"written: {output / 'report.md'}, {output / 'report.csv'}")
+    write_tables(rows, output)
+    pictures = dict(_sections(groups))
+    for section in pictures.values():
+        for picture in section:
+            _write_png(picture, output / "report-pictures" / f"{picture.name}.png")
+    page = _page(rows, groups, pictures)
+    write_atomically(output / "report.html", lambda part: part.write_text(page))
+    print(f"written: {output / 'report.html'}, report.md, report.csv, report-pictures/")
 
 
-def find_runs(paths: Sequence[str]) -> list[Path]:
-    """The run folders among the paths and inside them, each once, in order.
-
-    Raises:
-        FileNotFoundError: If a path does not exist or holds no run.
-    """
-    folders: dict[Path, None] = {}
-    for path in map(Path, paths):
-        if not path.is_dir():
-            raise FileNotFoundError(f"no run folder {path}")
-        found = [path] if (path / "config.yaml").is_file() else sorted(f.parent for f in path.rglob("config.yaml"))
-        if not found:
-            raise FileNotFoundError(f"{path} holds no run: no config.yaml in it or below")
-        folders |= dict.fromkeys(found)
-    return list(folders)
-
-
-def read_run(folder: Path) -> Run:
-    """Read what a run left in its folder.
-
-    Raises:
-        ValueError: If a file there is damaged.
-    """
-    metrics_file = folder / "metrics.json"
-    try:
-        config = yaml.safe_load((folder / "config.yaml").read_text()) or {}
-        metrics = json.loads(metrics_file.read_text()) if metrics_file.is_file() else {}
-    except (yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"a file of the run {folder} is damaged: {str(error).splitlines()[0]}") from error
-    return Run(folder.name, config, metrics)
+def read_curves(run: Path) -> Curves:
+    """Curves and pictures of a run's event files; what is damaged in them is left out."""
+    if not any(run.glob(EVENT_FILES)):
+        return Curves({}, {})
+    events = EventAccumulator(str(run), size_guidance={"scalars": POINTS, "images": 1})
+    with suppress(Exception):  # a damaged record raises whatever its parser does; the rest is still there
+        events.Reload()
+    tags: dict[str, Any] = events.Tags()
+    scalars = {}
+    for tag in tags["scalars"]:
+        points = events.Scalars(tag)
+        scalars[tag] = ([point.step for point in points], [point.value for point in points])
+    images = {tag: events.Images(tag)[-1].encoded_image_string for tag in tags["images"]}
+    return Curves(scalars, images)
 
 
-def group_runs(runs: Sequence[Run]) -> list[Row]:
-    """One row per configuration, over its seeds, in the order given; the ensembles that taught have rows too."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        shared = {key: value for key, value in run.config.items() if key not in _PER_RUN}
-        groups.setdefault(json.dumps(shared, sort_keys=True, default=str), []).append(run)
-    rows: list[Row] = []
-    for members in groups.values():
-        ensemble = _ensemble_row(members)
-        if ensemble is not None and ensemble not in rows:
-            rows.append(ensemble)
-        rows.append(_row(members))
-    return rows
-
-
-def print_table(rows: Sequence[Row]) -> None:
-    """Print the table to the terminal."""
-    table = Table(title=_title(rows))
-    cells = [row.cells() for row in rows]
-    for column in cells[0]:
-        table.add_column(column, justify="left" if column in _WORDS else "right")
-    for line in cells:
-        table.add_row(*line.values())
-    console = Console()
-    # Where the output is a file or a pipe there is no width to fit into.
-    (console if console.is_terminal else Console(width=120)).print(table)
-
-
-def write_reports(rows: Sequence[Row], output: Path) -> None:
-    """Write report.md and report.csv into a folder, which is made where it is missing."""
-    output.mkdir(parents=True, exist_ok=True)
-    cells = [row.cells() for row in rows]
-    header = list(cells[0])
-    lines = [
-        header,
-        ["---" if name in _WORDS else "---:" for name in header],
-        *(list(c.values()) for c in cells),
-    ]
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    (output / "report.md").write_text(f"{_title(rows)}\n\n{table}")
-    with (output / "report.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([*Row._fields[:3], "errors_mean", "errors_sd", *Row._fields[3:]])
-        for row in rows:
-            spread = stdev(row.errors) if len(row.errors) > 1 else ""
-            average = mean(row.errors) if row.errors else ""
-            writer.writerow([*row[:3], average, spread, " ".join(map(str, row.errors)), *row[4:]])
-
-
-def _row(members: Sequence[Run]) -> Row:
-    tested = [run.metrics for run in members if run.metrics]
-    return Row(
-        name=_common_name([run.name for run in members]),
-        augment=_augment(members[0].config),
-        runs=len(tested),
-        errors=[metrics["test"]["errors"] for metrics in tested],
-        examples=tested[0]["test"]["examples"] if tested else None,
-        parameters=tested[0]["parameters"] if tested else None,
-        compression=_average(tested, lambda m: m["teacher_parameters"] / m["parameters"]),
-        agreement=_average(tested, lambda m: m["test"]["teacher_agreement"]),
-        seconds=_average(tested, lambda m: m["train_seconds"]),
+def _sections(groups: Sequence[Sequence[Run]]) -> Iterator[tuple[str, list[Picture]]]:
+    """Headings and pictures of the page; each group is shown by its first tested run."""
+    shown = [next((run for run in members if run.metrics), members[0]) for members in groups]
+    curves = {run.folder: read_curves(run.folder) for run in shown}
+    yield (
+        "Loss curves",
+        [
+            Picture(f"{run.name}-loss", f"{run.name}: {what}", plots.curves(series, "nats per example", log=True))
+            for run in shown
+            for what, series in _loss_series(curves[run.folder].scalars)
+        ],
+    )
+    accuracy = {
+        f"{run.name} {tag.partition('/')[0]}": points
+        for run in shown
+        for tag, points in curves[run.folder].scalars.items()
+        if tag == "val/accuracy"
+    }
+    if accuracy:
+        yield "Accuracy", [Picture("accuracy", "on validation images", plots.curves(accuracy, "accuracy", log=False))]
+    tables = {run.name: run.details.get("tables", {}) for run in shown}
+    bins = {name: table["reliability"] for name, table in tables.items() if "reliability" in table}
+    rates = {name: _class_errors(table["confusion"]) for name, table in tables.items() if "confusion" in table}
+    if bins:
+        yield "Reliability", [Picture("reliability", "how right, how sure", plots.reliability(bins))]
+    if rates:
+        yield "Errors by class", [Picture("errors-by-class", "test images", plots.errors_by_class(rates))]
+    yield (
+        "Confusion",
+        [
+            Picture(f"{name}-{kind.replace('_', '-')}", f"{name}, {what}", plots.confusion(table[kind], ylabel=ylabel))
+            for name, table in tables.items()
+            for kind, what, ylabel in (
+                ("confusion", "test images", "label"),
+                ("teacher_confusion", "student against its teachers", "teachers' prediction"),
+            )
+            if kind in table
+        ],
+    )
+    yield (
+        "Pictures",
+        [
+            Picture(f"{run.name}-{tag.replace(' ', '-')}", f"{run.name}: {tag}, validation images", image)
+            for run in shown
+            for tag, image in sorted(curves[run.folder].images.items())
+            if tag != "confusion"
+        ],
     )
 
 
-def _ensemble_row(members: Sequence[Run]) -> Row | None:
-    taught = [run.metrics for run in members if run.metrics.get("teachers", 0) > 1]
-    if not taught:
-        return None
-    first = taught[0]
-    return Row(
-        name=f"ensemble of {first['teachers']} teachers",
-        augment=None,
-        runs=1,
-        errors=[first["test"]["teacher_errors"]],
-        examples=first["test"]["examples"],
-        parameters=first["teacher_parameters"],
-        compression=None,
-        agreement=None,
-        seconds=None,
+def _loss_series(scalars: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    soft = "train/soft_loss" in scalars
+    names = ["soft_loss", "hard_loss"] if soft else ["loss"]
+    series = {f"{part}/{name}": scalars.get(f"{part}/{name}") for part in ("train", "val") for name in names}
+    found = {name: points for name, points in series.items() if points is not None}
+    if found:
+        yield "soft and hard loss" if soft else "loss", found
+
+
+def _class_errors(confusion: Sequence[Sequence[int]]) -> list[float]:
+    """Error rate of each class in percent, from counts by [label][prediction]."""
+    return [100 * (sum(line) - line[label]) / sum(line) if sum(line) else 0.0 for label, line in enumerate(confusion)]
+
+
+def _differences(groups: Sequence[Sequence[Run]]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of the values that the groups' configurations differ in."""
+    configs = [dict(flat(members[0].config)) for members in groups]
+    keys = sorted({key for config in configs for key in config})
+    lines = []
+    for key in keys:
+        values = [json.dumps(config.get(key)) if key in config else "" for config in configs]
+        if len(set(values)) > 1 and not key.startswith(NOT_COMPARED):
+            lines.append([key.replace("init_args.", ""), *(value.strip('"') for value in values)])
+    return ["setting", *(members[0].name for members in groups)], lines
+
+
+def _page(rows: Sequence[Row], groups: Sequence[Sequence[Run]], pictures: dict[str, list[Picture]]) -> str:
+    cells = [row.cells() for row in rows]
+    body = [f"<p>{html.escape(title(rows))}.</p>", _table(list(cells[0]), [list(line.values()) for line in cells])]
+    problems = [(run.folder, run.problem) for members in groups for run in members if run.problem]
+    if problems:
+        items = "".join(f"<li>{html.escape(f'{folder}: {problem}')}</li>" for folder, problem in problems)
+        body.append(f'<h2>Not finished or damaged</h2><ul class="problem">{items}</ul>')
+    costs = _cost_lines(groups)
+    if costs:
+        header = ["net", "parameters", "file", "FLOPs an example", "one example", "a batch", "batch size"]
+        body.append(f"<h2>What the nets cost</h2>{_table(header, costs)}")
+    for heading, section in pictures.items():
+        if section:
+            figures = "".join(map(_figure, section))
+            body.append(f'<h2>{html.escape(heading)}</h2><div class="pictures">{figures}</div>')
+    header, lines = _differences(groups)
+    if lines:
+        body.append(f"<h2>What the configurations differ in</h2>{_table(header, lines)}")
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Distillation report</title>'
+        f'<link rel="icon" href="data:,"><style>{STYLE}</style></head><body><h1>Distillation report</h1>'
+        f"{''.join(body)}<p><small>{now}, {sum(map(len, groups))} runs, <code>{PROG}</code></small></p></body></html>\n"
     )
 
 
-def _augment(config: dict[str, Any]) -> str | None:
-    try:
-        return str(config["data"]["init_args"]["augment"]["class_path"]).rpartition(".")[2]
-    except (KeyError, TypeError):
-        return None
+def _cost_lines(groups: Sequence[Sequence[Run]]) -> list[list[str]]:
+    lines = []
+    for members in groups:
+        run = next((run for run in members if run.metrics.get("costs")), None)
+        for who, costs in run.metrics["costs"].items() if run else ():
+            lines.append(
+                [
+                    members[0].name + (", its teachers" if who == "teachers" else ""),
+                    f"{costs['parameters']:,}",
+                    f"{costs['file_bytes'] / 1e6:.2f} MB",
+                    f"{costs['flops'] / 1e6:,.2f} M",
+                    f"{costs['single_ms']:.3f} ms",
+                    f"{costs['batch_ms']:.2f} ms",
+                    str(costs["batch_size"]),
+                ]
+            )
+    return lines
 
 
-def _title(rows: Sequence[Row]) -> str:
-    counts = sorted({row.examples for row in rows if row.examples})
-    images = f" of {' or '.join(f'{count:,}' for count in counts)} test images" if counts else ""
-    return f"errors{images}, mean ± standard deviation over n seeds"
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>" for line in lines)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _average(tested: Sequence[dict[str, Any]], read: Callable[[dict[str, Any]], float | None]) -> float | None:
-    values = []
-    for metrics in tested:
-        try:
-            value = read(metrics)
-        except KeyError:
-            continue
-        if value is not None:
-            values.append(value)
-    return mean(values) if values else None
+def _figure(picture: Picture) -> str:
+    if isinstance(picture.content, bytes):
+        source = base64.b64encode(picture.content).decode()
+        drawn = f'<img alt="{html.escape(picture.caption)}" src="data:image/png;base64,{source}">'
+    else:
+        drawn = plots.as_svg(picture.content)
+    return f"<figure>{drawn}<figcaption>{html.escape(picture.caption)}</figcaption></figure>"
 
 
-def _common_name(names: Sequence[str]) -> str:
-    if len(set(names)) == 1:
-        return names[0]
-    stripped = {re.sub(r"[-_]?(seed)?[-_]?\d+$", "", name) for name in names}
-    return " / ".join(sorted(stripped))
-
-
-def _common_parent(folders: Sequence[Path]) -> Path:
-    parents = [folder.absolute().parent for folder in folders]
-    return next(p for p in (parents[0], *parents[0].parents) if all(q.is_relative_to(p) for q in parents))
-
-
-def _spread(values: Sequence[float], form: str) -> str:
-    if not values:
-        return "–"
-    if len(values) == 1:
-        return f"{values[0]:g}"
-    return f"{mean(values):{form}} ± {stdev(values):{form}}"
-
-
-def _number(value: float | None, form: str, unit: str = "") -> str:
-    return "–" if value is None else f"{value:{form}}{unit}"
+def _write_png(picture: Picture, path: Path) -> None:
+    content = picture.content
+    if isinstance(content, Figure):
+        buffer = io.BytesIO()
+        content.savefig(buffer, format="png")
+        content = buffer.getvalue()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)

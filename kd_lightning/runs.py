@@ -1,22 +1,26 @@
-"""A run's folder: what lies in it, which checkpoint is meant, what a resumed run may change, safe writing."""
+"""A run's folder: what lies in it, which checkpoint is meant, what a resumed run may change."""
 
-import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kd_lightning.checkpoints import CHECKPOINT_DIR, LAST, read_checkpoint, run_checkpoint
+from kd_lightning.checkpoints import CHECKPOINT_DIR, LAST, read_checkpoint, run_checkpoint, run_folder
+from kd_lightning.files import (
+    CONFIG_FILE,
+    DETAILS_FILE,
+    EVENT_FILES,
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    TEACHERS_FILE,
+    flat,
+)
 
-CONFIG_FILE = "config.yaml"
-TEACHERS_FILE = "teachers.json"
-METRICS_FILE = "metrics.json"
-PREDICTIONS_FILE = "predictions.csv"
-
+EVALUATIONS = ("validate", "test", "predict")
 # What a resumed run may change: its length, where it runs, and what it shows.
 MAY_CHANGE = (
     "run_dir",
     "save_every",
+    "pictures_every",
     "trainer.max_epochs",
     "trainer.max_steps",
     "trainer.max_time",
@@ -43,9 +47,10 @@ def run_files(run: Path) -> Iterator[Path]:
         CONFIG_FILE,
         TEACHERS_FILE,
         METRICS_FILE,
+        DETAILS_FILE,
         PREDICTIONS_FILE,
         "hparams.yaml",
-        "events.out.tfevents.*",
+        EVENT_FILES,
         f"{CHECKPOINT_DIR}/*.ckpt",
     ):
         yield from run.glob(pattern)
@@ -97,7 +102,7 @@ def newest_whole_checkpoint(run: Path, say: Callable[[str], None]) -> Path | Non
 
 def forbidden_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What a resumed run's configuration changes though it may not, one text per value."""
-    old, new = dict(_flat(before)), dict(_flat(now))
+    old, new = dict(flat(before)), dict(flat(now))
     return [
         f"{key}: the run has {old.get(key)!r}, asked for {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
@@ -105,42 +110,21 @@ def forbidden_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file so that a crash at any moment leaves the old one or the new one whole.
-
-    Args:
-        path: The file to make or replace; its folder is made where it is missing.
-        write: Given a path beside it, writes the content there.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(part)
-        flush(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    flush(path.parent)
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write JSON atomically."""
-    text = json.dumps(content, indent=2) + "\n"
-    write_atomically(path, lambda part: part.write_text(text))
-
-
-def flush(path: Path) -> None:
-    """Have the operating system write a file or a folder's entries to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def with_config_of_run(arguments: Sequence[str]) -> list[str]:
+    """Take the run's own configuration for an evaluation that names none."""
+    if not arguments or arguments[0] not in EVALUATIONS:
+        return list(arguments)
+    if any(argument.split("=")[0] in {"-c", "--config", "-h", "--help"} for argument in arguments):
+        return list(arguments)
+    given = ""
+    for position, argument in enumerate(arguments):
+        if argument.startswith("--ckpt_path="):
+            given = argument.split("=", 1)[1]
+        elif argument == "--ckpt_path" and position + 1 < len(arguments):
+            given = arguments[position + 1]
+    path = Path(given)
+    run = path if path.is_dir() else run_folder(path)
+    config = run / CONFIG_FILE if given and run is not None else None
+    if config is None or not config.is_file():
+        return list(arguments)
+    return [arguments[0], "--config", str(config), *arguments[1:]]

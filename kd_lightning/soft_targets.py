@@ -23,7 +23,7 @@ from rich.progress import track
 from torch import Tensor
 
 from kd_lightning.ensemble import FrozenEnsemble
-from kd_lightning.runs import flush, write_json
+from kd_lightning.files import flush, write_json
 from kd_lightning.store_plan import StoreOptions, StoreSpec, ViewedData, class_type
 from kd_lightning.tables import TableWriter, file_checksum, locked, map_table, size_text
 

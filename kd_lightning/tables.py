@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kd_lightning.runs import flush
+from kd_lightning.files import flush
 
 
 class TableWriter:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from kd_lightning.data import MNISTDataModule
 from kd_lightning.ensemble import load_teachers
-from scripts.reproduce import FAST, TAUGHT, Row, do, with_needs
+from scripts.reproduce import do_all, is_done, with_needs
+from scripts.rows import FAST, TAUGHT, Row
 
 SEEDS = 3
 _SOFT = (*FAST, *TAUGHT, "--model.soft_weight", "1.0")
@@ -62,18 +63,19 @@ def best_offset(logits: Tensor, labels: Tensor, classes: list[int]) -> float:
     return float(grid[int(errors.argmin())])
 
 
-def run(data_dir: str = "data", root: str = "runs/mnist-table", output: str = "docs/results") -> None:
+def run(data_dir: str = "data", root: str = "runs/mnist-table", output: str = "docs/results", threads: int = 1) -> None:
     """Train, correct the biases, and write the summary.
 
     Args:
         data_dir: Where MNIST is.
         root: Folder of the runs.
         output: Folder of claims.md and claims.json.
+        threads: Threads of a run, >= 1.
     """
+    torch.set_num_threads(threads)
     folder = Path(root)
-    for row, count in with_needs([*OMITTED, *FEW]):
-        for seed in range(count):
-            do(row, seed, folder, data_dir, tuning=False)
+    jobs = [(row, seed) for row, count in with_needs([*OMITTED, *FEW]) for seed in range(count)]
+    do_all([job for job in jobs if not is_done(*job, folder)], folder, data_dir, on_validation=False)
     data = MNISTDataModule(data_dir=data_dir, val_size=0)
     data.setup("fit")
     lines, results = [], []

@@ -1,6 +1,6 @@
-"""Draw the pictures of docs/: softened probabilities, one digit's targets, the table's errors, the sweep over T.
+"""Draw the pictures of docs/: softened probabilities, one digit's targets, errors by row, mended errors, the sweep.
 
-python -m scripts.pictures --data_dir data   # after scripts.reproduce; needs the extra kd_lightning[pictures]
+python -m scripts.pictures --data_dir data   # after scripts.reproduce
 """
 
 import json
@@ -8,92 +8,89 @@ from pathlib import Path
 from typing import Any
 
 import jsonargparse
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import torch
+from matplotlib.figure import Figure
+from torch import Tensor
 
-from kd_lightning.datasets import read_digits
+from kd_lightning import plots
+from kd_lightning.datasets import Digits, read_digits
 from kd_lightning.ensemble import load_teachers
 
 TEMPERATURES = (1, 5, 10, 20)
 DOUBT = 0.9  # confidence of the teacher about the digit that is shown
-STYLE: dict[Any, Any] = {  # Any: matplotlib names 300 literals
-    "figure.dpi": 150,
-    "figure.constrained_layout.use": True,
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-}
+MENDED = 24  # digits shown
 
 
-def softmax_curves(output: Path) -> None:
+def softmax_curves() -> Figure:
     """Softmax over logits from -10 to 10 at several temperatures, as in the text that this project began with."""
     logits = torch.linspace(-10, 10, 101)
-    figure, axes = plt.subplots(figsize=(5, 3))
-    for temperature in TEMPERATURES:
-        axes.plot(logits, torch.softmax(logits / temperature, dim=0), label=f"T = {temperature}")
-    axes.set(xlabel="logit", ylabel="probability", title="A higher T gives smoother targets")
-    axes.legend(frameon=False)
-    _save(figure, output / "softmax.png")
+    with plots.new_figure(5, 3) as figure:
+        axes = figure.subplots()
+        for temperature in TEMPERATURES:
+            axes.plot(logits, torch.softmax(logits / temperature, dim=0), label=f"T = {temperature}")
+        axes.set(xlabel="logit", ylabel="probability", title="A higher T gives smoother targets")
+        axes.legend()
+        return figure
 
 
-def digit_targets(teacher: Path, data_dir: str, output: Path) -> None:
+def digit_targets(teacher: Path, test: Digits) -> Figure:
     """A test digit that the teacher gets right with some doubt: its label, and the answer at T = 1 and T = 20."""
-    _, test = read_digits("MNIST", data_dir)
-    (loaded,) = load_teachers([str(teacher)])
-    net = loaded.net.eval()
-    with torch.no_grad():
-        logits = torch.cat([net(part.float() / 255) for part in torch.split(test.images, 1000)])
+    logits = logits_of(teacher, test.images)
     right = logits.argmax(dim=1) == test.labels
     confidence = torch.softmax(logits, dim=1).max(dim=1).values
     row = int(torch.where(right, (confidence - DOUBT).abs(), 1.0).argmin())
-    figure, (picture, *bars) = plt.subplots(1, 4, figsize=(9, 2.3), gridspec_kw={"width_ratios": [1, 1.6, 1.6, 1.6]})
-    picture.imshow(test.images[row, 0], cmap="gray_r")
-    picture.set(xticks=[], yticks=[], title=f"test image {row}")
-    picture.grid(visible=False)
-    label = torch.nn.functional.one_hot(test.labels[row], 10).float()
     answers = {
-        "label": label,
-        "teacher, T = 1": torch.softmax(logits[row], dim=0),
-        "teacher, T = 20": torch.softmax(logits[row] / 20, dim=0),
+        "label": torch.nn.functional.one_hot(test.labels[row], 10).tolist(),
+        "teacher, T = 1": torch.softmax(logits[row], dim=0).tolist(),
+        "teacher, T = 20": torch.softmax(logits[row] / 20, dim=0).tolist(),
     }
-    for axes, (name, probabilities) in zip(bars, answers.items(), strict=True):
-        axes.bar(range(10), probabilities)
-        axes.set(title=name, xticks=range(10), xlabel="class")
-    _save(figure, output / "targets.png")
+    return plots.softened_targets((test.images[row, 0] / 255).tolist(), int(test.labels[row]), answers)
 
 
-def table_errors(results: list[dict[str, Any]], output: Path) -> None:
+def mended_errors(plain: Path, distilled: Path, test: Digits) -> Figure:
+    """Test digits that the plain student gets wrong and the distilled one right."""
+    before = logits_of(plain, test.images).argmax(dim=1)
+    after = logits_of(distilled, test.images).argmax(dim=1)
+    mended = (before != test.labels) & (after == test.labels)
+    spoilt = (before == test.labels) & (after != test.labels)
+    rows = mended.nonzero().squeeze(1)[:MENDED].tolist()
+    heading = (
+        f"{int(mended.sum())} digits that the plain student gets wrong and the distilled one right "
+        f"(the other way round: {int(spoilt.sum())}); above each: plain → distilled"
+    )
+    titles = [f"{before[row]} → {after[row]}" for row in rows]
+    return plots.mistakes([(test.images[row, 0] / 255).tolist() for row in rows], titles, heading, columns=12)
+
+
+def table_errors(results: list[dict[str, Any]]) -> Figure:
     """Errors of each row with their spread, and the paper's where it has them."""
-    figure, axes = plt.subplots(figsize=(8, 0.42 * len(results) + 0.8))
-    for place, result in enumerate(reversed(results)):
-        axes.errorbar(result["mean"], place, xerr=result["sd"] or 0, fmt="o", color="C0", capsize=3)
-        if result["paper"]:
-            axes.plot(result["paper"], place, "x", color="C3")
-    axes.plot([], [], "o", color="C0", label="here, mean and standard deviation")
-    axes.plot([], [], "x", color="C3", label="paper")
-    axes.set_yticks(range(len(results)), [result["what"] for result in reversed(results)])
-    axes.set(xlabel="errors of 10,000 test images", xlim=(0, None))
-    figure.legend(frameon=False, loc="outside upper right", ncols=2)
-    _save(figure, output / "table.png")
+    rows = [(result["what"], result["mean"], result["sd"] or 0.0, result["paper"]) for result in results]
+    return plots.errors_by_row(rows, "errors of 10,000 test images")
 
 
-def temperature_sweep(results: list[dict[str, Any]], output: Path) -> None:
-    """Errors against temperature, one line per width of the student."""
-    figure, all_axes = plt.subplots(1, 3, figsize=(9, 2.8))
+def temperature_sweep(results: list[dict[str, Any]]) -> Figure:
+    """Errors against temperature, one picture per width of the student."""
     widths = sorted({int(result["row"].split("-")[1]) for result in results})
-    for axes, width in zip(all_axes, widths, strict=False):
-        rows = [result for result in results if result["row"].startswith(f"sweep-{width}-")]
-        temperatures = [float(result["row"].split("-")[2]) for result in rows]
-        spreads = [result["sd"] or 0 for result in rows]
-        axes.errorbar(temperatures, [result["mean"] for result in rows], yerr=spreads, fmt="o-", capsize=3)
-        axes.set(xscale="log", xlabel="temperature", title=f"student 2x{width}")
-        axes.set_xticks([1, 2, 4, 8, 20, 40], ["1", "2", "4", "8", "20", "40"], minor=False)
-        axes.minorticks_off()
-    all_axes[0].set_ylabel("errors of 10,000")
-    _save(figure, output / "sweep.png")
+    with plots.new_figure(3 * len(widths), 2.8) as figure:
+        all_axes = figure.subplots(1, len(widths), squeeze=False)[0]
+        for axes, width in zip(all_axes, widths, strict=True):
+            rows = [result for result in results if result["row"].startswith(f"sweep-{width}-")]
+            temperatures = [float(result["row"].split("-")[2]) for result in rows]
+            spreads = [result["sd"] or 0 for result in rows]
+            axes.errorbar(temperatures, [result["mean"] for result in rows], yerr=spreads, fmt="o-", capsize=3)
+            axes.set(xscale="log", xlabel="temperature", title=f"student 2x{width}")
+            axes.set_xticks([1, 2, 4, 8, 20, 40], ["1", "2", "4", "8", "20", "40"], minor=False)
+            axes.minorticks_off()
+        all_axes[0].set_ylabel("errors of 10,000")
+        return figure
+
+
+@torch.no_grad()
+def logits_of(run: Path, images: Tensor) -> Tensor:
+    """Logits of a run's net on uint8 images, (examples, classes)."""
+    (loaded,) = load_teachers([str(run)])
+    net = loaded.net.eval()
+    return torch.cat([net(part.float() / 255) for part in torch.split(images, 1000)])
 
 
 def run(
@@ -107,22 +104,23 @@ def run(
         results: Folder of the summaries.
         output: Folder of the pictures.
     """
-    folder, summaries = Path(output), Path(results)
-    with mpl.rc_context(STYLE):
-        softmax_curves(folder)
-        if (Path(root) / "teacher-0").is_dir():
-            digit_targets(Path(root) / "teacher-0", data_dir, folder)
-        for name, draw in {"mnist-table": table_errors, "mnist-sweep": temperature_sweep}.items():
-            file = summaries / f"{name}.json"
-            if file.is_file():
-                draw(json.loads(file.read_text()), folder)
-
-
-def _save(figure: Any, path: Path) -> None:  # Any: matplotlib's types are not complete
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    plt.close(figure)
-    print(f"written: {path}")
+    runs = Path(root)
+    figures = {"softmax": softmax_curves()}
+    teacher, plain, distilled = runs / "teacher-0", runs / "plain-300-0", runs / "distilled-300-0"
+    if teacher.is_dir():
+        _, test = read_digits("MNIST", data_dir)
+        figures["targets"] = digit_targets(teacher, test)
+        if plain.is_dir() and distilled.is_dir():
+            figures["mended"] = mended_errors(plain, distilled, test)
+    for name, summary, draw in (("table", "mnist-table", table_errors), ("sweep", "mnist-sweep", temperature_sweep)):
+        file = Path(results) / f"{summary}.json"
+        if file.is_file():
+            figures[name] = draw(json.loads(file.read_text()))
+    Path(output).mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        path = Path(output) / f"{name}.png"
+        figure.savefig(path, dpi=150)
+        print(f"written: {path}")
 
 
 if __name__ == "__main__":

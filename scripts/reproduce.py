@@ -1,186 +1,52 @@
 """The paper's MNIST table: train, test and summarise its rows, several seeds each.
 
-    python -m scripts.reproduce                              # the table's rows, under an hour on two cores
+    python -m scripts.reproduce                              # the table's rows, about two hours on two cores
     python -m scripts.reproduce --rows '[distilled-300]'     # these rows and the teachers that they need
-    python -m scripts.reproduce --group sweep                # another group: ensemble, sweep
+    python -m scripts.reproduce --group sweep                # another group: ensemble, strong, minutes, sweep
     python -m scripts.reproduce --group tuning               # the choices that were made, on a validation split
     python -m scripts.reproduce --config my.yaml --seeds 5   # your own configuration, against its plain student
 
-Runs go one after the other in one process. What is done is skipped and what was cut short goes on, so it can be
-stopped and started at any time. Final runs train on all 60,000 images, have no validation split and report their last
-epoch; the test set is read once per run. Choices are made by the tuning rows, which see validation images alone.
+What is done is skipped and what was cut short goes on, so it can be stopped and started at any time. Calls side by side
+share the runs between them: start one per core. Final runs train on all 60,000 images, have no validation split and
+report their last epoch; the test set is read once per run. Choices are made by the tuning rows, which see validation
+images alone.
 """
 
 import csv
+import fcntl
 import json
 import os
 import platform
 import shlex
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jsonargparse
+import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
 
 from kd_lightning.checkpoints import CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint
 from kd_lightning.cli import main
-from kd_lightning.runs import write_json
+from kd_lightning.files import write_json
+from scripts.rows import GROUPS, ON_VALIDATION, TABLE, Row, options
 
 TUNING_VAL_SIZE = 5000
-
-
-class Row(NamedTuple):
-    """A line of the table: one configuration, several seeds.
-
-    Attributes:
-        name: Folder of the runs, with the seed behind it.
-        what: What it is, for people.
-        config: Configuration below configs/mnist.
-        flags: What differs from it.
-        seeds: How many.
-        paper: The paper's errors, None where it has none.
-        needs: Row that must be done first, its teachers.
-        teachers: How many of that row's seeds teach.
-    """
-
-    name: str
-    what: str
-    config: str
-    flags: tuple[str, ...]
-    seeds: int
-    paper: int | None = None
-    needs: str | None = None
-    teachers: int = 1
-
-
-def _options(**values: object) -> tuple[str, ...]:
-    """Flags of the command line; two underscores stand for a point."""
-    return tuple(text for name, value in values.items() for text in (f"--{name.replace('__', '.')}", str(value)))
-
-
-JITTER = _options(data__augment="kd_lightning.Jitter")
-AFFINE = _options(data__augment="kd_lightning.Affine")
-# Large batches in bfloat16 with a larger step: three times the speed on processors that have it.
-FAST = _options(
-    data__batch_size=512,
-    trainer__precision="bf16-mixed",
-    model__optimizer="torch.optim.Adam",
-    model__optimizer__lr=2e-3,
-)
-LONG = (*FAST, *_options(model__optimizer__lr=4e-3, trainer__max_epochs=100))
-STRONG_TEACHER = (
-    *AFFINE,
-    *FAST,
-    *_options(model__net__dropout_input=0.1, model__net__dropout_hidden=0.3, model__max_norm="null"),
-)
-SMALL = _options(model__student__hidden="[300,300]")
-TAUGHT = _options(model__temperature=20, model__teacher_precision="bfloat16")
-
-
-def _students(kind: str, what: str, config: str, flags: tuple[str, ...], *, seeds: int, **more: Any) -> list[Row]:
-    papers = more.pop("papers", (None, None))
-    return [
-        Row(f"{kind}-800", f"{what}, 2x800", config, flags, seeds, papers[0], **more),
-        Row(f"{kind}-300", f"{what}, 2x300", config, (*SMALL, *flags), seeds, papers[1], **more),
-    ]
-
-
-TABLE: list[Row] = [
-    Row("teacher-jitter", "teacher 2x1200: dropout, weight limit, jitter, as in the paper", "teacher", FAST, 1, 67),
-    Row("teacher", "teacher 2x1200: dropout, affine images", "teacher", STRONG_TEACHER, 1, None),
-    *_students("plain", "plain", "student", (), seeds=5, papers=(146, None)),
-    *_students("plain-long", "plain, schedule of the next rows", "student", LONG, seeds=3),
-    *_students(
-        "distilled",
-        "distilled at T = 20 without jitter, from one teacher",
-        "distill",
-        (*LONG, *TAUGHT, *_options(model__soft_weight=0.9)),
-        seeds=5,
-        papers=(74, None),
-        needs="teacher",
-    ),
-    *_students(
-        "plain-jitter",
-        "plain, jittered images, schedule of the next rows",
-        "student",
-        (*FAST, *JITTER, *_options(trainer__max_epochs=80)),
-        seeds=3,
-    ),
-    *_students(
-        "same-view",
-        "distilled at T = 20, student and teacher on the same jittered images",
-        "distill",
-        (*FAST, *JITTER, *TAUGHT, *_options(trainer__max_epochs=80, model__soft_weight=0.9)),
-        seeds=3,
-        needs="teacher",
-    ),
-]
-
-
-ENSEMBLE: list[Row] = _students(
-    "ensemble",
-    "distilled at T = 20 on jittered images, from ten teachers",
-    "distill",
-    (*FAST, *JITTER, *TAUGHT, *_options(trainer__max_epochs=80, model__soft_weight=1.0)),
-    seeds=3,
-    needs="teacher",
-    teachers=10,
-)
-
-# Does the paper's claim hold: 300 units and more alike above T = 8, 30 units best at 2.5 to 4?
-SWEEP: list[Row] = [
-    Row(
-        f"sweep-{width}-{temperature:g}",
-        f"2x{width} at T = {temperature:g}",
-        "distill",
-        (
-            *FAST,
-            *_options(model__teacher_precision="bfloat16", model__temperature=temperature, model__soft_weight=1.0),
-            *_options(model__student__hidden=f"[{width},{width}]", trainer__max_epochs=20),
-        ),
-        3,
-        needs="teacher",
-    )
-    for width in (30, 300, 800)
-    for temperature in (1, 2, 2.5, 4, 8, 12, 20, 40)
-]
-
-
-def _tried(kind: str, flags: tuple[str, ...], weight: float, rate: float, epochs: int) -> Row:
-    settings = _options(model__soft_weight=weight, model__optimizer__lr=rate, trainer__max_epochs=epochs)
-    return Row(
-        f"{kind}-{weight}-{rate}-{epochs}",
-        f"{kind}, soft_weight {weight}, step {rate}, {epochs} epochs",
-        "distill",
-        (*SMALL, *FAST, *TAUGHT, *flags, *settings),
-        1,
-        needs="teacher",
-    )
-
-
-# What the rows' settings were chosen from, each with one seed, by errors on 5,000 training images held out.
-TUNING: list[Row] = [
-    Row("teacher", "teacher, affine images", "teacher", STRONG_TEACHER, 1),
-    *(_tried("distilled-300", (), weight, 2e-3, 40) for weight in (0.5, 0.9, 1.0)),
-    *(_tried("distilled-300", (), 0.9, rate, 40) for rate in (1e-3, 4e-3)),
-    *(_tried("distilled-300", (), weight, 4e-3, 100) for weight in (0.5, 0.9)),
-    *(_tried("same-view-300", JITTER, weight, 2e-3, 80) for weight in (0.9, 1.0)),
-    *(_tried("same-view-300", JITTER, weight, 4e-3, 80) for weight in (0.9, 1.0)),
-]
-
-GROUPS = {"table": TABLE, "ensemble": ENSEMBLE, "sweep": SWEEP, "tuning": TUNING}
+WAIT_SECONDS = 5.0  # between two looks at what other calls have done
 
 
 def run(
-    group: Literal["table", "ensemble", "sweep", "tuning"] = "table",
+    group: Literal["table", "ensemble", "strong", "minutes", "sweep", "fast-mode", "tuning"] = "table",
     rows: list[str] | None = None,
     config: str | None = None,
     seeds: int | None = None,
+    threads: int = 1,
     data_dir: str = "data",
     root: str = "runs/mnist-table",
     output: str = "docs/results",
@@ -192,22 +58,41 @@ def run(
         rows: Names of rows of the group; all by default.
         config: A configuration of your own instead of the rows.
         seeds: How many seeds each; by default as many as the row says, 5 for your own.
+        threads: Threads of a run, >= 1. With one, a call per core does more in an hour than one call on all cores.
         data_dir: Where MNIST is, or is downloaded to.
         root: Folder of the runs.
         output: Folder of the summary: .md, .csv and .json.
     """
+    started = time.monotonic()
+    torch.set_num_threads(threads)
     if config is not None:
         table, name = own_rows(Path(config), seeds or 5), Path(config).stem
         root = f"{root}-own"
     else:
         table, name = GROUPS[group], f"mnist-{group}"
-    tuning = config is None and group == "tuning"
-    folder = Path(f"{root}-tuning" if tuning else root)
-    for row, count in with_needs(table, rows, seeds):
-        for seed in range(count):
-            do(row, seed, folder, data_dir, tuning=tuning)
-    results = [collect(row, folder, group, tuning=tuning) for row in table if any(_folders(row, folder))]
+    on_validation = config is None and group in ON_VALIDATION
+    folder = Path(f"{root}-validation" if on_validation else root)
+    jobs = [(row, seed) for row, count in with_needs(table, rows, seeds) for seed in range(count)]
+    todo = [job for job in jobs if not is_done(*job, folder)]
+    do_all(todo, folder, data_dir, on_validation=on_validation)
+    results = [result for row in table for result in collect(row, folder, group, on_validation=on_validation)]
+    if len(todo) == len(jobs):  # nothing was there before
+        results[-1]["wall_seconds"] = time.monotonic() - started
     write_summary(results, Path(output), name)
+
+
+def do_all(jobs: Sequence[tuple[Row, int]], folder: Path, data_dir: str, *, on_validation: bool) -> None:
+    """Do runs, each when its teachers are there; other calls of this script on the folder do their share."""
+    left = list(jobs)
+    while left:
+        for row, seed in left:
+            with _claimed(folder / f".{row.name}-{seed}.lock") as free:
+                if free and not is_done(row, seed, folder) and _teachers_are_there(row, folder):
+                    do(row, seed, folder, data_dir, on_validation=on_validation)
+                    break
+        else:
+            time.sleep(WAIT_SECONDS)
+        left = [job for job in left if not is_done(*job, folder)]
 
 
 def own_rows(config: Path, seeds: int) -> list[Row]:
@@ -221,7 +106,7 @@ def own_rows(config: Path, seeds: int) -> list[Row]:
     content = yaml.safe_load(config.read_text())
     own = [Row(config.stem, config.stem, str(config), (), seeds)]
     if str(content.get("model", {}).get("class_path", "")).endswith("DistillModule"):
-        plain = _options(model__soft_weight=0.0, model__teachers="null")
+        plain = options(model__soft_weight=0.0, model__teachers="null")
         own.insert(0, Row(f"{config.stem}-plain", f"{config.stem}, plain student", str(config), plain, seeds))
     return own
 
@@ -254,60 +139,78 @@ def with_needs(
     return list(counts.items())
 
 
-def do(row: Row, seed: int, folder: Path, data_dir: str, *, tuning: bool) -> None:
-    """Train and test one run, as far as it is not done; end the program where that fails."""
+def is_done(row: Row, seed: int, folder: Path) -> bool:
+    """Whether a run is finished.
+
+    Raises:
+        ValueError: If it was done with other settings.
+    """
     run_dir = folder / f"{row.name}-{seed}"
     done = run_dir / "row.json"
-    config = row.config if row.config.endswith(".yaml") else f"configs/mnist/{row.config}.yaml"
+    if not done.is_file():
+        return False
+    if json.loads(done.read_text()) != _settings(row):
+        raise ValueError(f"{run_dir} was done with other settings; delete it, or choose another --root")
+    return True
+
+
+def do(row: Row, seed: int, folder: Path, data_dir: str, *, on_validation: bool) -> None:
+    """Train and test one run, or go on with it; end the program where that fails."""
+    run_dir = folder / f"{row.name}-{seed}"
+    config = _config_file(row)
     fit = ["fit", "--config", config, "--run_dir", str(run_dir), "--seed_everything", str(seed), "--ckpt_path", "last"]
     if config != row.config:
-        fit += ["--data.data_dir", data_dir, "--data.val_size", str(TUNING_VAL_SIZE if tuning else 0)]
+        fit += ["--data.data_dir", data_dir, "--data.val_size", str(TUNING_VAL_SIZE if on_validation else 0)]
     if row.needs:
         fit += ["--model.teachers", json.dumps([str(folder / f"{row.needs}-{n}") for n in range(row.teachers)])]
         fit += ["--model.store.folder", str(folder / "soft_targets")]
-    settings = {"config": yaml.safe_load(Path(config).read_text()), "flags": list(row.flags)}
-    if done.is_file():
-        if json.loads(done.read_text()) != settings:
-            raise ValueError(f"{run_dir} was done with other settings; delete it, or choose another --root")
-        return
     commands = [[*fit, *row.flags]]
-    if not tuning:
+    if not on_validation:
         commands.append(["test", "--ckpt_path", str(run_dir / CHECKPOINT_DIR / LAST)])
     for command in commands:
         print(f"\n$ python -m kd_lightning {shlex.join(command)}", flush=True)
         code = main(command)
         if code:
             sys.exit(code)
-    write_json(done, settings)
+    write_json(run_dir / "row.json", _settings(row))
 
 
-def collect(row: Row, folder: Path, group: str, *, tuning: bool) -> dict[str, Any]:
-    """What the runs of a row measured."""
+def collect(row: Row, folder: Path, group: str, *, on_validation: bool) -> list[dict[str, Any]]:
+    """What the runs of a row measured, behind the ensemble that taught them where it has several members."""
     runs: list[dict[str, Any]] = []
     for run_dir in _folders(row, folder):
-        if tuning:
+        if on_validation:
             record = read_checkpoint(run_dir / CHECKPOINT_DIR / LAST)[RECORD_KEY]
             errors = round(TUNING_VAL_SIZE * (1 - record["validation"]["val/accuracy"]))
             runs.append({"run": run_dir.name, "errors": errors, "train_seconds": record["train_seconds"]})
         else:
             metrics = json.loads((run_dir / "metrics.json").read_text())
             runs.append({"run": run_dir.name, "errors": metrics["test"]["errors"], **metrics})
-    errors = [each["errors"] for each in runs]
-    return {
+    if not runs:
+        return []
+    command = f"--config {row.config}" if row.config.endswith(".yaml") else f"--group {group} --rows '[{row.name}]'"
+    result = {
         "row": row.name,
         "what": row.what,
         "paper": row.paper,
-        "n": len(runs),
-        "mean": mean(errors),
-        "sd": stdev(errors) if len(errors) > 1 else None,
-        "errors": errors,
+        **_spread([each["errors"] for each in runs]),
         "train_seconds": mean(each["train_seconds"] for each in runs),
-        "teacher_errors": runs[0].get("test", {}).get("teacher_errors"),
-        "command": "python -m scripts.reproduce "
-        + (f"--config {row.config}" if row.config.endswith(".yaml") else f"--group {group} --rows '[{row.name}]'"),
+        "command": f"python -m scripts.reproduce {command}",
         "flags": shlex.join(row.flags),
         "runs": runs,
     }
+    if row.teachers == 1 or on_validation:
+        return [result]
+    ensemble = {
+        "row": f"{row.needs} x {row.teachers}",
+        "what": f"the {row.teachers} teachers of the next row together",
+        "paper": None,
+        **_spread([runs[0]["test"]["teacher_errors"]]),
+        "train_seconds": None,
+        "flags": "",
+        "runs": [],
+    }
+    return [result | ensemble, result]
 
 
 def write_summary(results: Sequence[dict[str, Any]], output: Path, name: str) -> None:
@@ -318,9 +221,9 @@ def write_summary(results: Sequence[dict[str, Any]], output: Path, name: str) ->
         [
             result["what"],
             str(result["paper"] or "–"),
-            f"{result['mean']:.1f}" + (f" ± {result['sd']:.1f}" if result["sd"] is not None else ""),
+            f"{result['mean']:.1f} ± {result['sd']:.1f}" if result["sd"] is not None else f"{result['mean']:.0f}",
             str(result["n"]),
-            f"{result['train_seconds']:.0f} s",
+            "–" if result["train_seconds"] is None else f"{result['train_seconds']:.0f} s",
             result["command"],
         ]
         for result in results
@@ -343,12 +246,44 @@ def write_summary(results: Sequence[dict[str, Any]], output: Path, name: str) ->
     print(f"written: {output / name}.md, .csv and .json")
 
 
+def _spread(errors: list[int]) -> dict[str, Any]:
+    return {
+        "n": len(errors),
+        "mean": mean(errors),
+        "sd": stdev(errors) if len(errors) > 1 else None,
+        "errors": errors,
+    }
+
+
+def _config_file(row: Row) -> str:
+    return row.config if row.config.endswith(".yaml") else f"configs/mnist/{row.config}.yaml"
+
+
+def _settings(row: Row) -> dict[str, Any]:
+    return {"config": yaml.safe_load(Path(_config_file(row)).read_text()), "flags": list(row.flags)}
+
+
+def _teachers_are_there(row: Row, folder: Path) -> bool:
+    return all((folder / f"{row.needs}-{n}" / "row.json").is_file() for n in range(row.teachers if row.needs else 0))
+
+
+@contextmanager
+def _claimed(path: Path) -> Iterator[bool]:
+    """Hold a file's lock and yield True, or yield False where another process holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
 def _folders(row: Row, folder: Path) -> Iterator[Path]:
     """The finished runs of a row."""
     for seed in range(1000):
         run_dir = folder / f"{row.name}-{seed}"
-        if not run_dir.is_dir():
-            return
         if (run_dir / "row.json").is_file():
             yield run_dir
 
@@ -358,15 +293,19 @@ def _hardware(results: Sequence[dict[str, Any]]) -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         model = next((x.split(": ")[1] for x in cpuinfo.read_text().splitlines() if x.startswith("model name")), model)
-    versions: dict[str, str] = next(
-        (run["versions"] for result in results for run in result["runs"] if "versions" in run), {}
-    )
-    seconds = sum(result["train_seconds"] * result["n"] for result in results)
-    return (
-        f"Errors, mean ± standard deviation over n seeds from 0; training is the mean wall time of a run, "
-        f"{seconds / 60:.0f} minutes for all, on {os.cpu_count()} cores of {model}; "
-        f"{', '.join(f'{name} {version}' for name, version in versions.items())}."
-    )
+    runs = [run for result in results for run in result["runs"]]
+    versions: dict[str, str] = next((run["versions"] for run in runs if "versions" in run), {})
+    threads = sorted({run["threads"] for run in runs if "threads" in run})
+    seconds = sum(run["train_seconds"] for run in runs)
+    told = [
+        "Errors, mean ± standard deviation over n seeds from 0",
+        f"training is the mean wall time of a run on {os.cpu_count()} cores of {model}"
+        + (f" with {' or '.join(map(str, threads))} threads" if threads else "")
+        + f", {seconds / 60:.0f} minutes for all",
+        *[", ".join(f"{name} {version}" for name, version in versions.items())][: len(versions)],
+    ]
+    wall = results[-1].get("wall_seconds") if results else None
+    return "; ".join(told) + "." + (f" All in one call: {wall / 60:.1f} minutes." if wall else "")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from kd_lightning.augment import Affine, Augment, Jitter
+from kd_lightning.augment import Affine, Augment, Elastic, Jitter
 
 IMAGES = torch.rand(25, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 
@@ -21,7 +21,7 @@ def test_jitter_views_are_all_the_shifts() -> None:
     assert nearest == {(10 + dy, 14 + dx) for dy in range(-1, 2) for dx in range(-1, 2)}
 
 
-@pytest.mark.parametrize("augment", [Jitter(2), Affine(views=25)])
+@pytest.mark.parametrize("augment", [Jitter(2), Affine(views=25), Elastic(views=25)])
 def test_view_zero_is_the_image_and_a_view_is_repeatable(augment: Augment) -> None:
     views = torch.arange(25)
     once = augment(IMAGES, views)
@@ -38,6 +38,8 @@ def test_ranges_are_checked() -> None:
         Affine(degrees=-1)
     with pytest.raises(ValueError, match="views must be >= 2"):
         Affine(views=1)
+    with pytest.raises(ValueError, match="elastic strength must be >= 0 and sigma > 0"):
+        Elastic(sigma=0)
 
 
 def test_affine_agrees_with_scipy() -> None:
@@ -56,3 +58,16 @@ def test_affine_agrees_with_scipy() -> None:
         ours = augment(image.view(1, 1, 28, 28), torch.tensor([view]))[0, 0].numpy()
         inside = (np.abs(source_x) < middle) & (np.abs(source_y) < middle)
         np.testing.assert_allclose(ours[inside], expected[inside], atol=1e-4)
+
+
+def test_elastic_moves_each_pixel_smoothly_by_the_given_strength() -> None:
+    ramp = torch.arange(28.0).expand(200, 1, 28, 28)  # its value tells the source's column
+    augment = Elastic(strength=1.4, sigma=4.0, degrees=0, scale=0, shear=0, pixels=0, views=200)
+    moved = augment(ramp, torch.arange(200))
+    inner = (moved - ramp)[1:, :, 6:-6, 6:-6]  # the edge has sources outside the image
+    assert float(inner.square().mean().sqrt()) == pytest.approx(1.4, rel=0.15)
+    step = (inner[..., 1:] - inner[..., :-1]).square().mean().sqrt()
+    # A field smoothed by a Gaussian has slopes of strength / (sigma * sqrt(2)).
+    assert float(step) == pytest.approx(1.4 / (4 * 2**0.5), rel=0.2)
+    straight = Elastic(strength=0.0, views=200)(IMAGES, torch.arange(25))
+    torch.testing.assert_close(straight, Affine(views=200)(IMAGES, torch.arange(25)))

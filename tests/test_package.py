@@ -8,9 +8,10 @@ import kd_lightning
 PACKAGE = Path(kd_lightning.__file__).parent
 # Each may import what stands above it, nothing below.
 ORDER = [
-    "augment", "loader", "nets", "losses", "metrics", "datasets", "images", "checkpoints", "runs", "tables",
-    "data", "ensemble", "store_plan", "soft_targets", "optimization", "classifier", "teacher", "teacher_check",
-    "distill", "results", "progress", "callbacks", "report", "messages", "cli", "__main__",
+    "augment", "loader", "nets", "costs", "losses", "metrics", "datasets", "images", "files", "stopping",
+    "checkpoints", "runs", "tables", "data", "ensemble", "store_plan", "soft_targets", "optimization",
+    "classifier", "teacher", "teacher_check", "distill", "results", "progress", "callbacks", "plots",
+    "dashboard", "comparison", "report", "export", "messages", "cli", "__main__",
 ]  # fmt: skip
 
 

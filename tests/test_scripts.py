@@ -8,7 +8,8 @@ import torch
 import yaml
 
 from scripts.claims import best_offset, matching_offset
-from scripts.reproduce import ENSEMBLE, SWEEP, TABLE, own_rows, run, with_needs
+from scripts.reproduce import own_rows, run, with_needs
+from scripts.rows import ENSEMBLE, GROUPS, TABLE
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,7 +22,7 @@ def test_rows_bring_their_teachers() -> None:
     first, seeds = with_needs(ENSEMBLE, ["ensemble-800"])[0]
     assert (first.name, seeds) == ("teacher", 10)
     assert len(with_needs(TABLE)) == len(TABLE)
-    names = [row.name for row in [*TABLE, *ENSEMBLE, *SWEEP]]
+    names = [row.name for group in GROUPS.values() if group is not GROUPS["tuning"] for row in group]
     assert len(set(names)) == len(names)
     with pytest.raises(ValueError, match="no row teachr; there are teacher-jitter, teacher, "):
         with_needs(TABLE, ["teachr"])

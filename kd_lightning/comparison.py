@@ -1,0 +1,274 @@
+"""Run folders -> rows of a table: on the terminal, as Markdown and as CSV. Reads files alone, without torch."""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+_WORDS = ("run", "augment")  # columns of text
+# What two runs of one experiment may differ in and still stand in one row.
+_PER_RUN = ("seed_everything", "run_dir")
+
+
+class Run(NamedTuple):
+    """What a run left in its folder.
+
+    Attributes:
+        folder: Where it is.
+        config: The resolved configuration.
+        metrics: Content of metrics.json, empty where the run was not tested.
+        details: Content of details.json, empty where the run was not tested.
+        problem: What is wrong with it, None where it is whole and tested.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+    details: dict[str, Any]
+    problem: str | None
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+
+class Row(NamedTuple):
+    """One line of the table: runs that differ by their seed alone.
+
+    Attributes:
+        name: What the runs' names have in common.
+        augment: Class that changed the training images, None for plain images.
+        runs: How many runs were tested.
+        errors: Test errors of each, counts.
+        examples: Test images.
+        parameters: Parameters of the net, or of all nets of an ensemble.
+        compression: The teachers' parameters divided by the net's; None without teachers.
+        agreement: Mean share of test images on which the net predicts the teachers' class; None without.
+        seconds: Mean wall time of the training; None where unknown.
+        interval: 95 % confidence interval of the error rate of a single run, None for several.
+        problem: Why there is no result; None where there is one.
+    """
+
+    name: str
+    augment: str | None
+    runs: int
+    errors: list[int]
+    examples: int | None
+    parameters: int | None
+    compression: float | None
+    agreement: float | None
+    seconds: float | None
+    interval: tuple[float, float] | None = None
+    problem: str | None = None
+
+    def cells(self) -> dict[str, str]:
+        """The row as text, by column."""
+        percent = [100 * count / self.examples for count in self.errors] if self.examples else []
+        return {
+            "run": self.name,
+            "augment": self.augment or "–",
+            "n": str(self.runs),
+            "errors": _spread(self.errors, ".1f") if self.errors else self.problem or "not tested",
+            "error %": _spread(percent, ".2f") + _interval_text(self.interval),
+            "parameters": _number(self.parameters, ",d"),
+            "compression": _number(self.compression, ".1f", "x"),
+            "agreement": _number(None if self.agreement is None else 100 * self.agreement, ".1f", " %"),
+            "training": _number(self.seconds, ".1f", " s"),
+        }
+
+
+def find_runs(paths: Sequence[str]) -> list[Path]:
+    """The run folders among the paths and inside them, each once, in order.
+
+    Raises:
+        FileNotFoundError: If a path does not exist or holds no run.
+    """
+    folders: dict[Path, None] = {}
+    for path in map(Path, paths):
+        if not path.is_dir():
+            raise FileNotFoundError(f"no run folder {path}")
+        found = [path] if (path / "config.yaml").is_file() else sorted(f.parent for f in path.rglob("config.yaml"))
+        if not found:
+            raise FileNotFoundError(f"{path} holds no run: no config.yaml in it or below")
+        folders |= dict.fromkeys(found)
+    return list(folders)
+
+
+def read_run(folder: Path) -> Run:
+    """Read what a run left in its folder; what can't be read is its problem."""
+    problems: list[str] = []
+
+    def read(name: str, parse: Callable[[str], Any]) -> dict[str, Any]:
+        file = folder / name
+        try:
+            content = parse(file.read_text()) if file.is_file() else {}
+        except (yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+            problems.append(f"{name} is damaged: {(str(error) or type(error).__name__).splitlines()[0]}")
+            return {}
+        if not isinstance(content, dict):
+            problems.append(f"{name} is damaged: expected a mapping, got {type(content).__name__}")
+            return {}
+        return content
+
+    config, metrics = read("config.yaml", yaml.safe_load), read("metrics.json", json.loads)
+    details = read("details.json", json.loads)
+    test = metrics.get("test")
+    if metrics and not (isinstance(test, dict) and {"errors", "examples"} <= test.keys()):
+        problems.append("metrics.json is damaged: it has no errors and examples")
+        metrics = {}
+    if not metrics and not problems:
+        problems.append("not tested" if any(folder.glob("checkpoints/*.ckpt")) else "no checkpoint yet")
+    return Run(folder, config, metrics, details, "; ".join(problems) or None)
+
+
+def group_runs(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs that differ by their seed alone, together, in the order given."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        shared = {key: value for key, value in run.config.items() if key not in _PER_RUN}
+        key = json.dumps(shared, sort_keys=True, default=str) if shared else str(run.folder)
+        groups.setdefault(key, []).append(run)
+    return list(groups.values())
+
+
+def table_rows(groups: Sequence[Sequence[Run]]) -> list[Row]:
+    """One row per group; the ensembles that taught have rows too."""
+    rows: list[Row] = []
+    for members in groups:
+        ensemble = _ensemble_row(members)
+        if ensemble is not None and ensemble not in rows:
+            rows.append(ensemble)
+        rows.append(_row(members))
+    return rows
+
+
+def print_table(rows: Sequence[Row]) -> None:
+    """Print the table to the terminal."""
+    table = Table(title=title(rows))
+    cells = [row.cells() for row in rows]
+    for column in cells[0]:
+        table.add_column(column, justify="left" if column in _WORDS else "right")
+    for line in cells:
+        table.add_row(*line.values())
+    console = Console()
+    # Where the output is a file or a pipe there is no width to fit into.
+    (console if console.is_terminal else Console(width=120)).print(table)
+
+
+def write_tables(rows: Sequence[Row], output: Path) -> None:
+    """Write report.md and report.csv into a folder, which is made where it is missing."""
+    output.mkdir(parents=True, exist_ok=True)
+    cells = [row.cells() for row in rows]
+    header = list(cells[0])
+    lines = [
+        header,
+        ["---" if name in _WORDS else "---:" for name in header],
+        *(list(c.values()) for c in cells),
+    ]
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    (output / "report.md").write_text(f"{title(rows)}\n\n{table}")
+    with (output / "report.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*Row._fields[:3], "errors_mean", "errors_sd", *Row._fields[3:]])
+        for row in rows:
+            spread = stdev(row.errors) if len(row.errors) > 1 else ""
+            average = mean(row.errors) if row.errors else ""
+            writer.writerow([*row[:3], average, spread, " ".join(map(str, row.errors)), *row[4:]])
+
+
+def _row(members: Sequence[Run]) -> Row:
+    tested = [run.metrics for run in members if run.metrics]
+    return Row(
+        name=_common_name([run.name for run in members]),
+        augment=_augment(members[0].config),
+        runs=len(tested),
+        errors=[metrics["test"]["errors"] for metrics in tested],
+        examples=tested[0]["test"]["examples"] if tested else None,
+        parameters=tested[0]["parameters"] if tested else None,
+        compression=_average(tested, lambda m: m["teacher_parameters"] / m["parameters"]),
+        agreement=_average(tested, lambda m: m["test"]["teacher_agreement"]),
+        seconds=_average(tested, lambda m: m["train_seconds"]),
+        interval=tuple(tested[0].get("error_rate_interval") or ()) or None if len(tested) == 1 else None,
+        problem=next((run.problem for run in members if run.problem), None),
+    )
+
+
+def _ensemble_row(members: Sequence[Run]) -> Row | None:
+    taught = [run.metrics for run in members if run.metrics.get("teachers", 0) > 1]
+    if not taught:
+        return None
+    first = taught[0]
+    return Row(
+        name=f"ensemble of {first['teachers']} teachers",
+        augment=None,
+        runs=1,
+        errors=[first["test"]["teacher_errors"]],
+        examples=first["test"]["examples"],
+        parameters=first["teacher_parameters"],
+        compression=None,
+        agreement=None,
+        seconds=None,
+    )
+
+
+def _augment(config: dict[str, Any]) -> str | None:
+    try:
+        return str(config["data"]["init_args"]["augment"]["class_path"]).rpartition(".")[2]
+    except (KeyError, TypeError):
+        return None
+
+
+def title(rows: Sequence[Row]) -> str:
+    """What the table shows."""
+    counts = sorted({row.examples for row in rows if row.examples})
+    images = f" of {' or '.join(f'{count:,}' for count in counts)} test images" if counts else ""
+    return f"errors{images}, mean ± standard deviation over n seeds"
+
+
+def _average(tested: Sequence[dict[str, Any]], read: Callable[[dict[str, Any]], float | None]) -> float | None:
+    values = []
+    for metrics in tested:
+        try:
+            value = read(metrics)
+        except KeyError:
+            continue
+        if value is not None:
+            values.append(value)
+    return mean(values) if values else None
+
+
+def _common_name(names: Sequence[str]) -> str:
+    if len(set(names)) == 1:
+        return names[0]
+    stripped = {re.sub(r"[-_]?(seed)?[-_]?\d+$", "", name) for name in names}
+    return " / ".join(sorted(stripped))
+
+
+def common_parent(folders: Sequence[Path]) -> Path:
+    """The closest folder that holds all run folders."""
+    parents = [folder.absolute().parent for folder in folders]
+    return next(p for p in (parents[0], *parents[0].parents) if all(q.is_relative_to(p) for q in parents))
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    if not values:
+        return "–"
+    if len(values) == 1:
+        return f"{values[0]:g}"
+    return f"{mean(values):{form}} ± {stdev(values):{form}}"
+
+
+def _interval_text(interval: tuple[float, float] | None) -> str:
+    return f" ({100 * interval[0]:.2f} to {100 * interval[1]:.2f})" if interval else ""
+
+
+def _number(value: float | None, form: str, unit: str = "") -> str:
+    return "–" if value is None else f"{value:{form}}{unit}"

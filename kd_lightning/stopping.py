@@ -1,0 +1,94 @@
+"""Stopping a run from outside: signals that ask for it, and one fit at a time in a folder."""
+
+import fcntl
+import os
+import platform
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+LOCK_FILE = ".lock"
+# What a process ends with after the signal. 143 is the shell's own for SIGTERM; 75 is sysexits.h's "try again later",
+# by which a job script knows that it should requeue: the scheduler said that the time is up.
+EXIT_CODES = {signal.SIGTERM: 143, signal.SIGUSR1: 75}
+
+
+class Stopped(Exception):  # noqa: N818  # what was asked for, not an error
+    """The run was asked to stop and has written its checkpoint.
+
+    Args:
+        signum: The signal.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.exit_code = EXIT_CODES[signal.Signals(signum)]
+
+
+class StopSignals:
+    """Notes SIGTERM and SIGUSR1; the run looks between two steps, when nothing is half done.
+
+    Lightning's own handlers work inside the signal: they write a checkpoint, or talk to other ranks, while a step is
+    under way, which repeats a batch or waits for ever:
+    https://github.com/Lightning-AI/pytorch-lightning/issues/21406
+    """
+
+    def __init__(self) -> None:
+        self.received = 0  # the first signal's number, 0 for none
+
+    def install(self) -> None:
+        """Take the signals over; only the main thread can, and elsewhere nothing is done."""
+        if threading.current_thread() is threading.main_thread():
+            for signum in EXIT_CODES:
+                signal.signal(signum, self._note)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self.received = self.received or signum
+
+
+@contextmanager
+def stop_signals() -> Iterator[StopSignals]:
+    """Note signals from now on, and put the former handlers back at the end."""
+    signals = StopSignals()
+    if threading.current_thread() is not threading.main_thread():
+        yield signals
+        return
+    before = {signum: signal.getsignal(signum) for signum in EXIT_CODES}
+    signals.install()
+    try:
+        yield signals
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+@contextmanager
+def only_fit_in(run: Path) -> Iterator[None]:
+    """Hold a run's folder for one fit; the system gives it back when the process ends, however it ends.
+
+    Raises:
+        BlockingIOError: If another fit holds it.
+    """
+    path = run / LOCK_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise BlockingIOError(
+                f"a fit is under way in {run} ({holder}); wait for it, or choose another --run_dir"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            if [other.name for other in run.iterdir()] == [LOCK_FILE]:  # the fit failed before it wrote anything
+                path.unlink()
+                run.rmdir()

@@ -1,0 +1,194 @@
+"""What scripts.reproduce runs: the rows of its tables, each a configuration and what differs from it.
+
+Settings were chosen from the tuning rows, by errors on 5,000 training images held out; docs/results/mnist-tuning.md.
+"""
+
+from typing import Any, NamedTuple
+
+
+class Row(NamedTuple):
+    """A line of a table: one configuration, several seeds.
+
+    Attributes:
+        name: Folder of the runs, with the seed behind it.
+        what: What it is, for people.
+        config: Configuration below configs/mnist.
+        flags: What differs from it.
+        seeds: How many.
+        paper: The paper's errors, None where it has none.
+        needs: Row that must be done first, its teachers.
+        teachers: How many of that row's seeds teach.
+    """
+
+    name: str
+    what: str
+    config: str
+    flags: tuple[str, ...]
+    seeds: int
+    paper: int | None = None
+    needs: str | None = None
+    teachers: int = 1
+
+
+def options(**values: object) -> tuple[str, ...]:
+    """Flags of the command line; two underscores stand for a point."""
+    return tuple(text for name, value in values.items() for text in (f"--{name.replace('__', '.')}", str(value)))
+
+
+def students(kind: str, what: str, config: str, flags: tuple[str, ...], *, seeds: int, **more: Any) -> list[Row]:
+    """The row for both widths, 800 and 300 units; `more` goes to Row, `papers` holds the paper's two figures."""
+    papers = more.pop("papers", (None, None))
+    return [
+        Row(f"{kind}-800", f"{what}, 2x800", config, flags, seeds, papers[0], **more),
+        Row(f"{kind}-300", f"{what}, 2x300", config, (*SMALL, *flags), seeds, papers[1], **more),
+    ]
+
+
+JITTER = options(data__augment="kd_lightning.Jitter")
+ELASTIC = options(data__augment="kd_lightning.Elastic")
+# 64 of the transforms, so that the teachers' logits on all of them can be stored.
+ELASTIC_64 = (*ELASTIC, *options(data__augment__views=64))
+# Large batches in bfloat16 with a larger step: three times the speed on processors that have it.
+FAST = options(
+    data__batch_size=512,
+    trainer__precision="bf16-mixed",
+    model__optimizer="torch.optim.Adam",
+    model__optimizer__lr=2e-3,
+)
+LONG = (*FAST, *options(model__optimizer__lr=4e-3, trainer__max_epochs=100))
+NO_DROPOUT = options(model__net__dropout_input=0.0, model__net__dropout_hidden=0.0, model__max_norm="null")
+LIGHT_DROPOUT = options(model__net__dropout_input=0.1, model__net__dropout_hidden=0.3, model__max_norm="null")
+CONV = options(
+    model__net="kd_lightning.SmallConvNet", model__net__channels="[16,32]", model__max_norm="null", data__batch_size=256
+)
+SMALL = options(model__student__hidden="[300,300]")
+TAUGHT = options(model__temperature=20, model__teacher_precision="bfloat16")
+
+BEST_TEACHER = (*ELASTIC, *FAST, *LIGHT_DROPOUT)
+SAME_VIEW = (*FAST, *ELASTIC_64, *options(trainer__max_epochs=80))
+
+TABLE: list[Row] = [
+    Row("teacher-jitter", "teacher 2x1200: dropout, weight limit, jitter, as in the paper", "teacher", FAST, 3, 67),
+    Row("teacher", "teacher 2x1200: light dropout, elastic images", "teacher", BEST_TEACHER, 3),
+    *students("plain", "plain", "student", (), seeds=5, papers=(146, None)),
+    *students("plain-long", "plain, schedule of the next rows", "student", LONG, seeds=3),
+    *students(
+        "distilled",
+        "distilled at T = 20 without jitter, from one teacher",
+        "distill",
+        (*LONG, *TAUGHT, *options(model__soft_weight=0.9)),
+        seeds=5,
+        papers=(74, None),
+        needs="teacher",
+    ),
+    *students("plain-view", "plain, elastic images, schedule of the next rows", "student", SAME_VIEW, seeds=3),
+    *students(
+        "same-view",
+        "distilled at T = 20, student and teacher on the same elastic images",
+        "distill",
+        (*SAME_VIEW, *TAUGHT, *options(model__soft_weight=0.9)),
+        seeds=3,
+        needs="teacher",
+    ),
+]
+
+# One student from ten teachers.
+ENSEMBLE: list[Row] = students(
+    "ensemble",
+    "distilled at T = 20 on elastic images, from ten teachers",
+    "distill",
+    (*SAME_VIEW, *TAUGHT, *options(model__soft_weight=1.0, data__augment__views=32)),
+    seeds=3,
+    needs="teacher",
+    teachers=10,
+)
+
+# From the strongest teachers, small convolutional nets.
+STRONG: list[Row] = [
+    Row("conv", "teacher: convolutional net, elastic images", "teacher", (*ELASTIC, *FAST, *CONV), 3),
+    *students(
+        "strong",
+        "distilled at T = 20 on elastic images, from three convolutional nets",
+        "distill",
+        (*SAME_VIEW, *TAUGHT, *options(model__soft_weight=1.0, data__augment__views=32)),
+        seeds=3,
+        needs="conv",
+        teachers=3,
+    ),
+]
+
+# From nothing to the paper's figure as fast as possible.
+MINUTES: list[Row] = [
+    Row(
+        "quick-teacher",
+        "teacher 2x1200, 25 epochs",
+        "teacher",
+        (*BEST_TEACHER, *options(trainer__max_epochs=25)),
+        1,
+    ),
+    Row(
+        "quick-300",
+        "distilled at T = 20 on jittered images, 2x300, 60 epochs",
+        "distill",
+        (*SMALL, *FAST, *JITTER, *TAUGHT, *options(model__soft_weight=0.9, trainer__max_epochs=60)),
+        1,
+        74,
+        needs="quick-teacher",
+    ),
+]
+
+# Does the paper's claim hold: 300 units and more alike above T = 8, 30 units best at 2.5 to 4?
+SWEEP: list[Row] = [
+    Row(
+        f"sweep-{width}-{temperature:g}",
+        f"2x{width} at T = {temperature:g}",
+        "distill",
+        (
+            *FAST,
+            *options(model__teacher_precision="bfloat16", model__temperature=temperature, model__soft_weight=1.0),
+            *options(model__student__hidden=f"[{width},{width}]", trainer__max_epochs=20),
+        ),
+        3,
+        needs="teacher",
+    )
+    for width in (30, 300, 800)
+    for temperature in (1, 2, 2.5, 4, 8, 12, 20, 40)
+]
+
+# Do large batches in bfloat16 cost accuracy? Validation errors of the same student, trained both ways.
+FAST_MODE: list[Row] = [
+    Row(name, what, "distill", (*TAUGHT, *flags, *options(model__soft_weight=0.9)), 5, needs="teacher")
+    for name, what, flags in (
+        ("mode-plain", "distilled 2x800, batch 128, float32, Adam 1e-3", ()),
+        ("mode-fast", "distilled 2x800, batch 512, bf16-mixed, Adam 2e-3", FAST),
+    )
+]
+
+
+def _tried(kind: str, what: str, base: tuple[str, ...], **values: object) -> Row:
+    return Row(
+        "-".join([kind, *map(str, values.values())]),
+        ", ".join([what, *(f"{name.rpartition('__')[2]} {value}" for name, value in values.items())]),
+        "distill",
+        (*SMALL, *FAST, *TAUGHT, *base, *options(**values)),
+        1,
+        needs="teacher",
+    )
+
+
+TUNING: list[Row] = [
+    Row("teacher", "teacher, elastic images, light dropout", "teacher", BEST_TEACHER, 1),
+    Row("teacher-nodrop", "teacher, elastic images, no dropout", "teacher", (*ELASTIC, *FAST, *NO_DROPOUT), 1),
+]
+
+GROUPS = {
+    "table": TABLE,
+    "ensemble": ENSEMBLE,
+    "strong": STRONG,
+    "minutes": MINUTES,
+    "sweep": SWEEP,
+    "fast-mode": FAST_MODE,
+    "tuning": TUNING,
+}
+# These see validation images alone.
+ON_VALIDATION = ("fast-mode", "tuning")

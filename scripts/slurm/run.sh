@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Inside a Slurm job: train a run, or go on with it, then test it. Called by the .sbatch files beside it.
+#   run.sh CONFIG RUN_DIR [flags of fit]
+# The scheduler's SIGUSR1 before the time limit makes the run save and end with 75, and the job is queued again; on
+# preemption (SIGTERM) it saves and ends with 143, and Slurm queues it again by itself where the job says --requeue.
+set -uo pipefail
+config=$1 run_dir=$2
+python=${PYTHON:-.venv/bin/python}
+tasks=$((SLURM_NTASKS / SLURM_JOB_NUM_NODES))
+srun --kill-on-bad-exit=0 "$python" -m kd_lightning fit --config "$config" --run_dir "$run_dir" --ckpt_path last \
+  --trainer.num_nodes "$SLURM_JOB_NUM_NODES" --trainer.devices "$tasks" "${@:3}"
+code=$?
+if [ "$code" -eq 75 ]; then
+  scontrol requeue "$SLURM_JOB_ID"
+fi
+[ "$code" -eq 0 ] || exit "$code"
+srun --nodes=1 --ntasks=1 "$python" -m kd_lightning test --ckpt_path "$run_dir" --trainer.devices 1 --trainer.num_nodes 1

@@ -1,0 +1,71 @@
+"""The worked example in docs/own-nets.md, as a stranger would follow it: its files, its commands, its Python."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from kd_lightning.cli import main
+from kd_lightning.datasets import read_digits
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def _blocks(guide: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / guide).read_text(), flags=re.DOTALL)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The example's files, over a folder of PNG digits, 20 a class to train and 10 to test."""
+    module, from_python = _blocks("own-nets.md", "python")
+    (tmp_path / "my_project.py").write_text(module)
+    (tmp_path / "from_python.py").write_text(from_python.replace("max_epochs=10", "max_epochs=1").replace("=5", "=1"))
+    for name, text in zip(("my_teacher", "my_student"), _blocks("own-nets.md", "yaml"), strict=True):
+        (tmp_path / f"{name}.yaml").write_text(re.sub(r"max_epochs: \d+", "max_epochs: 3", text))
+    train, test = read_digits("mnist5k", tmp_path)
+    for part, digits, count in (("train", train, 20), ("test", test, 10)):
+        for label in range(10):
+            folder = tmp_path / "digits" / part / str(label)
+            folder.mkdir(parents=True)
+            for row in torch.where(digits.labels == label)[0][:count].tolist():
+                Image.fromarray(digits.images[row, 0].numpy()).save(folder / f"{row}.png")
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_own_net_and_folder_of_pictures(project: Path) -> None:
+    (commands,) = _blocks("own-nets.md", "bash")
+    quiet = ["--trainer.enable_progress_bar", "false"]
+    for line in commands.splitlines():
+        arguments = line.removeprefix("python -m kd_lightning ").split()
+        assert main([*arguments, *(quiet if arguments[0] in {"fit", "test"} else [])]) == 0, line
+    assert (project / "runs/mine/student/student.onnx").is_file()
+    page = (project / "runs/mine/report.html").read_text()
+    assert "agreement" in page
+    assert page.count("<svg") >= 8
+    assert main(["fit", "--config", "my_student.yaml", "--run_dir", "runs/other", "--dry_run", "true", *quiet]) == 0
+    assert not (project / "runs/other").exists()
+
+
+@pytest.mark.slow
+def test_own_net_from_python(project: Path) -> None:
+    done = subprocess.run([sys.executable, "from_python.py"], cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "test/teacher_agreement" in done.stdout
+
+
+def test_the_tutorials_commands_are_understood(tmp_path: Path) -> None:
+    root = DOCS.parent
+    for block in _blocks("tutorial.md", "bash"):
+        for line in block.splitlines():
+            if line.startswith("python -m kd_lightning fit"):
+                arguments = line.removeprefix("python -m kd_lightning ").replace("'", "").split()
+                arguments[2] = str(root / arguments[2])
+                shown = [] if "--print_config" in arguments else ["--print_config"]
+                assert main([*arguments, *shown]) == 0, line

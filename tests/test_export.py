@@ -1,0 +1,117 @@
+"""The exported student answers as the checkpoint does, alone, on any batch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from kd_lightning import MLP, load_exported
+from kd_lightning.cli import main
+from kd_lightning.data import MNISTDataModule
+from kd_lightning.ensemble import load_teacher
+from kd_lightning.export import ExportedNet, compare, run_export
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "student"
+    flags = ["--model.student.hidden", "[30]", "--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
+    config = str(CONFIGS / "quickstart" / "student.yaml")
+    assert main(["fit", "--config", config, "--run_dir", str(folder), *flags]) == 0
+    assert main(["test", "--ckpt_path", str(folder), "--trainer.enable_progress_bar", "false"]) == 0
+    return folder
+
+
+def _images() -> torch.Tensor:
+    data = MNISTDataModule(dataset="mnist5k")
+    data.setup("test")
+    return data.all_images("test").images
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pt2", "onnx"])
+def test_every_test_image_gets_the_checkpoints_class(run: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    output = run / f"taken.{kind}"
+    assert main(["export", str(run), "--format", kind, "--output", str(output)]) == 0
+    told = capsys.readouterr().out
+    errors = json.loads((run / "metrics.json").read_text())["test"]["errors"]
+    assert "on 1,000 test examples" in told
+    assert ", 0 in another class" in told
+    assert f"errors {errors} of the net, {errors} of the file" in told
+    assert main(["export", str(run), "--format", kind, "--output", str(output)]) == 1
+    assert f"error: {output} exists; choose another --output" in capsys.readouterr().err
+    assert main(["export", str(run), "--format", kind, "--output", str(output), "--overwrite", "true"]) == 0
+
+
+def test_onnx_alone_takes_pixels_and_gives_probabilities(run: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    file = run / "pixels.onnx"
+    run_export([str(run), "--inputs", "uint8", "--outputs", "probabilities", "--output", str(file)])
+    session = onnxruntime.InferenceSession(file)
+    metadata = session.get_modelmeta().custom_metadata_map
+    images = _images()
+    net = load_teacher(run / "checkpoints" / "best.ckpt").net.eval()
+    for count in (1, 7, 1000):
+        (answers,) = session.run(None, {"inputs": images[:count].numpy()})
+        expected = net(images[:count].float() / 255).softmax(dim=1)
+        torch.testing.assert_close(torch.from_numpy(answers), expected.detach(), atol=1e-5, rtol=1e-4)
+    assert json.loads(metadata["labels"]) == [str(digit) for digit in range(10)]
+    assert json.loads(metadata["metrics"])["examples"] == 1000
+    assert metadata["inputs"] == "uint8 ['batch', 1, 28, 28]"
+    assert len(metadata["fingerprint"]) == 64
+
+
+def test_pt2_needs_nothing_of_this_package(run: Path) -> None:
+    file = run / "alone.pt2"
+    run_export([str(run), "--format", "pt2", "--output", str(file)])
+    code = (
+        f"import sys, torch; m = torch.export.load({str(file)!r}).module(); "
+        "print(m(torch.zeros(3, 1, 28, 28)).shape, 'kd_lightning' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "torch.Size([3, 10]) False"
+
+
+def test_safetensors_come_back_as_a_net(run: Path) -> None:
+    file = run / "weights.safetensors"
+    run_export([str(run), "--format", "safetensors", "--inputs", "uint8", "--output", str(file)])
+    images = _images()[:20]
+    net = load_teacher(run / "checkpoints" / "best.ckpt").net.eval()
+    assert torch.equal(load_exported(file)(images), net(images.float() / 255))
+    with pytest.raises(FileNotFoundError, match="no exported file"):
+        load_exported(run / "nowhere.safetensors")
+
+
+def test_eight_bit_weights_are_tested_too(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain, small = run / "plain.onnx", run / "small.int8.onnx"
+    run_export([str(run), "--output", str(plain)])
+    run_export([str(run), "--format", "onnx-int8", "--output", str(small)])
+    assert small.stat().st_size < 0.5 * plain.stat().st_size
+    errors = [int(line.split()[-4]) for line in capsys.readouterr().out.splitlines() if " of the file" in line]
+    assert abs(errors[1] - errors[0]) <= 20
+
+
+def test_a_file_that_answers_otherwise_is_an_error(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(run), "--output", str(run / "strict.onnx"), "--tolerance", "-1"]) == 1
+    assert "error: the file answers otherwise than the net" in capsys.readouterr().err
+    net, other = ExportedNet(MLP(hidden=[5]).eval(), "float32", "logits"), MLP(hidden=[5]).eval()
+    found = compare(net, other, [(torch.rand(50, 1, 28, 28), torch.zeros(50, dtype=torch.int64))])
+    assert found.difference > 1e-3
+    assert found.examples == 50
+
+
+def test_errors_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, message in (
+        (["nowhere"], "no checkpoint file nowhere"),
+        ([str(tmp_path)], "no checkpoint in"),
+        ([str(run), "--format", "tflite"], "tflite"),
+    ):
+        assert main(["export", *arguments]) == 1
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert lines[0].startswith("error: ")
+        assert message in lines[0]

@@ -1,0 +1,257 @@
+"""What goes wrong overnight: kills, full disks, damaged files, two runs in one folder. Nothing already on disk is lost.
+
+docs/reliability.md is the table of what these tests do.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from kd_lightning.cli import main
+from kd_lightning.stopping import LOCK_FILE, only_fit_in
+
+ROOT = Path(__file__).parent.parent
+QUICKSTART = ROOT / "configs" / "quickstart"
+STUDENT = ["--config", str(QUICKSTART / "student.yaml"), "--model.student.hidden", "[64,64]"]
+QUIET = ["--trainer.enable_progress_bar", "false"]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+TRAINING_KILLS = 20  # with ten of the store's own test, thirty in all
+
+
+def _start(*arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "kd_lightning", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        start_new_session=True,
+    )
+
+
+def _wait_for(file: Path, worker: "subprocess.Popen[str]", seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not file.exists():
+        assert worker.poll() is None, worker.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _last(run: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    return loaded
+
+
+def _same(run: Path, other: Path) -> None:
+    """The runs ended with the same weights, optimizer state and curves."""
+    ours, theirs = _last(run), _last(other)
+    for name, tensor in ours["state_dict"].items():
+        assert torch.equal(tensor, theirs["state_dict"][name]), name
+    for number, state in ours["optimizer_states"][0]["state"].items():
+        for name, value in state.items():
+            assert torch.equal(
+                torch.as_tensor(value), torch.as_tensor(theirs["optimizer_states"][0]["state"][number][name])
+            )
+    assert _curves(run) == _curves(other)
+
+
+def _curves(run: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    events.Reload()
+    return {tag: [(p.step, p.value) for p in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+@pytest.mark.faults
+def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
+    """kill -9 while training and while writing (a write after every step): the run ends as one never killed."""
+    teacher = tmp_path / "teacher"
+    flags = ["--config", str(QUICKSTART / "teacher.yaml"), "--model.net.hidden", "[64]", "--trainer.max_epochs", "1"]
+    assert main(["fit", *flags, "--run_dir", str(teacher), *QUIET]) == 0
+    dropout = ["--model.student.dropout_hidden", "0.2", "--data.augment", "kd_lightning.Jitter"]
+    taught = ["--model.teachers", str(teacher), "--model.soft_weight", "0.9", "--model.soft_targets", "stored"]
+    fit = ["fit", *STUDENT, *dropout, *taught, "--trainer.max_epochs", "40", "--trainer.log_every_n_steps", "7", *QUIET]
+    fit += ["--model.store.folder", str(tmp_path / "store")]
+    killed_run, whole_run = tmp_path / "killed", tmp_path / "whole"
+    assert main([*fit, "--run_dir", str(whole_run)]) == 0
+    chance = random.Random(1)  # noqa: S311  # moments of kills, no secrets
+    last, kills, steps = killed_run / "checkpoints" / "last.ckpt", 0, []
+    while kills < TRAINING_KILLS:
+        before = last.stat().st_mtime_ns if last.exists() else None
+        with _start(*fit, "--run_dir", str(killed_run), "--ckpt_path", "last", "--save_every", "0") as worker:
+            while worker.poll() is None and (not last.exists() or last.stat().st_mtime_ns == before):
+                time.sleep(0.01)
+            time.sleep(chance.uniform(0, 0.4))
+            assert worker.poll() is None, worker.communicate()[1]
+            worker.kill()
+        kills += 1
+        steps.append(_last(killed_run)["global_step"])  # whole, whatever was being written
+    assert steps == sorted(steps)
+    assert main([*fit, "--run_dir", str(killed_run), "--ckpt_path", "last"]) == 0
+    _same(killed_run, whole_run)
+    assert not list((killed_run / "checkpoints").glob(".*.part"))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 75)])
+@pytest.mark.parametrize("devices", [1, 2])
+def test_signals_save_and_stop(signum: int, code: int, devices: int, tmp_path: Path) -> None:
+    """One rank hears of it first, the other a moment later, in the middle of a step; both stop at the same one."""
+    run = tmp_path / "run"
+    several = ["--trainer.accelerator", "cpu", "--trainer.devices", str(devices)]
+    several += ["--trainer.strategy", "ddp_fork"] if devices > 1 else []
+    fit = ["fit", *STUDENT, "--run_dir", str(run), "--ckpt_path", "last", "--trainer.max_epochs", "3000", *several]
+    with _start(*fit, *QUIET, "--save_every", "1") as worker:
+        _wait_for(run / "checkpoints" / "last.ckpt", worker)
+        children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
+        ranks = [int(child) for child in children] if devices > 1 else [worker.pid]
+        for rank in ranks:
+            os.kill(rank, signum)
+            time.sleep(0.1)
+        _, said = worker.communicate(timeout=60)
+    assert worker.returncode == code, said
+    stopped = _last(run)["global_step"]
+    assert f"step {stopped} is in " in said
+    more = ["--trainer.max_steps", str(stopped + 5), "--trainer.max_epochs", "-1"]
+    assert main([*fit[:-2], *more, *QUIET] if devices == 1 else [*fit[:-6], *more, *QUIET]) == 0
+    assert _last(run)["global_step"] == stopped + 5
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of four megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, check=False).returncode:
+        pytest.skip("a small file system can be mounted by root alone")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)  # noqa: S607  # found as mount was
+
+
+@pytest.mark.faults
+def test_a_full_disk_keeps_the_old_checkpoint(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = small_disk / "run"
+    fit = ["fit", *STUDENT, "--run_dir", str(run), *QUIET, "--trainer.logger", "false"]
+    assert main([*fit, "--trainer.max_steps", "10"]) == 0
+    before = _last(run)
+    (small_disk / "filler").write_bytes(b"x" * (shutil.disk_usage(small_disk).free - 4096))
+    assert main([*fit, "--trainer.max_steps", "20", "--ckpt_path", "last"]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert "No space left on device" in line
+    after = _last(run)
+    assert after["global_step"] == 10
+    assert all(torch.equal(tensor, after["state_dict"][name]) for name, tensor in before["state_dict"].items())
+    assert not list((run / "checkpoints").glob(".*.part"))
+    (small_disk / "filler").unlink()
+    assert main([*fit, "--trainer.max_steps", "20", "--ckpt_path", "last"]) == 0
+    assert _last(run)["global_step"] == 20
+
+
+@pytest.mark.faults
+def test_a_full_disk_while_the_store_is_written(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    teacher = small_disk.parent / "teacher"
+    flags = ["--config", str(QUICKSTART / "teacher.yaml"), "--model.net.hidden", "[8]", "--trainer.max_epochs", "1"]
+    assert main(["fit", *flags, "--run_dir", str(teacher), *QUIET]) == 0
+    fit = ["fit", *STUDENT, "--model.teachers", str(teacher), "--model.soft_weight", "0.9", *QUIET]
+    fit += [
+        "--model.soft_targets",
+        "stored",
+        "--model.store.folder",
+        str(small_disk / "store"),
+        "--trainer.max_steps",
+        "5",
+    ]
+    (small_disk / "filler").write_bytes(b"x" * (shutil.disk_usage(small_disk).free - 65536))
+    assert main([*fit, "--run_dir", str(small_disk.parent / "run")]) == 1
+    assert "error: " in capsys.readouterr().err
+    (small_disk / "filler").unlink()
+    assert main([*fit, "--run_dir", str(small_disk.parent / "run")]) == 0
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed:UserWarning")  # the runs are copies of one
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    fit = ["fit", *STUDENT, "--run_dir", str(run), *QUIET]
+    assert main([*fit, "--trainer.max_steps", "5"]) == 0
+    good = _last(run)["global_step"]
+    for name, flags in (("logged", ["--trainer.log_every_n_steps", "1"]), ("written", ["--trainer.logger", "false"])):
+        other = tmp_path / name
+        shutil.copytree(run, other)
+        # A checkpoint whose weights are about to overflow.
+        state = _last(other)
+        weights = state["state_dict"]
+        weights[next(key for key in weights if key.endswith("weight"))].fill_(3e38)
+        torch.save(state, other / "checkpoints" / "last.ckpt")
+        kept = (other / "checkpoints" / "last.ckpt").read_bytes()
+        more = [*fit[:-4], "--run_dir", str(other), "--ckpt_path", "last", *QUIET, "--trainer.max_steps", str(good + 9)]
+        assert main([*more, "--save_every", "0", *flags]) == 1
+        assert "error: the loss is no longer a finite number at step " in capsys.readouterr().err
+        assert (other / "checkpoints" / "last.ckpt").read_bytes() == kept
+
+
+def test_two_fits_in_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    with only_fit_in(run):
+        assert main(["fit", *STUDENT, "--run_dir", str(run), *QUIET, "--trainer.max_steps", "1"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: a fit is under way in {run} (process {os.getpid()} on ")
+    assert not run.exists()  # neither has written anything
+    assert main(["fit", *STUDENT, "--run_dir", str(run), *QUIET, "--trainer.max_steps", "1"]) == 0
+    assert (run / LOCK_FILE).is_file()
+
+
+@pytest.mark.faults
+def test_two_fits_started_at_once(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    fit = ["fit", *STUDENT, "--run_dir", str(run), "--ckpt_path", "last", *QUIET, "--trainer.max_epochs", "150"]
+    workers = [_start(*fit) for _ in range(2)]
+    results = [(*worker.communicate(timeout=120), worker.returncode) for worker in workers]
+    assert sorted(code for *_, code in results) == [0, 1]
+    (refusal,) = [err for _, err, code in results if code == 1]
+    assert "a fit is under way" in refusal
+    assert main(["fit", *STUDENT, "--run_dir", str(tmp_path / "alone"), *QUIET, "--trainer.max_epochs", "150"]) == 0
+    _same(run, tmp_path / "alone")
+
+
+def test_a_damaged_event_file_stops_nothing(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    fit = ["fit", *STUDENT, "--run_dir", str(run), *QUIET, "--trainer.log_every_n_steps", "1"]
+    assert main([*fit, "--trainer.max_steps", "5"]) == 0
+    (events,) = run.glob("events.out.tfevents.*")
+    events.write_bytes(events.read_bytes()[:-7] + b"torn")
+    assert main([*fit, "--trainer.max_steps", "8", "--ckpt_path", "last"]) == 0
+    assert _last(run)["global_step"] == 8
+    assert main(["report", str(run), "--output", str(tmp_path / "out")]) == 0
+    assert max(step for step, _ in _curves(run)["train/loss"]) == 7  # steps are counted from 0
+
+
+def test_a_clock_that_jumps_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    fit = ["fit", *STUDENT, "--run_dir", str(run), *QUIET, "--trainer.log_every_n_steps", "1"]
+    assert main([*fit, "--trainer.max_steps", "5"]) == 0
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - 86_400)
+    assert main([*fit, "--trainer.max_steps", "8", "--ckpt_path", "last"]) == 0
+    monkeypatch.undo()
+    assert [step for step, _ in sorted(_curves(run)["train/loss"])] == list(range(8))
+    assert _last(run)["kd_lightning"]["train_seconds"] > 0
+
+
+def test_a_read_only_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")  # root may write anywhere, but not below a file
+    assert main(["fit", *STUDENT, "--run_dir", str(blocked / "run"), *QUIET, "--trainer.max_steps", "1"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert str(blocked) in line
