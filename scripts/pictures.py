@@ -106,7 +106,7 @@ def run(
     """
     runs = Path(root)
     figures = {"softmax": softmax_curves()}
-    teacher, plain, distilled = runs / "teacher-0", runs / "plain-300-0", runs / "distilled-300-0"
+    teacher, plain, distilled = runs / "best-teacher-0", runs / "plain-300-0", runs / "distilled-300-0"
     if teacher.is_dir():
         _, test = read_digits("MNIST", data_dir)
         figures["targets"] = digit_targets(teacher, test)

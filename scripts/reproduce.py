@@ -35,7 +35,7 @@ from rich.table import Table
 from kd_lightning.checkpoints import CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint
 from kd_lightning.cli import main
 from kd_lightning.files import write_json
-from scripts.rows import GROUPS, ON_VALIDATION, TABLE, Row, options
+from scripts.rows import ALL_ROWS, GROUPS, ON_VALIDATION, Row, options
 
 TUNING_VAL_SIZE = 5000
 WAIT_SECONDS = 5.0  # between two looks at what other calls have done
@@ -132,7 +132,7 @@ def with_needs(
     counts: dict[Row, int] = {}
     for row in chosen:
         if row.needs is not None:
-            teacher = known.get(row.needs) or next(row_ for row_ in TABLE if row_.name == row.needs)
+            teacher = known.get(row.needs) or ALL_ROWS[row.needs]
             counts[teacher] = max(counts.get(teacher, 0), row.teachers)
     for row in chosen:
         counts[row] = max(counts.get(row, 0), seeds or row.seeds)

@@ -64,12 +64,13 @@ CONV = options(
 SMALL = options(model__student__hidden="[300,300]")
 TAUGHT = options(model__temperature=20, model__teacher_precision="bfloat16")
 
-BEST_TEACHER = (*ELASTIC, *FAST, *LIGHT_DROPOUT)
+ELASTIC_TEACHER = (*ELASTIC, *FAST, *NO_DROPOUT)
+BEST_TEACHER = (*ELASTIC_TEACHER, *options(trainer__max_epochs=150))
 SAME_VIEW = (*FAST, *ELASTIC_64, *options(trainer__max_epochs=80))
 
 TABLE: list[Row] = [
     Row("teacher-jitter", "teacher 2x1200: dropout, weight limit, jitter, as in the paper", "teacher", FAST, 3, 67),
-    Row("teacher", "teacher 2x1200: light dropout, elastic images", "teacher", BEST_TEACHER, 3),
+    Row("best-teacher", "teacher 2x1200: elastic images, no dropout, 150 epochs", "teacher", BEST_TEACHER, 2, 47),
     *students("plain", "plain", "student", (), seeds=5, papers=(146, None)),
     *students("plain-long", "plain, schedule of the next rows", "student", LONG, seeds=3),
     *students(
@@ -78,8 +79,8 @@ TABLE: list[Row] = [
         "distill",
         (*LONG, *TAUGHT, *options(model__soft_weight=0.9)),
         seeds=5,
-        papers=(74, None),
-        needs="teacher",
+        papers=(74, 74),
+        needs="best-teacher",
     ),
     *students("plain-view", "plain, elastic images, schedule of the next rows", "student", SAME_VIEW, seeds=3),
     *students(
@@ -88,20 +89,29 @@ TABLE: list[Row] = [
         "distill",
         (*SAME_VIEW, *TAUGHT, *options(model__soft_weight=0.9)),
         seeds=3,
-        needs="teacher",
+        needs="best-teacher",
     ),
 ]
 
 # One student from ten teachers.
-ENSEMBLE: list[Row] = students(
-    "ensemble",
-    "distilled at T = 20 on elastic images, from ten teachers",
-    "distill",
-    (*SAME_VIEW, *TAUGHT, *options(model__soft_weight=1.0, data__augment__views=32)),
-    seeds=3,
-    needs="teacher",
-    teachers=10,
-)
+ENSEMBLE: list[Row] = [
+    Row(
+        "teacher",
+        "teacher 2x1200: elastic images, no dropout, 40 epochs",
+        "teacher",
+        (*ELASTIC_TEACHER, *options(trainer__max_epochs=40)),
+        10,
+    ),
+    *students(
+        "ensemble",
+        "distilled at T = 20 on elastic images, from ten teachers",
+        "distill",
+        (*SAME_VIEW, *TAUGHT, *options(model__soft_weight=0.9, data__augment__views=25)),
+        seeds=3,
+        needs="teacher",
+        teachers=10,
+    ),
+]
 
 # From the strongest teachers, small convolutional nets.
 STRONG: list[Row] = [
@@ -110,7 +120,7 @@ STRONG: list[Row] = [
         "strong",
         "distilled at T = 20 on elastic images, from three convolutional nets",
         "distill",
-        (*SAME_VIEW, *TAUGHT, *options(model__soft_weight=1.0, data__augment__views=32)),
+        (*SAME_VIEW, *TAUGHT, *options(model__soft_weight=0.9, data__augment__views=25)),
         seeds=3,
         needs="conv",
         teachers=3,
@@ -123,7 +133,7 @@ MINUTES: list[Row] = [
         "quick-teacher",
         "teacher 2x1200, 25 epochs",
         "teacher",
-        (*BEST_TEACHER, *options(trainer__max_epochs=25)),
+        (*ELASTIC_TEACHER, *options(trainer__max_epochs=25)),
         1,
     ),
     Row(
@@ -149,7 +159,7 @@ SWEEP: list[Row] = [
             *options(model__student__hidden=f"[{width},{width}]", trainer__max_epochs=20),
         ),
         3,
-        needs="teacher",
+        needs="best-teacher",
     )
     for width in (30, 300, 800)
     for temperature in (1, 2, 2.5, 4, 8, 12, 20, 40)
@@ -157,7 +167,7 @@ SWEEP: list[Row] = [
 
 # Do large batches in bfloat16 cost accuracy? Validation errors of the same student, trained both ways.
 FAST_MODE: list[Row] = [
-    Row(name, what, "distill", (*TAUGHT, *flags, *options(model__soft_weight=0.9)), 5, needs="teacher")
+    Row(name, what, "distill", (*TAUGHT, *flags, *options(model__soft_weight=0.9)), 5, needs="teacher-nodrop")
     for name, what, flags in (
         ("mode-plain", "distilled 2x800, batch 128, float32, Adam 1e-3", ()),
         ("mode-fast", "distilled 2x800, batch 512, bf16-mixed, Adam 2e-3", FAST),
@@ -165,20 +175,41 @@ FAST_MODE: list[Row] = [
 ]
 
 
-def _tried(kind: str, what: str, base: tuple[str, ...], **values: object) -> Row:
+def _tried(name: str, what: str, flags: tuple[str, ...], t: float = 20) -> Row:
     return Row(
-        "-".join([kind, *map(str, values.values())]),
-        ", ".join([what, *(f"{name.rpartition('__')[2]} {value}" for name, value in values.items())]),
+        name,
+        f"2x300, {what}",
         "distill",
-        (*SMALL, *FAST, *TAUGHT, *base, *options(**values)),
+        (*SMALL, *FAST, *TAUGHT, *flags, *options(model__temperature=t)),
         1,
-        needs="teacher",
+        needs="teacher-nodrop",
     )
 
 
+def _schedule(weight: float, rate: float, epochs: int) -> tuple[str, ...]:
+    return options(model__soft_weight=weight, model__optimizer__lr=rate, trainer__max_epochs=epochs)
+
+
+_AFFINE_64 = options(data__augment="kd_lightning.Affine", data__augment__views=64)
+_DECAYED = options(model__optimizer="torch.optim.AdamW", model__optimizer__lr=4e-3, model__optimizer__weight_decay=0.1)
+
+# Each with one seed, by errors on the validation images.
 TUNING: list[Row] = [
-    Row("teacher", "teacher, elastic images, light dropout", "teacher", BEST_TEACHER, 1),
-    Row("teacher-nodrop", "teacher, elastic images, no dropout", "teacher", (*ELASTIC, *FAST, *NO_DROPOUT), 1),
+    Row("teacher", "teacher, elastic images, light dropout", "teacher", (*ELASTIC, *FAST, *LIGHT_DROPOUT), 1),
+    Row("teacher-nodrop", "teacher, elastic images, no dropout", "teacher", ELASTIC_TEACHER, 1),
+    _tried("view-jitter", "same 25 views of Jitter", (*JITTER, *_schedule(0.9, 2e-3, 80))),
+    _tried("view-affine", "same 64 views of Affine", (*_AFFINE_64, *_schedule(0.9, 2e-3, 80))),
+    _tried("view-elastic", "same 64 views of Elastic", (*ELASTIC_64, *_schedule(0.9, 2e-3, 80))),
+    _tried("view-elastic-soft", "same 64 views of Elastic, soft loss alone", (*ELASTIC_64, *_schedule(1.0, 2e-3, 80))),
+    _tried("view-elastic-4", "same 64 views of Elastic, T = 4", (*ELASTIC_64, *_schedule(0.9, 2e-3, 80)), t=4),
+    _tried("same-90", "no jitter, soft_weight 0.9", _schedule(0.9, 4e-3, 100)),
+    _tried("same-90-decay", "no jitter, soft_weight 0.9, weight decay 0.1", (*_schedule(0.9, 4e-3, 100), *_DECAYED)),
+    _tried("same-90-4", "no jitter, soft_weight 0.9, T = 4", _schedule(0.9, 4e-3, 100), t=4),
+    _tried(
+        "same-90-drop",
+        "no jitter, soft_weight 0.9, dropout 0.1 of the pixels",
+        (*_schedule(0.9, 4e-3, 100), *options(model__student__dropout_input=0.1)),
+    ),
 ]
 
 GROUPS = {
@@ -190,5 +221,7 @@ GROUPS = {
     "fast-mode": FAST_MODE,
     "tuning": TUNING,
 }
+# Where two groups have a row of one name, the final one counts.
+ALL_ROWS = {row.name: row for group in reversed(GROUPS.values()) for row in group}
 # These see validation images alone.
 ON_VALIDATION = ("fast-mode", "tuning")

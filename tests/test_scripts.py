@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 
 def test_rows_bring_their_teachers() -> None:
     assert [(row.name, seeds) for row, seeds in with_needs(TABLE, ["same-view-300"])] == [
-        ("teacher", 1),
+        ("best-teacher", 1),
         ("same-view-300", 3),
     ]
     first, seeds = with_needs(ENSEMBLE, ["ensemble-800"])[0]
@@ -24,7 +24,7 @@ def test_rows_bring_their_teachers() -> None:
     assert len(with_needs(TABLE)) == len(TABLE)
     names = [row.name for group in GROUPS.values() if group is not GROUPS["tuning"] for row in group]
     assert len(set(names)) == len(names)
-    with pytest.raises(ValueError, match="no row teachr; there are teacher-jitter, teacher, "):
+    with pytest.raises(ValueError, match="no row teachr; there are teacher-jitter, best-teacher, "):
         with_needs(TABLE, ["teachr"])
 
 
