@@ -20,6 +20,7 @@ from kd_lightning.checkpoints import BEST, CHECKPOINT_DIR, LAST, RECORD_KEY
 from kd_lightning.classifier import diverged
 from kd_lightning.files import CONFIG_FILE, TEACHERS_FILE, write_atomically, write_json
 from kd_lightning.nets import parameter_count
+from kd_lightning.runs import run_files
 from kd_lightning.stopping import Stopped, StopSignals
 
 
@@ -154,6 +155,7 @@ class RunRecord(Callback):
         self.config = config
         self.replaced = replaced
         self._taken = False
+        self._found = set(run_files(run))
         self._earlier_seconds = 0.0  # of the runs that this one resumes
         self._started_at = time.monotonic()
 
@@ -174,6 +176,15 @@ class RunRecord(Callback):
         records = getattr(pl_module, "teacher_records", [])
         if records and (trainer.global_step == 0 or not (self.run / TEACHERS_FILE).exists()):
             write_json(self.run / TEACHERS_FILE, records)
+
+    @rank_zero_only
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave nothing of a run that failed before its first step, which would stand in the next one's way."""
+        if not self._taken:
+            for logger in trainer.loggers:
+                logger.finalize("failed")
+            for file in set(run_files(self.run)) - self._found:
+                file.unlink(missing_ok=True)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the configuration and the training time into the checkpoint."""

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -28,7 +29,7 @@ from kd_lightning.callbacks import (
     RunRecord,
     best_checkpoint,
 )
-from kd_lightning.checkpoints import BEST, LAST, RECORD_KEY, read_checkpoint, run_folder
+from kd_lightning.checkpoints import BEST, LAST, read_checkpoint, run_folder
 from kd_lightning.classifier import ClassifierModule
 from kd_lightning.dashboard import Dashboard, add_test_scalars
 from kd_lightning.files import EVENT_FILES, METRICS_FILE, PREDICTIONS_FILE, write_atomically, write_json
@@ -36,9 +37,11 @@ from kd_lightning.messages import USER_ERRORS, hush, innermost_reason
 from kd_lightning.progress import RunProgress
 from kd_lightning.results import TestDetails, metrics_record, prediction_rows, write_csv
 from kd_lightning.runs import (
-    forbidden_changes,
+    check_strategy,
     named_checkpoint,
     newest_whole_checkpoint,
+    refuse_other_config,
+    refuse_other_module,
     run_files,
     with_config_of_run,
 )
@@ -46,6 +49,16 @@ from kd_lightning.stopping import Stopped, only_fit_in, stop_signals
 
 PROG = "python -m kd_lightning"
 DEBUG_VARIABLE = "KD_LIGHTNING_DEBUG"
+
+# Arguments of every subcommand beside Lightning's own: default and meaning.
+ARGUMENTS: dict[str, tuple[str | bool | float, str]] = {
+    "run_dir": ("runs/unnamed/run", "Folder of the run: configuration, checkpoints, event files, metrics."),
+    "overwrite": (False, "fit: start anew in a folder that holds a run already; the old run is deleted."),
+    "save_every": (60.0, "fit: seconds between two writes of last.ckpt, from which a killed run resumes, >= 0."),
+    "dry_run": (False, "fit: build everything, do one step, say what would be done, and write nothing."),
+    "prepare": (False, "fit: download data, compute soft targets that are to be stored, do one step, write no run."),
+    "pictures_every": (0, "fit: epochs between two sets of pictures in TensorBoard, >= 0; 0 for the last alone."),
+}
 
 DESCRIPTION = f"""Train teachers, distil a student, from YAML files.
 
@@ -122,42 +135,8 @@ class DistillCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the arguments that every subcommand has beside Lightning's own."""
-        parser.add_argument(
-            "--run_dir",
-            type=str,
-            default="runs/unnamed/run",
-            help="Folder of the run: configuration, checkpoints, event files, metrics.",
-        )
-        parser.add_argument(
-            "--overwrite",
-            type=bool,
-            default=False,
-            help="Start anew in a folder that holds a run already; the old run is deleted.",
-        )
-        parser.add_argument(
-            "--save_every",
-            type=float,
-            default=60.0,
-            help="Seconds between two writes of last.ckpt, from which a killed run resumes, >= 0.",
-        )
-        parser.add_argument(
-            "--dry_run",
-            type=bool,
-            default=False,
-            help="fit only: build everything, do one step, say what would be done, and write nothing.",
-        )
-        parser.add_argument(
-            "--prepare",
-            type=bool,
-            default=False,
-            help="fit only: download the data, compute soft targets that are to be stored, do one step, write no run.",
-        )
-        parser.add_argument(
-            "--pictures_every",
-            type=int,
-            default=0,
-            help="Epochs between two sets of pictures in TensorBoard, >= 0; 0 for the last epoch alone.",
-        )
+        for name, (default, text) in ARGUMENTS.items():
+            parser.add_argument(f"--{name}", type=type(default), default=default, help=text)
         parser.set_defaults({"data": {"class_path": "kd_lightning.data.MNISTDataModule"}})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -176,6 +155,7 @@ class DistillCLI(LightningCLI):
         self._dump_config()
         self.config[self.subcommand]["weights_only"] = True  # a checkpoint must not run code
         self._run_dir = Path(self._value("run_dir"))
+        check_strategy(self._value("trainer.strategy"))
         if self.subcommand == "fit":
             self._prepare_fit()
         else:
@@ -188,7 +168,10 @@ class DistillCLI(LightningCLI):
         fitting = self.subcommand == "fit" and not given.get("fast_dev_run") and not dry
         kwargs.setdefault("default_root_dir", given.get("default_root_dir") or self._run_dir)
         plugins = given.get("plugins") or []
-        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        # Lightning's own requeueing saves within the signal: see stopping.py, which does it between two steps.
+        slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() and not plugins else []
+        kwargs["plugins"] = [*plugins, AtomicCheckpointIO(), *slurm]
         if given.get("profiler") is None:
             kwargs["profiler"] = NoProfiler()
         if dry:
@@ -269,8 +252,8 @@ class DistillCLI(LightningCLI):
             self.config[self.subcommand]["ckpt_path"] = None if path is None else str(path)
             if path is not None:
                 self._resumed = read_checkpoint(path)
-                self._refuse_other_module(self._resumed, path)
-                self._refuse_other_config(self._resumed, path)
+                refuse_other_module(self._resumed, path, self._value("model.class_path"))
+                refuse_other_config(self._resumed, path, self._saved_config())
                 rank_zero_info(f"resuming {path} after step {self._resumed['global_step']}")
         writes = not self._value("trainer.fast_dev_run") and not self._only_tries
         if getattr(rank_zero_only, "rank", 0) == 0 and writes:
@@ -302,26 +285,9 @@ class DistillCLI(LightningCLI):
                 f"{self.subcommand} needs a trained net: --ckpt_path with a run's folder, a file, best or last"
             )
         path = named_checkpoint(self._run_dir, given, BEST)
-        self._refuse_other_module(read_checkpoint(path), path)
+        refuse_other_module(read_checkpoint(path), path, self._value("model.class_path"))
         self._run_dir = run_folder(path) or self._run_dir
         self.config[self.subcommand]["ckpt_path"] = str(path)
-
-    def _refuse_other_module(self, checkpoint: dict[str, Any], path: Path) -> None:
-        saved = checkpoint.get(RECORD_KEY, {}).get("module")
-        asked = self._value("model.class_path")
-        if saved is not None and saved != asked.rpartition(".")[2]:
-            raise ValueError(f"checkpoint {path} holds a {saved}, but the configuration asks for {asked}")
-
-    def _refuse_other_config(self, checkpoint: dict[str, Any], path: Path) -> None:
-        saved = checkpoint.get(RECORD_KEY, {}).get("config")
-        if saved is None:
-            raise ValueError(f"checkpoint {path} was not written by {PROG} fit; it can be tested, not resumed")
-        changed = forbidden_changes(saved, self._saved_config())
-        if changed:
-            raise ValueError(
-                f"can't resume {path} with another configuration ({'; '.join(changed)}); "
-                "give the run's own values or start a new run"
-            )
 
     def _saved_config(self) -> dict[str, Any]:
         """The resolved configuration without what belongs to one call alone."""

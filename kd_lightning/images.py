@@ -1,5 +1,6 @@
 """Turns image files of digits into what MNIST holds: 28 x 28, light ink on black."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,10 +60,13 @@ def read_images(files: Sequence[Path]) -> tuple[Tensor, list[str]]:
 
 def _read_grey(file: Path) -> Image.Image:
     try:
-        with Image.open(file) as opened:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)  # 89 million pixels, and more than 1 GB here
+            opened = Image.open(file)
+        with opened:
             upright = ImageOps.exif_transpose(opened)
             coloured = upright.convert("RGBA")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{file} is not a readable image: {error}") from error
     white = Image.new("RGBA", coloured.size, "white")
     return Image.alpha_composite(white, coloured).convert("L")

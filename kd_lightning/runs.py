@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kd_lightning.checkpoints import CHECKPOINT_DIR, LAST, read_checkpoint, run_checkpoint, run_folder
+from kd_lightning.checkpoints import CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint, run_checkpoint, run_folder
 from kd_lightning.files import (
     CONFIG_FILE,
     DETAILS_FILE,
@@ -108,6 +108,63 @@ def forbidden_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key) and not key.startswith(MAY_CHANGE)
     ]
+
+
+def refuse_other_module(checkpoint: dict[str, Any], path: Path, asked: str) -> None:
+    """Refuse a checkpoint of another kind of module.
+
+    Args:
+        checkpoint: Its content.
+        path: Its file.
+        asked: class_path of the configured module.
+
+    Raises:
+        ValueError: If the kinds differ.
+    """
+    saved = checkpoint.get(RECORD_KEY, {}).get("module")
+    if saved is not None and saved != asked.rpartition(".")[2]:
+        raise ValueError(f"checkpoint {path} holds a {saved}, but the configuration asks for {asked}")
+
+
+def refuse_other_config(checkpoint: dict[str, Any], path: Path, config: dict[str, Any]) -> None:
+    """Refuse to go on with another configuration than the run's own, but for what may change.
+
+    Args:
+        checkpoint: Content of the checkpoint to resume.
+        path: Its file.
+        config: The resolved configuration.
+
+    Raises:
+        ValueError: If they differ, or the checkpoint has none.
+    """
+    saved = checkpoint.get(RECORD_KEY, {}).get("config")
+    if saved is None:
+        raise ValueError(
+            f"checkpoint {path} was not written by python -m kd_lightning fit; it can be tested, not resumed"
+        )
+    changed = forbidden_changes(saved, config)
+    if changed:
+        raise ValueError(
+            f"can't resume {path} with another configuration ({'; '.join(changed)}); "
+            "give the run's own values or start a new run"
+        )
+
+
+def check_strategy(strategy: object) -> None:
+    """Refuse what cuts a net into pieces: its checkpoint could neither teach nor be exported.
+
+    Args:
+        strategy: A name of Lightning's, or the class_path of one.
+
+    Raises:
+        ValueError: If it is one of those.
+    """
+    name = str(strategy).lower().replace("_", "")
+    if any(word in name for word in ("fsdp", "deepspeed", "modelparallel", "xla")):
+        raise ValueError(
+            f"trainer.strategy must keep the net whole, got {strategy}: use auto or ddp, "
+            "or ddp_fork on the CPU and in notebooks"
+        )
 
 
 def with_config_of_run(arguments: Sequence[str]) -> list[str]:

@@ -322,6 +322,40 @@ def test_precisions_train(precision: str, flags: list[str], teacher: Path, tmp_p
     assert all(tensor.isfinite().all() for tensor in _weights(tmp_path / "run")["state_dict"].values())
 
 
+@pytest.mark.parametrize(
+    "strategy", ["fsdp", "deepspeed_stage_2", "lightning.pytorch.strategies.ModelParallelStrategy"]
+)
+def test_strategies_that_cut_a_net_are_refused(
+    strategy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _fit("student", tmp_path / "run", "--trainer.strategy", strategy) == 1
+    assert "must keep the net whole" in _shown(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("way", ["dry_run", "prepare"])
+def test_a_try_writes_no_run(way: str, teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = tmp_path / "store"
+    taught = ["--model.teachers", str(teacher), "--model.store.folder", str(store), "--trainer.max_epochs", "30"]
+    assert _fit("distill", tmp_path / "run", *taught, f"--{way}", "true") == 0
+    assert not (tmp_path / "run").exists()
+    assert "data: mnist5k, 3,600 training and 400 validation images" in caplog.text
+    assert "soft targets: stored (1 view of each image instead of 30 passes)" in caplog.text
+    assert "one step of 128 examples done, loss " in caplog.text
+    assert store.exists() == (way == "prepare")
+    caplog.clear()
+    if way == "prepare":
+        assert _fit("distill", tmp_path / "run", *taught, "--trainer.max_steps", "1") == 0
+        assert "computing soft targets" not in caplog.text
+
+
+def test_a_run_that_fails_before_it_begins_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert _fit("distill", run, "--model.teachers", "nowhere") == 1
+    assert "no teacher checkpoint matches nowhere" in _shown(capsys.readouterr().err)
+    assert not list(run.rglob("events*"))
+    assert _fit("student", run) == 0
+
+
 @pytest.mark.slow
 def test_compiled_nets_keep_their_names(tmp_path: Path) -> None:
     run = tmp_path / "run"

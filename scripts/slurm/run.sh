@@ -10,8 +10,10 @@ tasks=$((SLURM_NTASKS / SLURM_JOB_NUM_NODES))
 srun --kill-on-bad-exit=0 "$python" -m kd_lightning fit --config "$config" --run_dir "$run_dir" --ckpt_path last \
   --trainer.num_nodes "$SLURM_JOB_NUM_NODES" --trainer.devices "$tasks" "${@:3}"
 code=$?
-if [ "$code" -eq 75 ]; then
+if [ "$code" -eq 75 ] || [ "$code" -eq 138 ]; then # 138: the signal came before Python had started
   scontrol requeue "$SLURM_JOB_ID"
 fi
 [ "$code" -eq 0 ] || exit "$code"
-srun --nodes=1 --ntasks=1 "$python" -m kd_lightning test --ckpt_path "$run_dir" --trainer.devices 1 --trainer.num_nodes 1
+# In a test there is nothing to save: it is short, and finishes.
+srun --nodes=1 --ntasks=1 bash -c 'trap "" USR1; exec "$@"' _ \
+  "$python" -m kd_lightning test --ckpt_path "$run_dir" --trainer.devices 1 --trainer.num_nodes 1
