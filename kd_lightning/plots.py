@@ -124,14 +124,16 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], ylabel
     """Lines over training steps.
 
     Args:
-        series: Steps and values of each line, by name; those with `val` in their name are dashed.
+        series: Steps and values of each line, by name; `val/x` has the color of `train/x` and is dashed.
         ylabel: What the values are.
         log: Whether their axis is logarithmic.
     """
     with new_figure(4.6, 3.0) as figure:
         axes = figure.subplots()
+        colors = {name.rpartition("/")[2]: f"C{place}" for place, name in enumerate(series)}
         for name, (steps, values) in series.items():
-            axes.plot(steps, values, "--" if "val" in name else "-", linewidth=1.2, label=name)
+            line = "--" if name.startswith("val/") else "-"
+            axes.plot(steps, values, line, linewidth=1.2, label=name, color=colors[name.rpartition("/")[2]])
         axes.set(xlabel="step", ylabel=ylabel)
         if log and all(value > 0 for _, values in series.values() for value in values):
             axes.set_yscale("log")

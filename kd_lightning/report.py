@@ -221,6 +221,8 @@ def _page(rows: Sequence[Row], groups: Sequence[Sequence[Run]], pictures: dict[s
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Distillation report</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+        f"style-src 'unsafe-inline'\">"
         f'<link rel="icon" href="data:,"><style>{STYLE}</style></head><body><h1>Distillation report</h1>'
         f"{''.join(body)}<p><small>{now}, {sum(map(len, groups))} runs, <code>{PROG}</code></small></p></body></html>\n"
     )

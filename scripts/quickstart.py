@@ -44,5 +44,5 @@ if __name__ == "__main__":
             train_and_test(name, config, flags, seed)
     print()
     code = main(["report", *(str(RUNS / f"{name}-{seed}") for name, _, _ in EXPERIMENTS for seed in SEEDS)])
-    print("\ncurves: .venv/bin/tensorboard --logdir runs")
+    print(f"\npictures: open {RUNS / 'report.html'}\ncurves: .venv/bin/tensorboard --logdir runs")
     sys.exit(code)

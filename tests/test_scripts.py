@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from scripts.claims import best_offset, matching_offset
-from scripts.reproduce import own_rows, run, with_needs
+from scripts.reproduce import _claimed, own_rows, run, with_needs
 from scripts.rows import ENSEMBLE, GROUPS, TABLE
 
 ROOT = Path(__file__).parent.parent
@@ -55,6 +55,13 @@ def test_a_configuration_of_ones_own_against_its_plain_student(tmp_path: Path) -
         run(config="mine.yaml", seeds=2, output="results")
     with pytest.raises(FileNotFoundError, match=r"no configuration nowhere.yaml"):
         run(config="nowhere.yaml")
+
+
+def test_calls_side_by_side_share_the_runs(tmp_path: Path) -> None:
+    with _claimed(tmp_path / "deep" / ".lock") as first, _claimed(tmp_path / "deep" / ".lock") as second:
+        assert (first, second) == (True, False)
+    with _claimed(tmp_path / "deep" / ".lock") as again:
+        assert again
 
 
 def test_a_bias_is_matched_to_the_class_frequencies_without_labels() -> None:
