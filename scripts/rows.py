@@ -59,7 +59,11 @@ LONG = (*FAST, *options(model__optimizer__lr=4e-3, trainer__max_epochs=100))
 NO_DROPOUT = options(model__net__dropout_input=0.0, model__net__dropout_hidden=0.0, model__max_norm="null")
 LIGHT_DROPOUT = options(model__net__dropout_input=0.1, model__net__dropout_hidden=0.3, model__max_norm="null")
 CONV = options(
-    model__net="kd_lightning.SmallConvNet", model__net__channels="[16,32]", model__max_norm="null", data__batch_size=256
+    model__net="kd_lightning.SmallConvNet",
+    model__net__channels="[16,32]",
+    model__max_norm="null",
+    data__batch_size=256,
+    trainer__max_epochs=20,
 )
 SMALL = options(model__student__hidden="[300,300]")
 TAUGHT = options(model__temperature=20, model__teacher_precision="bfloat16")
@@ -190,6 +194,13 @@ def _schedule(weight: float, rate: float, epochs: int) -> tuple[str, ...]:
     return options(model__soft_weight=weight, model__optimizer__lr=rate, trainer__max_epochs=epochs)
 
 
+_MILD = options(
+    data__augment="kd_lightning.Elastic",
+    data__augment__strength=1.0,
+    data__augment__degrees=8,
+    data__augment__shear=0.05,
+    data__augment__pixels=1,
+)
 _AFFINE_64 = options(data__augment="kd_lightning.Affine", data__augment__views=64)
 _DECAYED = options(model__optimizer="torch.optim.AdamW", model__optimizer__lr=4e-3, model__optimizer__weight_decay=0.1)
 
@@ -197,6 +208,14 @@ _DECAYED = options(model__optimizer="torch.optim.AdamW", model__optimizer__lr=4e
 TUNING: list[Row] = [
     Row("teacher", "teacher, elastic images, light dropout", "teacher", (*ELASTIC, *FAST, *LIGHT_DROPOUT), 1),
     Row("teacher-nodrop", "teacher, elastic images, no dropout", "teacher", ELASTIC_TEACHER, 1),
+    Row("teacher-mild", "teacher, milder elastic images", "teacher", (*_MILD, *FAST, *NO_DROPOUT), 1),
+    Row(
+        "teacher-affine",
+        "teacher, milder images, not elastic",
+        "teacher",
+        (*_MILD, *options(data__augment__strength=0), *FAST, *NO_DROPOUT),
+        1,
+    ),
     _tried("view-jitter", "same 25 views of Jitter", (*JITTER, *_schedule(0.9, 2e-3, 80))),
     _tried("view-affine", "same 64 views of Affine", (*_AFFINE_64, *_schedule(0.9, 2e-3, 80))),
     _tried("view-elastic", "same 64 views of Elastic", (*ELASTIC_64, *_schedule(0.9, 2e-3, 80))),

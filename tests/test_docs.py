@@ -1,5 +1,6 @@
 """The worked example in docs/own-nets.md, as a stranger would follow it: its files, its commands, its Python."""
 
+import os
 import re
 import subprocess
 import sys
@@ -24,7 +25,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The example's files, over a folder of PNG digits, 20 a class to train and 10 to test."""
     module, from_python = _blocks("own-nets.md", "python")
     (tmp_path / "my_project.py").write_text(module)
-    (tmp_path / "from_python.py").write_text(from_python.replace("max_epochs=10", "max_epochs=1").replace("=5", "=1"))
+    (tmp_path / "from_python.py").write_text(from_python.replace("max_epochs=10", "max_epochs=3").replace("=5", "=3"))
     for name, text in zip(("my_teacher", "my_student"), _blocks("own-nets.md", "yaml"), strict=True):
         (tmp_path / f"{name}.yaml").write_text(re.sub(r"max_epochs: \d+", "max_epochs: 3", text))
     train, test = read_digits("mnist5k", tmp_path)
@@ -55,7 +56,9 @@ def test_own_net_and_folder_of_pictures(project: Path) -> None:
 
 @pytest.mark.slow
 def test_own_net_from_python(project: Path) -> None:
-    done = subprocess.run([sys.executable, "from_python.py"], cwd=project, capture_output=True, text=True, check=False)
+    environment = os.environ | {"PYTHONPATH": str(DOCS.parent)}
+    command = [sys.executable, "from_python.py"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     assert "test/teacher_agreement" in done.stdout
 
