@@ -1,6 +1,7 @@
 """Crash-safe checkpoints and what a run leaves in its folder."""
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from kd_lightning.files import CONFIG_FILE, TEACHERS_FILE, write_atomically, wri
 from kd_lightning.nets import parameter_count
 from kd_lightning.runs import run_files
 from kd_lightning.stopping import Stopped, StopSignals
+from kd_lightning.tables import size_text
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -40,10 +42,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
         Raises:
             TypeError: If storage options are given; there are none for local files.
+            OSError: If it can't be written, such as on a full disk; the old file is still there.
         """
         if storage_options is not None:
             raise TypeError("AtomicCheckpointIO takes no storage options")
-        write_atomically(Path(path), lambda part: torch.save(checkpoint, part))
+        try:
+            write_atomically(Path(path), lambda part: torch.save(checkpoint, part))
+        except RuntimeError as error:  # torch's writer says "unexpected pos" on a full disk
+            free = shutil.disk_usage(Path(path).parent).free
+            raise OSError(
+                f"can't write checkpoint {path}: {size_text(free)} are free on its disk; make room and resume with "
+                "--ckpt_path last, an older checkpoint is whole"
+            ) from error
 
 
 def best_checkpoint(run: Path) -> ModelCheckpoint:
@@ -90,7 +100,7 @@ class LastCheckpoint(Checkpoint):
         """Start the clock, and take the signals from Lightning."""
         self._written_at = time.monotonic()
         self._looked_at_step = trainer.global_step
-        self.signals.install()
+        self.signals.install(trains=True)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -179,11 +189,17 @@ class RunRecord(Callback):
 
     @rank_zero_only
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave nothing of a run that failed before its first step, which would stand in the next one's way."""
-        if not self._taken:
-            for logger in trainer.loggers:
-                logger.finalize("failed")
-            for file in set(run_files(self.run)) - self._found:
+        """Leave no curves of a run that failed before its first step: they would stand in the next one's way.
+
+        Where the run began there is its configuration. What this process knows says little: under ddp_fork the parent
+        of the processes that train comes here, too.
+        """
+        if (self.run / CONFIG_FILE).exists():
+            return
+        for logger in trainer.loggers:
+            logger.finalize("failed")
+        for file in set(run_files(self.run)) - self._found:
+            if file.suffix != ".ckpt":
                 file.unlink(missing_ok=True)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -225,8 +225,8 @@ class ClassifierModule(LightningModule, ABC):
         due = trainer.training and interval and self.global_step % interval == 0
         values = torch.empty(0) if due or not window.values else window.stacked()
         if trainer.world_size > 1:
-            gathered = self.all_gather(values)
-            values_of_ranks = gathered.tolist()  # type: ignore[union-attr]  # a tensor gives a tensor
+            values_of_ranks: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(values_of_ranks, values.tolist())
         else:
             values_of_ranks = [values.tolist()]
         logged_at = self.global_step if due else window.logged_at

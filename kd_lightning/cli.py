@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.multiprocessing import ProcessRaisedException
 
 from kd_lightning import augment, distill, nets, teacher  # noqa: F401 (short class names in YAML: imported classes)
 from kd_lightning.callbacks import (
@@ -33,7 +35,7 @@ from kd_lightning.checkpoints import BEST, LAST, read_checkpoint, run_folder
 from kd_lightning.classifier import ClassifierModule
 from kd_lightning.dashboard import Dashboard, add_test_scalars
 from kd_lightning.files import EVENT_FILES, METRICS_FILE, PREDICTIONS_FILE, write_atomically, write_json
-from kd_lightning.messages import USER_ERRORS, hush, innermost_reason
+from kd_lightning.messages import USER_ERRORS, hush, innermost_reason, raised_in_child
 from kd_lightning.progress import RunProgress
 from kd_lightning.results import TestDetails, metrics_record, prediction_rows, write_csv
 from kd_lightning.runs import (
@@ -45,7 +47,7 @@ from kd_lightning.runs import (
     run_files,
     with_config_of_run,
 )
-from kd_lightning.stopping import Stopped, only_fit_in, stop_signals
+from kd_lightning.stopping import EXIT_CODES, Stopped, only_fit_in, stop_signals
 
 PROG = "python -m kd_lightning"
 DEBUG_VARIABLE = "KD_LIGHTNING_DEBUG"
@@ -85,6 +87,12 @@ def main(args: Sequence[str] | None = None) -> int:
             return 0
         with ExitStack() as held:
             cli = DistillCLI(with_config_of_run(arguments), held)
+    except ProcessRaisedException as error:  # of a process that trained, under ddp_fork and ddp_spawn
+        name, reason = raised_in_child(error)
+        if name == Stopped.__name__:
+            return EXIT_CODES[signal.Signals[reason]]
+        print(f"error: {reason}", file=sys.stderr)
+        return 1
     except USER_ERRORS as error:
         if os.environ.get(DEBUG_VARIABLE):
             traceback.print_exc()

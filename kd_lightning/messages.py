@@ -38,6 +38,13 @@ def innermost_reason(error: BaseException) -> str:
     return max(told, key=lambda line: len(line) - len(line.lstrip(" -\t"))).strip(" -\t")
 
 
+def raised_in_child(error: Exception) -> tuple[str, str]:
+    """Name and text of the exception that ended a child process, from the traceback that torch passes on."""
+    last = [line for line in str(error).splitlines() if line.strip()][-1]
+    name, _, reason = last.partition(": ")
+    return name.rpartition(".")[2], reason or name
+
+
 def hush() -> None:
     """Keep quiet about what a user of this program can't change."""
     # Lightning asks torch for a check that torch 2.14 calls deprecated.

@@ -1,6 +1,7 @@
 """Stopping a run from outside: signals that ask for it, and one fit at a time in a folder."""
 
 import fcntl
+import multiprocessing
 import os
 import platform
 import signal
@@ -24,7 +25,7 @@ class Stopped(Exception):  # noqa: N818  # what was asked for, not an error
     """
 
     def __init__(self, signum: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        super().__init__(signal.Signals(signum).name)
         self.exit_code = EXIT_CODES[signal.Signals(signum)]
 
 
@@ -38,15 +39,25 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received = 0  # the first signal's number, 0 for none
+        self._trains = False
 
-    def install(self) -> None:
-        """Take the signals over; only the main thread can, and elsewhere nothing is done."""
+    def install(self, *, trains: bool) -> None:
+        """Take the signals over; only the main thread can, and elsewhere nothing is done.
+
+        Args:
+            trains: Whether the training loop runs in this process. One that only started the processes that train
+                hands the signal on to them.
+        """
+        self._trains = trains
         if threading.current_thread() is threading.main_thread():
             for signum in EXIT_CODES:
                 signal.signal(signum, self._note)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.received = self.received or signum
+        for child in [] if self._trains else multiprocessing.active_children():
+            if child.pid is not None:
+                os.kill(child.pid, signum)
 
 
 @contextmanager
@@ -57,7 +68,7 @@ def stop_signals() -> Iterator[StopSignals]:
         yield signals
         return
     before = {signum: signal.getsignal(signum) for signum in EXIT_CODES}
-    signals.install()
+    signals.install(trains=False)
     try:
         yield signals
     finally:

@@ -408,6 +408,23 @@ def test_two_processes_train_and_count_as_one(config: str, teacher: Path, tmp_pa
         torch.testing.assert_close(tensor, weights[1][name], atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.slow
+def test_an_error_of_a_child_process_is_one_line(tmp_path: Path) -> None:
+    devices = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp_fork"]
+    command = ["fit", "--config", str(CONFIGS / "quickstart" / "distill.yaml"), "--model.teachers", "nowhere", *devices]
+    done = subprocess.run(
+        [sys.executable, "-m", "kd_lightning", *command],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        start_new_session=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CONFIGS.parent)},
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert _shown(done.stderr).startswith("error: no teacher checkpoint matches nowhere; train one first")
+
+
 @pytest.mark.faults
 def test_sigterm_ends_with_143_and_the_run_goes_on(tmp_path: Path) -> None:
     run = tmp_path / "run"
