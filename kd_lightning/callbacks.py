@@ -14,11 +14,12 @@ import yaml
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from kd_lightning.checkpoints import BEST, CHECKPOINT_DIR, LAST, RECORD_KEY
-from kd_lightning.classifier import diverged
+from kd_lightning.classifier import ClassifierModule, diverged
 from kd_lightning.files import CONFIG_FILE, TEACHERS_FILE, write_atomically, write_json
 from kd_lightning.nets import parameter_count
 from kd_lightning.runs import run_files
@@ -137,6 +138,13 @@ class LastCheckpoint(Checkpoint):
     def _write(self, trainer: Trainer) -> None:
         if not all(bool(parameter.isfinite().all()) for parameter in trainer.lightning_module.parameters()):
             raise ValueError(diverged(trainer.global_step))
+        # What was logged up to here must not be younger than the checkpoint: a resumed run will not log it again.
+        module = trainer.lightning_module
+        if isinstance(module, ClassifierModule) and trainer.training:
+            module.log_window()
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.flush()
         trainer.save_checkpoint(self.path)
         self._written_at, self._written_step = time.monotonic(), trainer.global_step
 

@@ -1,5 +1,6 @@
 """What a teacher and a student share: steps, evaluation, optimizer, logging."""
 
+import math
 import os
 from abc import ABC, abstractmethod
 from typing import Any, cast
@@ -126,23 +127,35 @@ class ClassifierModule(LightningModule, ABC):
         return {}
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # Any: Lightning's signature
-        """Log the means since the last logged step.
+        """Log, where it is time."""
+        self.log_window()
 
-        Only on the steps that the logger writes: each `self.log` costs more than half of an empty step.
+    def log_window(self) -> None:
+        """Write the means since the last logged step to the loggers, if this step is to be logged and is not yet.
+
+        At once and not by `self.log`, which costs more than half of an empty step, and would write after this step's
+        checkpoint: a kill in between would lose the point.
+
+        Raises:
+            ValueError: If the loss is no longer a finite number.
         """
-        interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's connector
+        trainer = self.trainer
+        interval = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's connector
         step = self.global_step
         if not interval or step % interval or step == self._window.logged_at:
             return
-        means = self._window.take(step)
-        lost = "loss" in means and not bool(means["loss"].isfinite())
-        if self.trainer.world_size > 1:
-            lost = self.trainer.strategy.reduce_boolean_decision(lost, all=False)
-        if lost:
+        means = self._window.take(step) | self._at_logged_step
+        if trainer.world_size > 1 and means:
+            reduced: Any = trainer.strategy.reduce(torch.stack(list(means.values())).float(), reduce_op="mean")
+            means = dict(zip(means, reduced.unbind(), strict=True))
+        values = {f"train/{name}": float(value) for name, value in means.items()}
+        if not math.isfinite(values.get("train/loss", 0.0)):
             raise ValueError(diverged(step))
-        values = {f"train/{name}": value for name, value in {**means, **self._at_logged_step}.items()}
-        self.log_dict(values, batch_size=1, sync_dist=self.trainer.world_size > 1)
-        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=1)
+        values["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        for logger in self.loggers:
+            logger.log_metrics(values | {"epoch": trainer.current_epoch}, step=step - 1)  # steps are counted from 0
+            logger.save()
+        self.log_dict(values, logger=False, batch_size=1)  # for the progress bar
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:  # Any: as in training_step
         """Add a batch to the validation's losses and accuracy."""
@@ -216,21 +229,14 @@ class ClassifierModule(LightningModule, ABC):
             self._window.load(window["names"], ranks[rank] if rank < len(ranks) else [], window["logged_at"])
 
     def _window_state(self) -> dict[str, Any]:
-        """The losses since the last logged step, of each rank.
-
-        Callbacks write before this module logs: at a step that is about to be logged the window counts as taken.
-        """
+        """The losses since the last logged step, of each rank."""
         window, trainer = self._window, self.trainer
-        interval = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's connector
-        due = trainer.training and interval and self.global_step % interval == 0
-        values = torch.empty(0) if due or not window.values else window.stacked()
+        values = window.stacked() if window.values else torch.empty(0)
+        values_of_ranks: list[Any] = [values.tolist()]
         if trainer.world_size > 1:
-            values_of_ranks: list[Any] = [None] * trainer.world_size
+            values_of_ranks = [None] * trainer.world_size
             torch.distributed.all_gather_object(values_of_ranks, values.tolist())
-        else:
-            values_of_ranks = [values.tolist()]
-        logged_at = self.global_step if due else window.logged_at
-        return {"names": window.names, "values": values_of_ranks, "logged_at": logged_at}
+        return {"names": window.names, "values": values_of_ranks, "logged_at": window.logged_at}
 
     @property
     def _net_argument(self) -> str:

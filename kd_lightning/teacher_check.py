@@ -58,7 +58,7 @@ def check_teachers(student: ClassifierModule, ensemble: FrozenEnsemble, records:
             )
         rank_zero_info(f"teacher {record['source']}: {int(count)} errors on {examples} {split} images")
     _note_leaks(trainer, ensemble.teachers, records)
-    if student.logger is not None:
+    if student.logger is not None and student.global_step == 0:
         accuracies = {f"teachers/{n}_accuracy": 1 - record["errors"] / examples for n, record in enumerate(records)}
         student.logger.log_metrics(accuracies, step=student.global_step)
     return len(label_counts)

@@ -55,7 +55,7 @@ def browser(width: int = 1400, height: int = 900) -> Iterator[Any]:  # Any: sele
         options.add_argument(f"--{flag}")
     options.add_argument(f"--window-size={width},{height}")
     options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})  # type: ignore[no-untyped-call]
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver") or ""))
     try:
         yield driver
