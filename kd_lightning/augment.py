@@ -104,22 +104,27 @@ class Affine(Augment):
         matrices = torch.stack([cos, cos * skew - sin, sin, sin * skew + cos], dim=1).view(views, 2, 2)
         self._matrices = matrices
         self._shift = shift.T  # (views, 2), in pixels
+        self._made: Tensor | None = None
 
     def transform(self, images: Tensor, views: Tensor) -> Tensor:
         """Sample each image at the points that its view maps the pixels to."""
-        height, width = images.shape[-2:]
-        half = torch.tensor([width / 2, height / 2], device=images.device)  # pixels per grid unit
-        shift = self._shift.to(images.device)[views] / half
-        theta = torch.cat([self._matrices.to(images.device)[views], shift.unsqueeze(-1)], dim=-1)
-        grid = F.affine_grid(theta.to(images.dtype), list(images.shape), align_corners=False)
-        return F.grid_sample(images, self.bend(grid, views), align_corners=False)
+        return F.grid_sample(images, self._grid(images)[views].to(images.dtype), align_corners=False)
 
-    def bend(self, grid: Tensor, views: Tensor) -> Tensor:
+    def _grid(self, images: Tensor) -> Tensor:
+        """Those points of every view, (views, height, width, 2); made once, which takes most of a batch's time."""
+        height, width = images.shape[-2:]
+        if self._made is None or self._made.shape[1:3] != (height, width) or self._made.device != images.device:
+            half = torch.tensor([width / 2, height / 2])  # pixels per grid unit
+            theta = torch.cat([self._matrices, (self._shift / half).unsqueeze(-1)], dim=-1)
+            grid = F.affine_grid(theta, [self.view_count, 1, height, width], align_corners=False)
+            self._made = self.bend(grid).to(images.device)
+        return self._made
+
+    def bend(self, grid: Tensor) -> Tensor:
         """Move the points once more, each view in its own way; an affine transform leaves them.
 
         Args:
-            grid: (batch, height, width, 2) float, x and y, -1 and 1 at the image's edges.
-            views: (batch,) int64.
+            grid: (views, height, width, 2) float, x and y, -1 and 1 at the image's edges.
         """
         return grid
 
@@ -165,7 +170,6 @@ class Elastic(Affine):
         smooth *= strength / smooth.square().mean().sqrt()
         self._moves = smooth.permute(0, 2, 3, 1) * (2 / side)  # (views, side, side, 2), in grid units
 
-    def bend(self, grid: Tensor, views: Tensor) -> Tensor:
-        """Add the view's displacements."""
-        moved: Tensor = grid + self._moves.to(grid.device)[views].to(grid.dtype)
-        return moved
+    def bend(self, grid: Tensor) -> Tensor:
+        """Add the views' displacements."""
+        return grid + self._moves
