@@ -172,4 +172,5 @@ class Elastic(Affine):
 
     def bend(self, grid: Tensor) -> Tensor:
         """Add the views' displacements."""
-        return grid + self._moves
+        bent: Tensor = grid + self._moves
+        return bent

@@ -1,7 +1,7 @@
 """Measure what the frame costs: against a hand-written loop, and against the loop as most people write it.
 
     python -m scripts.benchmark --quick true      # a minute, fewer cases
-    python -m scripts.benchmark                   # everything, about 40 minutes on two cores; docs/benchmark.{json,md}
+    python -m scripts.benchmark                   # everything, about 25 minutes on two cores; docs/benchmark.{json,md}
 
 All cases of a table run in turns in one process, several times over; medians are reported. Let nothing else run.
 The images are the 5,000 of mnist5k repeated to 60,000: time does not depend on what they show.
