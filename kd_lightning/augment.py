@@ -162,7 +162,7 @@ class Elastic(Affine):
         super().__init__(degrees, scale, shear, pixels, views, seed)
         if strength < 0 or sigma <= 0:
             raise ValueError(f"elastic strength must be >= 0 and sigma > 0, got strength={strength}, sigma={sigma}")
-        margin = round(3 * sigma)  # so far does the Gaussian reach; drawn there too, then cut off
+        margin = max(1, round(3 * sigma))  # so far does the Gaussian reach; drawn there too, then cut off
         noise = torch.randn(views, 2, *[side + 2 * margin] * 2, generator=torch.Generator().manual_seed(seed + 1))
         reach = 2 * margin + 1
         smooth = gaussian_blur(gaussian_blur(noise, [reach, 1], [sigma] * 2), [1, reach], [sigma] * 2)

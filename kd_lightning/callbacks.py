@@ -1,5 +1,6 @@
 """Crash-safe checkpoints and what a run leaves in its folder."""
 
+import math
 import os
 import shutil
 import signal
@@ -20,7 +21,15 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from kd_lightning.checkpoints import BEST, CHECKPOINT_DIR, LAST, RECORD_KEY
 from kd_lightning.classifier import ClassifierModule, diverged
-from kd_lightning.files import CONFIG_FILE, TEACHERS_FILE, write_atomically, write_json
+from kd_lightning.files import (
+    CONFIG_FILE,
+    DETAILS_FILE,
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    TEACHERS_FILE,
+    write_atomically,
+    write_json,
+)
 from kd_lightning.nets import parameter_count
 from kd_lightning.runs import run_files
 from kd_lightning.stopping import Stopped, StopSignals
@@ -106,25 +115,34 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write when it is due: never between the micro-batches of one step, nor before an epoch's validation."""
+        """Write when it is due: never between the micro-batches of one step, nor before an epoch's validation.
+
+        What falls due at an epoch's last batch is written after the epoch.
+        """
         if batch_idx + 1 == trainer.num_training_batches or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        step = trainer.global_step
-        if step == trainer.max_steps:
+        if trainer.global_step == trainer.max_steps or trainer.should_stop:
             # The run ends here, within an epoch: only now does the loader's place belong to the weights.
             self._write(trainer)
             return
+        if trainer.world_size == 1 or trainer.global_step - self._looked_at_step >= self.check_every:
+            self._write_if_due(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write when it is due, for epochs of a single batch or step."""
+        self._write_if_due(trainer)
+
+    def _write_if_due(self, trainer: Trainer) -> None:
+        """Write where the last checkpoint is old or a signal came, and stop for the signal; all ranks alike."""
+        step = self._looked_at_step = trainer.global_step
         stop = self.signals.received
         due = bool(stop) or time.monotonic() - self._written_at >= self.interval
         if trainer.world_size > 1:
-            if step - self._looked_at_step < self.check_every:
-                return
-            self._looked_at_step = step
             due = trainer.strategy.reduce_boolean_decision(due, all=False)
             if due:
                 asked: Any = trainer.strategy.reduce(torch.tensor(stop), reduce_op="max")
                 stop = int(asked)
-        if due:
+        if due and self._written_step != step:
             self._write(trainer)
         if stop:
             rank_zero_info(f"asked to stop by {signal.Signals(stop).name}: step {step} is in {self.path}")
@@ -187,7 +205,9 @@ class RunRecord(Callback):
         if self._taken:
             return
         self._taken = True
-        for file in (*self.replaced, *(self.run / CHECKPOINT_DIR).glob(".*.part")):  # parts are a killed run's
+        parts = (self.run / CHECKPOINT_DIR).glob(".*.part")  # a killed run's
+        stale = [self.run / name for name in (METRICS_FILE, DETAILS_FILE, PREDICTIONS_FILE)]  # of older weights
+        for file in (*self.replaced, *parts, *stale):
             file.unlink(missing_ok=True)
         text = yaml.safe_dump(self.config, sort_keys=False)
         write_atomically(self.run / CONFIG_FILE, lambda part: part.write_text(text))
@@ -214,8 +234,9 @@ class RunRecord(Callback):
         """Put the configuration and the training time into the checkpoint."""
         record = checkpoint.setdefault(RECORD_KEY, {})
         record["config"] = self.config
-        batches = trainer.global_step * trainer.accumulate_grad_batches
-        record["epochs"] = round(batches / trainer.num_training_batches, 2)
+        batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        endless = math.isinf(trainer.num_training_batches)
+        record["epochs"] = None if endless else round(batches / trainer.num_training_batches, 2)
         measured = trainer.callback_metrics
         record["validation"] = {key: float(value) for key, value in measured.items() if key.startswith("val/")}
         record["train_seconds"] = self._earlier_seconds + time.monotonic() - self._started_at

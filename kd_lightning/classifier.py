@@ -197,7 +197,13 @@ class ClassifierModule(LightningModule, ABC):
         quicken(optimizer)
         if self.scheduler_of is None:
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
+        estimated = self.trainer.estimated_stepping_batches
+        if math.isinf(estimated):
+            raise ValueError(
+                "a schedule needs to know the run's length, and the training data has none; "
+                "set --trainer.max_steps, or --trainer.limit_train_batches with max_epochs"
+            )
+        steps = int(estimated)
         scheduler = self.scheduler_of(optimizer, steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -233,7 +239,7 @@ class ClassifierModule(LightningModule, ABC):
         window, trainer = self._window, self.trainer
         values = window.stacked() if window.values else torch.empty(0)
         values_of_ranks: list[Any] = [values.tolist()]
-        if trainer.world_size > 1:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
             values_of_ranks = [None] * trainer.world_size
             torch.distributed.all_gather_object(values_of_ranks, values.tolist())
         return {"names": window.names, "values": values_of_ranks, "logged_at": window.logged_at}

@@ -18,7 +18,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from torch.multiprocessing.spawn import ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessException
 
 from kd_lightning import augment, distill, nets, teacher  # noqa: F401 (short class names in YAML: imported classes)
 from kd_lightning.callbacks import (
@@ -87,10 +87,12 @@ def main(args: Sequence[str] | None = None) -> int:
             return 0
         with ExitStack() as held:
             cli = DistillCLI(with_config_of_run(arguments), held)
-    except ProcessRaisedException as error:  # of a process that trained, under ddp_fork and ddp_spawn
+    except ProcessException as error:  # of a process that trained, under ddp_fork and ddp_spawn
         name, reason = raised_in_child(error)
         if name == Stopped.__name__:
             return EXIT_CODES[signal.Signals[reason]]
+        if name == DryRunDone.__name__:
+            return 0
         print(f"error: {reason}", file=sys.stderr)
         return 1
     except USER_ERRORS as error:
@@ -120,6 +122,7 @@ class DistillCLI(LightningCLI):
 
     def __init__(self, args: list[str], held: ExitStack | None = None) -> None:
         self._held = held or ExitStack()
+        self._arguments = args
         self._resumed: dict[str, Any] | None = None
         self._replaced: list[Path] = []
         quiet = {"exit_on_error": False}  # errors come to main, which says them in one line
@@ -211,7 +214,7 @@ class DistillCLI(LightningCLI):
                     interval=self._value("save_every"),
                     signals=self._held.enter_context(stop_signals()),
                 ),
-                Dashboard(self._saved_config(), self._value("pictures_every")),
+                Dashboard(self._saved_config(), self._arguments, self._value("pictures_every")),
             ]
         self.trainer_defaults["callbacks"] = [*progress, *records]
         return super().instantiate_trainer(**kwargs)

@@ -126,6 +126,8 @@ def read_run(folder: Path) -> Run:
         metrics = {}
     if not metrics and not problems:
         problems.append("not tested" if any(folder.glob("checkpoints/*.ckpt")) else "no checkpoint yet")
+    if not isinstance(details.get("tables", {}), dict):
+        details = {}
     return Run(folder, config, metrics, details, "; ".join(problems) or None)
 
 
@@ -192,7 +194,7 @@ def _row(members: Sequence[Run]) -> Row:
         runs=len(tested),
         errors=[metrics["test"]["errors"] for metrics in tested],
         examples=tested[0]["test"]["examples"] if tested else None,
-        parameters=tested[0]["parameters"] if tested else None,
+        parameters=tested[0].get("parameters") if tested else None,
         compression=_average(tested, lambda m: m["teacher_parameters"] / m["parameters"]),
         agreement=_average(tested, lambda m: m["test"]["teacher_agreement"]),
         seconds=_average(tested, lambda m: m["train_seconds"]),

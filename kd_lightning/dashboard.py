@@ -1,21 +1,21 @@
 """What TensorBoard shows of a run beside its curves: charts, hyperparameters, configuration and pictures."""
 
 import shlex
-import sys
-from collections.abc import Iterator
-from typing import Any, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from kd_lightning.classifier import ClassifierModule
+from kd_lightning.metrics import TABLE_CLASSES
 
 # One chart per entry in TensorBoard's custom scalars, with the curves that belong together.
 CHARTS = {
@@ -43,6 +43,7 @@ HYPERPARAMETERS = {
 FINAL_METRICS = ("val/accuracy", "val/loss", "test/errors", "test/accuracy", "test/nll", "test/ece")
 # Validation images that the pictures look at, at most, and how many mistakes they show.
 PICTURE_EXAMPLES, MISTAKES = 5000, 16
+PICTURE_NUMBERS = 50_000_000  # pixels and channels of all of them together, at most: 200 MB
 
 
 class Dashboard(Callback):
@@ -52,13 +53,15 @@ class Dashboard(Callback):
 
     Args:
         config: The resolved configuration.
+        command: The program's arguments.
         pictures_every: Epochs between two sets of pictures, >= 0; 0 for the last epoch alone. A set takes a second.
     """
 
-    def __init__(self, config: dict[str, Any], pictures_every: int = 0) -> None:
+    def __init__(self, config: dict[str, Any], command: Sequence[str] = (), pictures_every: int = 0) -> None:
         if pictures_every < 0:
             raise ValueError(f"pictures_every must be >= 0, got {pictures_every}")
         self.config = config
+        self.command = command
         self.pictures_every = pictures_every
 
     @rank_zero_only
@@ -74,7 +77,7 @@ class Dashboard(Callback):
                 file_writer.add_summary(summary)
             text = yaml.safe_dump(self.config, sort_keys=False)
             writer.add_text("config", _code(text), trainer.global_step)
-            writer.add_text("command", _code(shlex.join(["python", "-m", "kd_lightning", *sys.argv[1:]])))
+            writer.add_text("command", _code(shlex.join(["python", "-m", "kd_lightning", *self.command])))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the teachers' accuracy as a line, and pictures where it is time; rank 0 from its share of the images."""
@@ -89,10 +92,13 @@ class Dashboard(Callback):
         if not writers or not self._is_due(trainer):
             return
         module = cast(ClassifierModule, pl_module)
-        examined = _examine(trainer, module)
-        for name, figure in _figures(module, *examined) if examined is not None else ():
-            for writer in writers:
-                writer.add_image(name, _pixels(figure), trainer.global_step)
+        try:
+            examined = _examine(trainer, module)
+            for name, figure in _figures(module, examined) if examined is not None else ():
+                for writer in writers:
+                    writer.add_image(name, _pixels(figure), trainer.global_step)
+        except Exception as error:  # a picture is never worth a run
+            rank_zero_info(f"pictures are left out: {type(error).__name__}: {error}")
 
     def _is_due(self, trainer: Trainer) -> bool:
         done = trainer.current_epoch + 1
@@ -135,37 +141,56 @@ def _code(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.splitlines())
 
 
+class _Examined(NamedTuple):
+    """What the net answers to validation images, on the CPU.
+
+    Attributes:
+        inputs: (examples, channels, height, width) float.
+        labels: (examples,) int64.
+        logits: (examples, classes) float, before softmax.
+        teachers: (examples, classes) float, log of the averaged teachers' softmax at T = 1; None without teachers.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    logits: Tensor
+    teachers: Tensor | None
+
+
 @torch.no_grad()
-def _examine(trainer: Trainer, module: ClassifierModule) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Validation images (examples, height, width), labels, and logits (examples, classes); None where not images."""
+def _examine(trainer: Trainer, module: ClassifierModule) -> _Examined | None:
+    """Run the net, and the teachers, over some validation images batch by batch; None where there are no images."""
     loaders = trainer.val_dataloaders
     loader = loaders[0] if isinstance(loaders, list) and loaders else loaders
-    if not loader:
+    if loader is None or loader == []:
         return None
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    parts: list[tuple[Tensor, ...]] = []
     count = 0
     for raw in loader:
         batch = trainer.strategy.batch_to_device(raw)
         inputs, labels = batch[0], batch[1]
         if inputs.ndim != 4 or inputs.shape[1] not in {1, 3}:
             return None
-        parts.append((inputs, labels, module(inputs).float()))
+        taught = module.teacher_log_probs(inputs)
+        answers = [inputs, labels, module(inputs).float(), *([] if taught is None else [taught])]
+        parts.append(tuple(answer.cpu() for answer in answers))
         count += len(labels)
-        if count >= PICTURE_EXAMPLES:
+        if count >= PICTURE_EXAMPLES or count * inputs[0].numel() >= PICTURE_NUMBERS:
             break
     if not parts:
         return None
-    inputs, labels, logits = (torch.cat(each) for each in zip(*parts, strict=True))
-    return inputs, labels, logits
+    inputs, labels, logits, *taught_logs = (torch.cat(each) for each in zip(*parts, strict=True))
+    return _Examined(inputs, labels, logits, taught_logs[0] if taught_logs else None)
 
 
 @torch.no_grad()
-def _figures(module: ClassifierModule, inputs: Tensor, labels: Tensor, logits: Tensor) -> Iterator[tuple[str, Any]]:
+def _figures(module: ClassifierModule, examined: _Examined) -> Iterator[tuple[str, Any]]:
     from kd_lightning import plots  # matplotlib takes half a second to import
 
+    inputs, labels, logits, at_one = examined
     confidence, predicted = logits.softmax(dim=1).max(dim=1)
     classes = logits.shape[1]
-    if classes <= 100:
+    if classes <= TABLE_CLASSES:
         counts = torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes)
         yield "confusion", plots.confusion(counts.tolist())
     wrong = (predicted != labels).nonzero().squeeze(1)
@@ -175,24 +200,20 @@ def _figures(module: ClassifierModule, inputs: Tensor, labels: Tensor, logits: T
         heading = f"most confident of {len(wrong)} mistakes: label as prediction, confidence"
         yield "mistakes", plots.mistakes(_pictures(inputs[worst]), titles, heading)
     temperature = getattr(module, "temperature", None)
-    teachers = getattr(module, "teachers", None)
-    if temperature is None or teachers is None:
+    if temperature is None or at_one is None:
         return
     # The example whose soft targets say most beside the label: the teachers' least sure right answer.
-    at_one = module.teacher_log_probs(inputs)
-    if at_one is None:
-        return
     sure, taught = at_one.max(dim=1)
     row = int(torch.where(taught == labels, sure, 2.0).argmin())
-    softened = module.softened_targets(inputs[row : row + 1])  # type: ignore[operator]  # a DistillModule's
-    label = int(labels[row])
+    image = inputs[row : row + 1]
+    softened = module.softened_targets(image.to(module.device))  # type: ignore[operator]  # a DistillModule's
     answers = {
         "label": torch.nn.functional.one_hot(labels[row], classes).float().tolist(),
         "teachers, T = 1": at_one[row].exp().tolist(),
         f"teachers, T = {temperature:g}": softened[0].exp().tolist(),
         f"student, T = {temperature:g}": (logits[row] / temperature).softmax(dim=0).tolist(),
     }
-    yield "soft targets", plots.softened_targets(_pictures(inputs[row : row + 1])[0], label, answers)
+    yield "soft targets", plots.softened_targets(_pictures(image)[0], int(labels[row]), answers)
 
 
 def _pixels(figure: Any) -> Any:

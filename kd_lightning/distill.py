@@ -266,7 +266,11 @@ class DistillModule(ClassifierModule):
             mode = "stored" if self._stored else "live"  # a resumed run goes on as it began
         batches = self.trainer.estimated_stepping_batches * self.trainer.accumulate_grad_batches
         loader: Any = self.trainer.train_dataloader  # Any: ours, or a user's own with or without a length
-        epoch = len(loader) if hasattr(loader, "__len__") else self.trainer.num_training_batches
+        epoch: float
+        try:
+            epoch = len(loader)
+        except TypeError:  # an iterable data set has none
+            epoch = self.trainer.num_training_batches
         stored, reason = decide(
             mode,
             data,

@@ -1,6 +1,7 @@
 """What the user reads when something goes wrong: one line, and no noise beside it."""
 
 import logging
+import re
 import warnings
 
 import jsonargparse
@@ -40,8 +41,10 @@ def innermost_reason(error: BaseException) -> str:
 
 def raised_in_child(error: Exception) -> tuple[str, str]:
     """Name and text of the exception that ended a child process, from the traceback that torch passes on."""
-    last = [line for line in str(error).splitlines() if line.strip()][-1]
-    name, _, reason = last.partition(": ")
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    # The last line that begins with an exception's name; its text may go on below.
+    told = next((line for line in reversed(lines) if re.match(r"[A-Za-z_][\w.]*(: |$)", line)), lines[-1])
+    name, _, reason = told.partition(": ")
     return name.rpartition(".")[2], reason or name
 
 

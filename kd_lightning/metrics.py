@@ -151,6 +151,7 @@ class Reliability(Metric):
             confidence: (batch,) float in [0, 1].
             correct: (batch,) bool.
         """
+        confidence = confidence.nan_to_num()  # a net that answers NaN is sure of nothing
         bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
         rows = torch.stack([torch.ones_like(confidence), confidence, correct.to(confidence.dtype)])
         self.sums.index_add_(1, bins, rows.to(self.sums.dtype))

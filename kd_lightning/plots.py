@@ -21,7 +21,6 @@ STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "grid.alpha": 0.3,
     "legend.frameon": False,
-    "svg.hashsalt": "kd_lightning",
 }
 SOFT_COLOR, HARD_COLOR, TEACHER_COLOR, QUIET_COLOR = "#2a6fbb", "#d1603d", "#3c9d6e", "#999999"
 
@@ -183,7 +182,8 @@ def errors_by_row(rows: Sequence[tuple[str, float, float, float | None]], xlabel
 def as_svg(figure: Figure) -> str:
     """The figure as SVG text that can stand in HTML."""
     content = io.StringIO()
-    figure.savefig(content, format="svg", metadata={"Date": None})
+    with mpl.rc_context({"svg.hashsalt": "kd_lightning"}):  # the same figure gives the same text
+        figure.savefig(content, format="svg", metadata={"Date": None})
     return content.getvalue()[content.getvalue().index("<svg") :]
 
 

@@ -4,6 +4,8 @@ import base64
 import html
 import io
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -102,7 +104,7 @@ def run_report(arguments: Sequence[str]) -> None:
     pictures = dict(_sections(groups))
     for section in pictures.values():
         for picture in section:
-            _write_png(picture, output / "report-pictures" / f"{picture.name}.png")
+            _write_png(picture, output / "report-pictures")
     page = _page(rows, groups, pictures)
     write_atomically(output / "report.html", lambda part: part.write_text(page))
     print(f"written: {output / 'report.html'}, report.md, report.csv, report-pictures/")
@@ -128,23 +130,28 @@ def _sections(groups: Sequence[Sequence[Run]]) -> Iterator[tuple[str, list[Pictu
     """Headings and pictures of the page; each group is shown by its first tested run."""
     shown = [next((run for run in members if run.metrics), members[0]) for members in groups]
     curves = {run.folder: read_curves(run.folder) for run in shown}
+    names = _names(shown)
     yield (
         "Loss curves",
         [
-            Picture(f"{run.name}-loss", f"{run.name}: {what}", plots.curves(series, "nats per example", log=True))
+            Picture(
+                f"{names[run.folder]}-loss",
+                f"{names[run.folder]}: {what}",
+                plots.curves(series, "nats per example", log=True),
+            )
             for run in shown
             for what, series in _loss_series(curves[run.folder].scalars)
         ],
     )
     accuracy = {
-        f"{run.name} {tag.partition('/')[0]}": points
+        f"{names[run.folder]} {tag.partition('/')[0]}": points
         for run in shown
         for tag, points in curves[run.folder].scalars.items()
         if tag == "val/accuracy"
     }
     if accuracy:
         yield "Accuracy", [Picture("accuracy", "on validation images", plots.curves(accuracy, "accuracy", log=False))]
-    tables = {run.name: run.details.get("tables", {}) for run in shown}
+    tables = {names[run.folder]: run.details.get("tables", {}) for run in shown}
     bins = {name: table["reliability"] for name, table in tables.items() if "reliability" in table}
     rates = {name: _class_errors(table["confusion"]) for name, table in tables.items() if "confusion" in table}
     if bins:
@@ -166,12 +173,24 @@ def _sections(groups: Sequence[Sequence[Run]]) -> Iterator[tuple[str, list[Pictu
     yield (
         "Pictures",
         [
-            Picture(f"{run.name}-{tag.replace(' ', '-')}", f"{run.name}: {tag}, validation images", image)
+            Picture(
+                f"{names[run.folder]}-{tag.replace(' ', '-')}", f"{names[run.folder]}: {tag}, validation images", image
+            )
             for run in shown
             for tag, image in sorted(curves[run.folder].images.items())
             if tag != "confusion"
         ],
     )
+
+
+def _names(runs: Sequence[Run]) -> dict[Path, str]:
+    """What to call each run: its folder's name, or more of its path where that is not enough."""
+    parent = common_parent([run.folder for run in runs])
+    counted = Counter(run.name for run in runs)
+    return {
+        run.folder: run.name if counted[run.name] == 1 else str(run.folder.absolute().relative_to(parent))
+        for run in runs
+    }
 
 
 def _loss_series(scalars: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -197,7 +216,8 @@ def _differences(groups: Sequence[Sequence[Run]]) -> tuple[list[str], list[list[
         values = [json.dumps(config.get(key)) if key in config else "" for config in configs]
         if len(set(values)) > 1 and not key.startswith(NOT_COMPARED):
             lines.append([key.replace("init_args.", ""), *(value.strip('"') for value in values)])
-    return ["setting", *(members[0].name for members in groups)], lines
+    names = _names([members[0] for members in groups])
+    return ["setting", *(names[members[0].folder] for members in groups)], lines
 
 
 def _page(rows: Sequence[Row], groups: Sequence[Sequence[Run]], pictures: dict[str, list[Picture]]) -> str:
@@ -230,12 +250,13 @@ def _page(rows: Sequence[Row], groups: Sequence[Sequence[Run]], pictures: dict[s
 
 def _cost_lines(groups: Sequence[Sequence[Run]]) -> list[list[str]]:
     lines = []
+    names = _names([members[0] for members in groups])
     for members in groups:
         run = next((run for run in members if run.metrics.get("costs")), None)
         for who, costs in run.metrics["costs"].items() if run else ():
             lines.append(
                 [
-                    members[0].name + (", its teachers" if who == "teachers" else ""),
+                    names[members[0].folder] + (", its teachers" if who == "teachers" else ""),
                     f"{costs['parameters']:,}",
                     f"{costs['file_bytes'] / 1e6:.2f} MB",
                     f"{costs['flops'] / 1e6:,.2f} M",
@@ -262,7 +283,9 @@ def _figure(picture: Picture) -> str:
     return f"<figure>{drawn}<figcaption>{html.escape(picture.caption)}</figcaption></figure>"
 
 
-def _write_png(picture: Picture, path: Path) -> None:
+def _write_png(picture: Picture, folder: Path) -> None:
+    # Names come from folders and event files, which may hold anything.
+    path = folder / (re.sub(r"[^\w.-]+", "-", picture.name).strip(".-") + ".png")
     content = picture.content
     if isinstance(content, Figure):
         buffer = io.BytesIO()

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from lightning.pytorch.utilities import rank_zero_info
+
 LOCK_FILE = ".lock"
 # What a process ends with after the signal. 143 is the shell's own for SIGTERM; 75 is sysexits.h's "try again later",
 # by which a job script knows that it should requeue: the scheduler said that the time is up.
@@ -94,6 +96,8 @@ def only_fit_in(run: Path) -> Iterator[None]:
             raise BlockingIOError(
                 f"a fit is under way in {run} ({holder}); wait for it, or choose another --run_dir"
             ) from error
+        except OSError as error:  # Lustre and NFS may be mounted without locks
+            rank_zero_info(f"no lock on {run}, so nothing keeps a second fit out: {error}")
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()

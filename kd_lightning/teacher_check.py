@@ -67,7 +67,7 @@ def check_teachers(student: ClassifierModule, ensemble: FrozenEnsemble, records:
 def _check_batches(trainer: Trainer) -> tuple[str, Iterator[Any]]:
     """Name of the split that the teachers are checked on, and its batches on the device."""
     loaders = trainer.val_dataloaders
-    if loaders:
+    if loaders is not None and loaders != []:
         split, batches = "validation", chain(*loaders) if isinstance(loaders, list) else iter(loaders)
     else:
         source: Any = trainer.train_dataloader  # Any: ours, or whatever the user's data module gives

@@ -260,7 +260,14 @@ def _config_file(row: Row) -> str:
 
 
 def _settings(row: Row) -> dict[str, Any]:
-    return {"config": yaml.safe_load(Path(_config_file(row)).read_text()), "flags": list(row.flags)}
+    """What makes a run what it is, its teachers included."""
+    settings: dict[str, Any] = {
+        "config": yaml.safe_load(Path(_config_file(row)).read_text()),
+        "flags": list(row.flags),
+    }
+    if row.needs is not None:
+        settings |= {"teachers": row.teachers, "teacher": _settings(ALL_ROWS[row.needs])}
+    return settings
 
 
 def _teachers_are_there(row: Row, folder: Path) -> bool:
@@ -285,7 +292,10 @@ def _folders(row: Row, folder: Path) -> Iterator[Path]:
     for seed in range(1000):
         run_dir = folder / f"{row.name}-{seed}"
         if (run_dir / "row.json").is_file():
-            yield run_dir
+            if json.loads((run_dir / "row.json").read_text()) == _settings(row):
+                yield run_dir
+            else:
+                print(f"{run_dir} was done with other settings and is left out")
 
 
 def _hardware(results: Sequence[dict[str, Any]]) -> str:

@@ -12,6 +12,8 @@ from PIL import Image
 
 from kd_lightning.cli import main
 from kd_lightning.datasets import read_digits
+from scripts.reproduce import with_needs
+from scripts.rows import GROUPS
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -61,6 +63,19 @@ def test_own_net_from_python(project: Path) -> None:
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     assert "test/teacher_agreement" in done.stdout
+
+
+def test_commands_and_links_of_the_guides_lead_somewhere() -> None:
+    root = DOCS.parent
+    for guide in (root / "README.md", *DOCS.glob("*.md"), *(DOCS / "results").glob("*.md")):
+        text = guide.read_text()
+        for link in re.findall(r"\]\(([^)#]+)\)", text):
+            assert link.startswith("https://") or (guide.parent / link).exists(), f"{guide}: {link}"
+        for group, row in re.findall(r"scripts\.reproduce --group (\S+) --rows '\[([^\]]+)\]'", text):
+            assert with_needs(GROUPS[group], [row]), f"{guide}: {row}"
+        for script in re.findall(r"(?:bash|sbatch|-m) (scripts[/.][\w./-]+)", text):
+            path = script if "/" in script else script.replace(".", "/") + ".py"
+            assert (root / path).is_file(), f"{guide}: {script}"
 
 
 def test_the_tutorials_commands_are_understood(tmp_path: Path) -> None:

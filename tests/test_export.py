@@ -102,6 +102,27 @@ def test_a_file_that_answers_otherwise_is_an_error(run: Path, capsys: pytest.Cap
     found = compare(net, other, [(torch.rand(50, 1, 28, 28), torch.zeros(50, dtype=torch.int64))])
     assert found.difference > 1e-3
     assert found.examples == 50
+    broken = compare(
+        net, lambda inputs: net(inputs) * float("nan"), [(torch.rand(5, 1, 28, 28), torch.zeros(5).long())]
+    )
+    assert broken.difference == float("inf")
+
+
+def test_a_bad_file_does_not_replace_a_good_one(run: Path) -> None:
+    file = run / "kept.onnx"
+    run_export([str(run), "--output", str(file)])
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match="is not kept"):
+        run_export([str(run), "--output", str(file), "--overwrite", "true", "--tolerance", "-1"])
+    assert file.read_bytes() == before
+    assert {other.name for other in run.iterdir() if "kept" in other.name} == {"kept.onnx"}
+
+
+def test_figures_of_another_checkpoint_stay_out(run: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    file = run / "last.onnx"
+    run_export([str(run / "checkpoints" / "last.ckpt"), "--output", str(file)])
+    assert json.loads(onnxruntime.InferenceSession(file).get_modelmeta().custom_metadata_map["metrics"]) == {}
 
 
 def test_errors_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -131,6 +131,17 @@ def test_broken_runs_are_shown_as_such(tmp_path: Path, capsys: pytest.CaptureFix
     assert read_curves(good).scalars == {}
 
 
+def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for parent, errors in (("a", 5), ("b", 9)):
+        folder = _run(tmp_path / parent, "distilled", errors, temperature=errors)
+        tables = {"confusion": [[9, errors], [2, 8]]}
+        (folder / "details.json").write_text(json.dumps({"tables": tables}))
+    run_report([str(tmp_path), "--output", str(tmp_path / "out")])
+    pictures = {file.name for file in (tmp_path / "out" / "report-pictures").iterdir()}
+    assert {"a-distilled-confusion.png", "b-distilled-confusion.png"} <= pictures
+    assert "b/distilled, test images" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_files_and_errors(tmp_path: Path) -> None:
     folder = _run(tmp_path / "runs", "a", 5)
     run_report([str(folder)])

@@ -6,6 +6,8 @@
 set -uo pipefail
 config=$1 run_dir=$2
 python=${PYTHON:-.venv/bin/python}
+# Since Slurm 22.05 srun no longer takes this over from sbatch.
+[ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 tasks=$((SLURM_NTASKS / SLURM_JOB_NUM_NODES))
 srun --kill-on-bad-exit=0 "$python" -m kd_lightning fit --config "$config" --run_dir "$run_dir" --ckpt_path last \
   --trainer.num_nodes "$SLURM_JOB_NUM_NODES" --trainer.devices "$tasks" "${@:3}"
