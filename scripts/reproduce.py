@@ -310,7 +310,7 @@ def _hardware(results: Sequence[dict[str, Any]]) -> str:
     told = [
         "Errors, mean ± standard deviation over n seeds from 0",
         f"training is the mean wall time of a run on {os.cpu_count()} cores of {model}"
-        + (f" with {' or '.join(map(str, threads))} threads" if threads else "")
+        + (f", threads: {' or '.join(map(str, threads))}" if threads else "")
         + f", {seconds / 60:.0f} minutes for all",
         *[", ".join(f"{name} {version}" for name, version in versions.items())][: len(versions)],
     ]
