@@ -24,14 +24,14 @@ def _blocks(guide: str, language: str) -> list[str]:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The example's files, over a folder of PNG digits, 20 a class to train and 10 to test."""
+    """The example's files, over a folder of PNG digits, 60 a class to train and 10 to test."""
     module, from_python = _blocks("own-nets.md", "python")
     (tmp_path / "my_project.py").write_text(module)
-    (tmp_path / "from_python.py").write_text(from_python.replace("max_epochs=10", "max_epochs=3").replace("=5", "=3"))
+    (tmp_path / "from_python.py").write_text(from_python.replace("max_epochs=10", "max_epochs=3"))
     for name, text in zip(("my_teacher", "my_student"), _blocks("own-nets.md", "yaml"), strict=True):
         (tmp_path / f"{name}.yaml").write_text(re.sub(r"max_epochs: \d+", "max_epochs: 3", text))
     train, test = read_digits("mnist5k", tmp_path)
-    for part, digits, count in (("train", train, 20), ("test", test, 10)):
+    for part, digits, count in (("train", train, 60), ("test", test, 10)):
         for label in range(10):
             folder = tmp_path / "digits" / part / str(label)
             folder.mkdir(parents=True)
