@@ -84,11 +84,12 @@ class Dashboard(Callback):
         if trainer.state.fn != "fit" or trainer.sanity_checking or not trainer.is_global_zero:
             return
         writers = list(_writers(trainer))
+        step = trainer.global_step - 1  # counted from 0, as the curves: a resumed run drops what lies beyond its start
         for number, record in enumerate(getattr(pl_module, "teacher_records", [])):
             if "errors" in record:
                 for writer in writers:
                     accuracy = 1 - record["errors"] / record["examples"]
-                    writer.add_scalar(f"teachers/{number}_accuracy", accuracy, trainer.global_step)
+                    writer.add_scalar(f"teachers/{number}_accuracy", accuracy, step)
         if not writers or not self._is_due(trainer):
             return
         module = cast(ClassifierModule, pl_module)
@@ -96,7 +97,7 @@ class Dashboard(Callback):
             examined = _examine(trainer, module)
             for name, figure in _figures(module, examined) if examined is not None else ():
                 for writer in writers:
-                    writer.add_image(name, _pixels(figure), trainer.global_step)
+                    writer.add_image(name, _pixels(figure), step)
         except Exception as error:  # a picture is never worth a run
             rank_zero_info(f"pictures are left out: {type(error).__name__}: {error}")
 

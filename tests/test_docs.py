@@ -29,7 +29,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "my_project.py").write_text(module)
     (tmp_path / "from_python.py").write_text(from_python.replace("max_epochs=10", "max_epochs=3"))
     for name, text in zip(("my_teacher", "my_student"), _blocks("own-nets.md", "yaml"), strict=True):
-        (tmp_path / f"{name}.yaml").write_text(re.sub(r"max_epochs: \d+", "max_epochs: 3", text))
+        (tmp_path / f"{name}.yaml").write_text(text.replace("max_epochs: 10", "max_epochs: 3"))
     train, test = read_digits("mnist5k", tmp_path)
     for part, digits, count in (("train", train, 60), ("test", test, 10)):
         for label in range(10):
