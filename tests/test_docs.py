@@ -27,9 +27,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The example's files, over a folder of PNG digits, 60 a class to train and 10 to test."""
     module, from_python = _blocks("own-nets.md", "python")
     (tmp_path / "my_project.py").write_text(module)
-    (tmp_path / "from_python.py").write_text(from_python.replace("max_epochs=10", "max_epochs=3"))
+    (tmp_path / "from_python.py").write_text(
+        from_python.replace("max_epochs=10", "max_epochs=3").replace("max_epochs=5", "max_epochs=15")
+    )
     for name, text in zip(("my_teacher", "my_student"), _blocks("own-nets.md", "yaml"), strict=True):
-        (tmp_path / f"{name}.yaml").write_text(text.replace("max_epochs: 10", "max_epochs: 3"))
+        (tmp_path / f"{name}.yaml").write_text(text.replace("max_epochs: 10", "max_epochs: 3").replace(": 5}", ": 15}"))
     train, test = read_digits("mnist5k", tmp_path)
     for part, digits, count in (("train", train, 60), ("test", test, 10)):
         for label in range(10):
