@@ -39,6 +39,7 @@ from kd_lightning.messages import USER_ERRORS, hush, innermost_reason, raised_in
 from kd_lightning.progress import RunProgress
 from kd_lightning.results import TestDetails, metrics_record, prediction_rows, write_csv
 from kd_lightning.runs import (
+    await_next_second,
     check_strategy,
     named_checkpoint,
     newest_whole_checkpoint,
@@ -190,6 +191,7 @@ class DistillCLI(LightningCLI):
         if not fitting:
             kwargs["logger"] = False
         elif given.get("logger") in (None, True):
+            await_next_second(self._run_dir)
             kwargs["logger"] = TensorBoardLogger(
                 self._run_dir,
                 name="",

@@ -1,5 +1,6 @@
 """A run's folder: what lies in it, which checkpoint is meant, what a resumed run may change."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,20 @@ def refuse_other_config(checkpoint: dict[str, Any], path: Path, config: dict[str
             f"can't resume {path} with another configuration ({'; '.join(changed)}); "
             "give the run's own values or start a new run"
         )
+
+
+def await_next_second(run: Path) -> None:
+    """Wait, a second at most, until a new event file of the run is named after all older ones.
+
+    TensorBoard reads event files in the order of their names, which begin with the second and go on with the process
+    number. A resumed run's file says from which step on the older ones no longer count, so it must come after them.
+
+    Args:
+        run: The run's folder.
+    """
+    stamps = [int(file.name.split(".")[3]) for file in run.glob(EVENT_FILES) if file.name.split(".")[3].isdigit()]
+    if stamps and int(time.time()) == max(stamps):
+        time.sleep(max(0.0, max(stamps) + 1 - time.time()))
 
 
 def check_strategy(strategy: object) -> None:
