@@ -260,10 +260,11 @@ def _config_file(row: Row) -> str:
 
 
 def _settings(row: Row) -> dict[str, Any]:
-    """What makes a run what it is, its teachers included."""
+    """What makes a run what it is: also its teachers, and its threads, on which sums depend in their last bits."""
     settings: dict[str, Any] = {
         "config": yaml.safe_load(Path(_config_file(row)).read_text()),
         "flags": list(row.flags),
+        "threads": torch.get_num_threads(),
     }
     if row.needs is not None:
         settings |= {"teachers": row.teachers, "teacher": _settings(ALL_ROWS[row.needs])}

@@ -37,6 +37,19 @@ def _fit(config: str, run: Path, *flags: str) -> int:
     )
 
 
+def _in_a_process(*command: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command line in a process of its own, as forked ranks need it."""
+    return subprocess.run(
+        [sys.executable, "-m", "kd_lightning", *command],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        start_new_session=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CONFIGS.parent)},
+    )
+
+
 def _shown(lines: str) -> str:
     return [line for line in lines.splitlines() if line.startswith("error:")][-1]
 
@@ -391,14 +404,7 @@ def test_two_processes_train_and_count_as_one(config: str, teacher: Path, tmp_pa
             fit += ["--model.teachers", str(teacher), "--model.soft_targets", "stored"]
             fit += ["--model.store.folder", str(tmp_path / f"store-{name}"), "--model.store.dtype", "float32"]
         for command in ([*fit, *flags], ["test", "--ckpt_path", str(run), *flags]):
-            done = subprocess.run(
-                [sys.executable, "-m", "kd_lightning", *command],
-                capture_output=True,
-                text=True,
-                timeout=120,
-                start_new_session=True,
-                env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CONFIGS.parent)},
-            )
+            done = _in_a_process(*command)
             assert done.returncode == 0, done.stderr
         measured = json.loads((run / "metrics.json").read_text())["test"]
         assert measured["examples"] == 1000
@@ -412,14 +418,7 @@ def test_two_processes_train_and_count_as_one(config: str, teacher: Path, tmp_pa
 def test_an_error_of_a_child_process_is_one_line(tmp_path: Path) -> None:
     devices = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp_fork"]
     command = ["fit", "--config", str(CONFIGS / "quickstart" / "distill.yaml"), "--model.teachers", "nowhere", *devices]
-    done = subprocess.run(
-        [sys.executable, "-m", "kd_lightning", *command],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        start_new_session=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CONFIGS.parent)},
-    )
+    done = _in_a_process(*command)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert _shown(done.stderr).startswith("error: no teacher checkpoint matches nowhere; train one first")
