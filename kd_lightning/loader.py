@@ -140,7 +140,7 @@ class TensorLoader:
         for shard in shards[self._position :]:
             taken = rows[shard]
             self._position += 1
-            batch = Batch(self._gather(taken), self._labels[taken], taken, views[shard])
+            batch = Batch(self._gather(taken), self._labels.index_select(0, taken), taken, views[shard])
             yield Batch(*(part if part.is_cuda else part.pin_memory() for part in batch)) if self._pin_memory else batch
         self._position = 0
 

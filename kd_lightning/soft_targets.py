@@ -84,7 +84,7 @@ class SoftTargetStore:
         """
         entries = self._entries_of(rows, views)
         if self._averaged is not None:
-            return self._averaged[entries].to(rows.device, non_blocking=True)
+            return self._averaged.index_select(0, entries).to(rows.device, non_blocking=True)
         return self._average(self.entries(entries).to(rows.device, non_blocking=True))
 
     def logits(self, rows: Tensor, views: Tensor) -> Tensor:
@@ -102,10 +102,10 @@ class SoftTargetStore:
 
     def entries(self, entries: Tensor) -> Tensor:
         """The teachers' logits of these entries, (teachers, batch, classes) float32."""
-        found = self._logits[entries].float()  # (batch, teachers, classes or top_k + 1)
+        found = self._logits.index_select(0, entries).float()  # (batch, teachers, classes or top_k + 1)
         if self._classes is not None:
             known, rest = found[..., :-1], found[..., -1:]
-            places = self._classes[entries].long()
+            places = self._classes.index_select(0, entries).long()
             found = rest.expand(*rest.shape[:-1], self._count).clone().scatter_(-1, places, known)
         return found.transpose(0, 1)  # (batch, teachers, classes) -> (teachers, batch, classes)
 

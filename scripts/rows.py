@@ -70,7 +70,7 @@ CONV = options(
     model__net__channels="[16,32]",
     model__max_norm="null",
     data__batch_size=256,
-    trainer__max_epochs=20,
+    trainer__max_epochs=30,
 )
 SMALL = options(model__student__hidden="[300,300]")
 TAUGHT = options(model__temperature=20, model__teacher_precision="bfloat16")
@@ -79,6 +79,7 @@ WARM = (*TAUGHT, *options(model__temperature=4))
 ELASTIC_TEACHER = (*ELASTIC, *FAST, *NO_DROPOUT)
 BEST_TEACHER = (*ELASTIC_TEACHER, *options(trainer__max_epochs=100))
 SAME_VIEW = (*FAST, *ELASTIC_64, *options(trainer__max_epochs=80))
+MANY_TAUGHT = (*SAME_VIEW, *WARM, *options(model__soft_weight=0.9, data__augment__views=25))
 
 TABLE: list[Row] = [
     Row("teacher-jitter", "teacher 2x1200: dropout, weight limit, jitter, as in the paper", "teacher", FAST, 3, 67),
@@ -118,7 +119,7 @@ ENSEMBLE: list[Row] = [
         "ensemble",
         "distilled at T = 4 on elastic images, from ten teachers",
         "distill",
-        (*SAME_VIEW, *WARM, *options(model__soft_weight=0.9, data__augment__views=25)),
+        MANY_TAUGHT,
         seeds=3,
         needs="teacher",
         teachers=10,
@@ -132,8 +133,17 @@ STRONG: list[Row] = [
         "strong",
         "distilled at T = 4 on elastic images, from three convolutional nets",
         "distill",
-        (*SAME_VIEW, *WARM, *options(model__soft_weight=0.9, data__augment__views=25)),
+        MANY_TAUGHT,
         seeds=3,
+        needs="conv",
+        teachers=3,
+    ),
+    Row(
+        "strong-1200",
+        "distilled at T = 4 on elastic images, from three convolutional nets, 2x1200",
+        "distill",
+        (*options(model__student__hidden="[1200,1200]"), *MANY_TAUGHT),
+        2,
         needs="conv",
         teachers=3,
     ),
