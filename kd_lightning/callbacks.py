@@ -192,6 +192,7 @@ class RunRecord(Callback):
         self.replaced = replaced
         self._taken = False
         self._found = set(run_files(run))
+        self._config_before = _stamp(run / CONFIG_FILE)
         self._earlier_seconds = 0.0  # of the runs that this one resumes
         self._started_at = time.monotonic()
 
@@ -219,10 +220,10 @@ class RunRecord(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave no curves of a run that failed before its first step: they would stand in the next one's way.
 
-        Where the run began there is its configuration. What this process knows says little: under ddp_fork the parent
-        of the processes that train comes here, too.
+        Where the run began its configuration was written. What this process knows says little: under ddp_fork the
+        parent of the processes that train comes here, too.
         """
-        if (self.run / CONFIG_FILE).exists():
+        if _stamp(self.run / CONFIG_FILE) != self._config_before:
             return
         for logger in trainer.loggers:
             logger.finalize("failed")
@@ -244,6 +245,14 @@ class RunRecord(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go on counting the training time."""
         self._earlier_seconds = checkpoint.get(RECORD_KEY, {}).get("train_seconds", 0.0)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file is written anew; None where there is none."""
+    if not path.exists():
+        return None
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns
 
 
 class Banner(Callback):

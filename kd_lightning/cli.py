@@ -63,6 +63,14 @@ ARGUMENTS: dict[str, tuple[str | bool | float, str]] = {
     "pictures_every": (0, "fit: epochs between two sets of pictures in TensorBoard, >= 0; 0 for the last alone."),
 }
 
+# What --help says of each; the first lines of Lightning's own docstrings break off in the middle.
+SUBCOMMANDS = {
+    "fit": "Train a teacher or a student, or resume a run with --ckpt_path last.",
+    "validate": "Measure a checkpoint's loss and accuracy on the validation split.",
+    "test": "Measure a checkpoint on the test set and write metrics.json into its run.",
+    "predict": "Classify the test set, or image files of your own, and write predictions.csv.",
+}
+
 DESCRIPTION = f"""Train teachers, distil a student, from YAML files.
 
 The way through: fit a teacher, fit a student against it, test both, compare the runs with '{PROG} report
@@ -81,7 +89,7 @@ def main(args: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if args is None else args)
     hush()
     try:
-        if arguments[:1] in (["report"], ["export"]):
+        if arguments[:1] in (["report"], ["export"], ["completion"]):
             # Imported when asked for: nothing else needs their packages.
             module = import_module(f"kd_lightning.{arguments[0]}")
             getattr(module, f"run_{arguments[0]}")(arguments[1:])
@@ -140,7 +148,7 @@ class DistillCLI(LightningCLI):
                 "prog": PROG,
                 "description": DESCRIPTION,
                 **quiet,
-                **{name: dict(quiet) for name in self.subcommands()},
+                **{name: {**quiet, "description": text} for name, text in SUBCOMMANDS.items()},
             },
             args=args,
         )
@@ -150,6 +158,11 @@ class DistillCLI(LightningCLI):
         for name, (default, text) in ARGUMENTS.items():
             parser.add_argument(f"--{name}", type=type(default), default=default, help=text)
         parser.set_defaults({"data": {"class_path": "kd_lightning.data.MNISTDataModule"}})
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:  # Any: Lightning's own
+        super()._add_subcommands(parser, **kwargs)
+        for listed in parser._subcommands_action._choices_actions:
+            listed.help = SUBCOMMANDS[listed.dest]
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the arguments, also from Python beside other arguments of the process."""

@@ -54,6 +54,8 @@ def hush() -> None:
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # An evaluation has no use for the callbacks that wrote the checkpoint.
     warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
+    # A run without a validation split has an empty list of validation loaders.
+    warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero.*")
     # Tips that advertise other packages, and a notice of what this program sees to itself.
     for name in (
         "lightning.pytorch.utilities.rank_zero",

@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jsonargparse
 import lightning
@@ -36,6 +37,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from kd_lightning import files
+from kd_lightning.callbacks import LastCheckpoint
 from kd_lightning.cli import main
 from kd_lightning.data import MNISTDataModule
 from kd_lightning.datasets import read_digits
@@ -342,12 +345,49 @@ def time_startup(repeats: int) -> dict[str, float]:
     return medians | {"ratio": medians["fit --help"] / medians["bare imports"]}
 
 
+def time_crash_safety(bench: Bench) -> dict[str, float]:
+    """Seconds that a run of the quickstart's student takes, and those of it spent on not losing anything.
+
+    That is all of `last.ckpt`, and bringing `best.ckpt` and the small files to disk, which plain writing would not.
+    """
+    spent, depth = 0.0, 0
+
+    def timed(function: Callable[..., object]) -> Callable[..., object]:
+        def wrapper(*args: object, **kwargs: object) -> object:
+            nonlocal spent, depth
+            depth += 1
+            started = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                depth -= 1
+                if depth == 0:  # what is called by another of them is counted there
+                    spent += time.perf_counter() - started
+
+        return wrapper
+
+    hooks = ("on_train_start", "on_train_batch_end", "on_train_epoch_end", "on_train_end")
+    with contextlib.ExitStack() as patches:
+        for owner, name in [(files, "flush"), *((LastCheckpoint, hook) for hook in hooks)]:
+            patches.enter_context(mock.patch.object(owner, name, timed(getattr(owner, name))))
+        started = time.perf_counter()
+        config = str(Path(__file__).parent.parent / "configs" / "quickstart" / "student.yaml")
+        arguments = ["fit", "--config", config, "--run_dir", str(bench.root / "safe")]
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            if main(arguments):
+                sys.exit("the quickstart's student failed")
+        total = time.perf_counter() - started
+    return {"run, s": total, "crash safety, s": spent, "share, %": 100 * spent / total}
+
+
 def measure_memory(bench: Bench, teachers: int) -> dict[str, float]:
     """Peak anonymous memory of a distillation over 25 stored views, above that of the imports, in MB."""
     names = json.dumps([str(bench.root / "teachers" / str(seed)) for seed in range(teachers)])
     code = f"""
 import threading, time
 {IMPORTS}
+from kd_lightning import files
+from kd_lightning.callbacks import LastCheckpoint
 from kd_lightning.cli import main
 def anonymous():
     lines = open("/proc/self/status").read().splitlines()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -254,6 +254,23 @@ def test_guards_keep_what_is_on_disk(student: Path, teacher: Path, capsys: pytes
     assert (student / "checkpoints" / "last.ckpt").read_bytes() == before
 
 
+class FailsAtStart(Callback):
+    """Ends the run when its event file is there and its first step is not."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        raise ValueError("no start today")
+
+
+@pytest.mark.parametrize("how", [["--overwrite", "true"], ["--ckpt_path", "last", "--trainer.max_steps", "9"]])
+def test_a_start_that_fails_leaves_the_older_run_as_it_was(how: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    flags = ["--model.net.hidden", "[8]", "--trainer.max_steps", "2", "--trainer.limit_val_batches", "0"]
+    assert _fit("teacher", run, *flags) == 0
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    assert _fit("teacher", run, *flags, *how, "--trainer.callbacks+", "tests.test_cli.FailsAtStart") == 1
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+
+
 def test_overwrite_starts_anew(tmp_path: Path) -> None:
     run = tmp_path / "run"
     flags = ["--model.net.hidden", "[8]", "--trainer.max_steps", "2", "--trainer.limit_val_batches", "0"]
@@ -442,3 +459,25 @@ def test_sigterm_ends_with_143_and_the_run_goes_on(tmp_path: Path) -> None:
     short = [*command[3:-2], "--trainer.max_steps", str(before + 5), "--trainer.max_epochs", "-1"]
     assert main(short) == 0
     assert _weights(run)["global_step"] == before + 5
+
+
+def test_completion_offers_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = tmp_path / "script"
+    script.write_text(capsys.readouterr().out)
+    asked = (
+        f"source {script}; COMP_WORDS=(kd_lightning fit --model.temp); COMP_CWORD=2; "
+        "_shtab_kd_lightning kd_lightning --model.temp fit; echo ${COMPREPLY[@]}"
+    )
+    bash = shutil.which("bash")
+    assert bash
+    done = subprocess.run([bash, "-c", asked], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["--model.temperature"]
+    assert main(["completion", "cmd"]) == 1
+    assert "no completion for cmd; expected one of bash" in _error(capsys)
+
+
+def test_help_of_subcommands_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "test Measure a checkpoint on the test set and write metrics.json into its run." in said

@@ -162,6 +162,37 @@ def test_signals_save_and_stop(signum: int, code: int, devices: int, to: str, tm
     assert _last(run)["global_step"] == stopped + 5
 
 
+@pytest.mark.faults
+def test_torchrun_restarts_a_killed_rank(tmp_path: Path) -> None:
+    """kill -9 to one of two ranks: torchrun starts both again, and the run ends as one never killed."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    flags = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.max_epochs", "20", *QUIET]
+    flags += ["--model.student.dropout_hidden", "0.2", "--data.augment", "kd_lightning.Jitter"]
+
+    def start(run: Path) -> "subprocess.Popen[str]":
+        fit = ["-m", "kd_lightning", "fit", *STUDENT, *flags, "--run_dir", str(run), "--ckpt_path", "last"]
+        return subprocess.Popen(
+            [*torchrun, "--max-restarts", "3", *fit, "--save_every", "0.2"],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},  # docs/cluster.md
+            start_new_session=True,
+        )
+
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    with start(whole) as worker:
+        _, said = worker.communicate(timeout=240)
+        assert worker.returncode == 0, said
+    with start(killed) as worker:
+        _wait_for(killed / "checkpoints" / "last.ckpt", worker)
+        children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
+        os.kill(int(children[-1]), signal.SIGKILL)
+        _, said = worker.communicate(timeout=240)
+        assert worker.returncode == 0, said
+    assert f"resuming {killed / 'checkpoints' / 'last.ckpt'}" in said
+    _same(killed, whole)
+
+
 class AskedToStop(Callback):
     """Signals its own process in the third epoch."""
 
