@@ -33,7 +33,7 @@ class ClassifierModule(LightningModule, ABC):
         compile: Compile the net with torch.compile; pays on GPUs and for large nets.
 
     Raises:
-        ValueError: If max_norm is out of range.
+        ValueError: If max_norm is out of range, or the net has nothing to train.
     """
 
     def __init__(
@@ -52,6 +52,8 @@ class ClassifierModule(LightningModule, ABC):
         self.save_hyperparameters(ignore=["teachers", *objects])
         if max_norm is not None and not max_norm > 0:
             raise ValueError(f"max_norm must be > 0, got {max_norm}")
+        if next(net.parameters(), None) is None:
+            raise ValueError(f"the net must have parameters to train, got {type(net).__name__} without any")
         self.net = net
         self.optimizer_of = optimizer or default_optimizer
         self.scheduler_of = scheduler
@@ -87,18 +89,32 @@ class ClassifierModule(LightningModule, ABC):
 
         Args:
             inputs: (batch, 1, 28, 28) float in [0, 1], or what the net takes.
+
+        Raises:
+            ValueError: If the net takes other shapes.
         """
         # Under bf16-true and the like the net's weights have another type than the images.
-        logits: Tensor = self.net(inputs.to(self.dtype) if inputs.is_floating_point() else inputs)
+        cast = inputs.to(self.dtype) if inputs.is_floating_point() else inputs
+        try:
+            logits: Tensor = self.net(cast)
+        except RuntimeError as error:
+            if "shape" in str(error) or "expected input" in str(error):
+                name, reason = type(self.net).__name__, str(error).splitlines()[0]
+                raise ValueError(f"{name} can't take inputs of shape {tuple(inputs.shape)}: {reason}") from error
+            raise
         return logits
 
     def on_train_start(self) -> None:
-        """Give a resumed run its place in the data.
+        """Log short epochs, too, and give a resumed run its place in the data.
 
         Lightning does so when it makes the training loader, but `estimated_stepping_batches`, which the scheduler
         needs, has it made before the checkpoint is read, and the place is forgotten:
         https://github.com/Lightning-AI/pytorch-lightning/issues/20550
         """
+        steps = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+        interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's connector
+        if 1 <= steps < interval:
+            self.trainer.log_every_n_steps = int(steps)  # type: ignore[attr-defined]  # short epochs are logged once each
         loop = self.trainer.fit_loop
         if loop._combined_loader_states_to_load:
             loop._load_combined_loader_states()

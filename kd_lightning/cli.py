@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.multiprocessing.spawn import ProcessException
 
+import kd_lightning
 from kd_lightning import augment, distill, nets, teacher  # noqa: F401 (short class names in YAML: imported classes)
 from kd_lightning.callbacks import (
     AtomicCheckpointIO,
@@ -35,6 +36,7 @@ from kd_lightning.checkpoints import BEST, LAST, read_checkpoint, run_folder
 from kd_lightning.classifier import ClassifierModule
 from kd_lightning.dashboard import Dashboard, add_test_scalars
 from kd_lightning.files import EVENT_FILES, METRICS_FILE, PREDICTIONS_FILE, write_atomically, write_json
+from kd_lightning.help_texts import ARGUMENTS, DESCRIPTION, OTHER_COMMANDS, PROG, SUBCOMMANDS
 from kd_lightning.messages import USER_ERRORS, hush, innermost_reason, raised_in_child
 from kd_lightning.progress import RunProgress
 from kd_lightning.results import TestDetails, metrics_record, prediction_rows, write_csv
@@ -47,34 +49,12 @@ from kd_lightning.runs import (
     refuse_other_module,
     run_files,
     with_config_of_run,
+    with_data_named,
 )
 from kd_lightning.stopping import EXIT_CODES, Stopped, only_fit_in, stop_signals
+from kd_lightning.teacher_check import refuse_own_teacher
 
-PROG = "python -m kd_lightning"
 DEBUG_VARIABLE = "KD_LIGHTNING_DEBUG"
-
-# Arguments of every subcommand beside Lightning's own: default and meaning.
-ARGUMENTS: dict[str, tuple[str | bool | float, str]] = {
-    "run_dir": ("runs/unnamed/run", "Folder of the run: configuration, checkpoints, event files, metrics."),
-    "overwrite": (False, "fit: start anew in a folder that holds a run already; the old run is deleted."),
-    "save_every": (60.0, "fit: seconds between two writes of last.ckpt, from which a killed run resumes, >= 0."),
-    "dry_run": (False, "fit: build everything, do one step, say what would be done, and write nothing."),
-    "prepare": (False, "fit: download data, compute soft targets that are to be stored, do one step, write no run."),
-    "pictures_every": (0, "fit: epochs between two sets of pictures in TensorBoard, >= 0; 0 for the last alone."),
-}
-
-# What --help says of each; the first lines of Lightning's own docstrings break off in the middle.
-SUBCOMMANDS = {
-    "fit": "Train a teacher or a student, or resume a run with --ckpt_path last.",
-    "validate": "Measure a checkpoint's loss and accuracy on the validation split.",
-    "test": "Measure a checkpoint on the test set and write metrics.json into its run.",
-    "predict": "Classify the test set, or image files of your own, and write predictions.csv.",
-}
-
-DESCRIPTION = f"""Train teachers, distil a student, from YAML files.
-
-The way through: fit a teacher, fit a student against it, test both, compare the runs with '{PROG} report
-RUN...', and take the student out with '{PROG} export RUN' (each has its own --help)."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -84,18 +64,21 @@ def main(args: Sequence[str] | None = None) -> int:
         args: The arguments after the program's name; those of this process by default.
 
     Returns:
-        The exit code: 0 for success, 1 for an error, 143 after SIGTERM.
+        The exit code: 0 for success, 1 for an error, 143 after SIGTERM, 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if args is None else args)
     hush()
     try:
-        if arguments[:1] in (["report"], ["export"], ["completion"]):
+        if arguments and not arguments[0].startswith("-") and arguments[0] not in (*SUBCOMMANDS, *OTHER_COMMANDS):
+            known = ", ".join((*SUBCOMMANDS, *OTHER_COMMANDS))
+            raise ValueError(f"no subcommand {arguments[0]}; expected one of {known}")
+        if arguments and arguments[0] in OTHER_COMMANDS:
             # Imported when asked for: nothing else needs their packages.
             module = import_module(f"kd_lightning.{arguments[0]}")
             getattr(module, f"run_{arguments[0]}")(arguments[1:])
             return 0
         with ExitStack() as held:
-            cli = DistillCLI(with_config_of_run(arguments), held)
+            cli = DistillCLI(with_data_named(with_config_of_run(arguments)), held)
     except ProcessException as error:  # of a process that trained, under ddp_fork and ddp_spawn
         name, reason = raised_in_child(error)
         if name == Stopped.__name__:
@@ -109,6 +92,9 @@ def main(args: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"error: {innermost_reason(error)}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # before or after the training, or twice in it
+        print("error: interrupted", file=sys.stderr)
+        return EXIT_CODES[signal.SIGINT]
     except SIGTERMException:  # Lightning lets it end the process with 0
         return 143
     except Stopped as stopped:
@@ -134,7 +120,8 @@ class DistillCLI(LightningCLI):
         self._arguments = args
         self._resumed: dict[str, Any] | None = None
         self._replaced: list[Path] = []
-        quiet = {"exit_on_error": False}  # errors come to main, which says them in one line
+        # Errors come to main, which says them in one line; an abbreviation would be a misspelling that trains.
+        strict = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
             ClassifierModule,
             LightningDataModule,
@@ -147,8 +134,9 @@ class DistillCLI(LightningCLI):
             parser_kwargs={
                 "prog": PROG,
                 "description": DESCRIPTION,
-                **quiet,
-                **{name: {**quiet, "description": text} for name, text in SUBCOMMANDS.items()},
+                "version": kd_lightning.__version__,
+                **strict,
+                **{name: {**strict, "description": text} for name, text in SUBCOMMANDS.items()},
             },
             args=args,
         )
@@ -157,11 +145,11 @@ class DistillCLI(LightningCLI):
         """Add the arguments that every subcommand has beside Lightning's own."""
         for name, (default, text) in ARGUMENTS.items():
             parser.add_argument(f"--{name}", type=type(default), default=default, help=text)
-        parser.set_defaults({"data": {"class_path": "kd_lightning.data.MNISTDataModule"}})
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:  # Any: Lightning's own
         super()._add_subcommands(parser, **kwargs)
-        for listed in parser._subcommands_action._choices_actions:
+        action = parser._subcommands_action
+        for listed in action._choices_actions if action else []:
             listed.help = SUBCOMMANDS[listed.dest]
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -286,6 +274,7 @@ class DistillCLI(LightningCLI):
             self._held.enter_context(only_fit_in(self._run_dir))
             leftovers = list(run_files(self._run_dir))
             if overwrite:
+                refuse_own_teacher(self._run_dir, self._value("model.init_args.teachers"))
                 self._replaced = leftovers
             elif leftovers and not (given and self._owns(given)):
                 raise FileExistsError(

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import jsonargparse
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
-from kd_lightning.cli import SUBCOMMANDS, DistillCLI
+from kd_lightning.cli import DistillCLI
 from kd_lightning.data import MNISTDataModule
 from kd_lightning.distill import DistillModule
+from kd_lightning.help_texts import OTHER_COMMANDS, SUBCOMMANDS
 from kd_lightning.teacher import TeacherModule
 
 COMMAND = "kd_lightning"
@@ -48,7 +49,7 @@ def _run(shell: str) -> None:
         shell: bash, zsh, tcsh or whatever else shtab writes for.
     """
     try:
-        import shtab  # noqa: PLC0415  # nothing else needs it
+        import shtab  # nothing else needs it
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("completion scripts are written by shtab; pip install shtab") from error
 
@@ -62,7 +63,7 @@ def _run(shell: str) -> None:
             action = subcommand.add_argument(f"--{option}")
             if option in FILES:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]  # where shtab looks
-    for name in ("report", "export"):
+    for name in OTHER_COMMANDS:
         subcommands.add_parser(name, help=name)  # shtab leaves out what has no help
     print(shtab.complete(plain, shell))
 
@@ -72,7 +73,10 @@ def _options(subcommand: str) -> Iterator[str]:
     try:
         _ParserOnly([])
     except _Built as built:
-        parser = built.parser._subcommands_action.choices[subcommand]
+        action = built.parser._subcommands_action
+        if action is None:
+            raise RuntimeError("the command line has no subcommands") from built
+        parser = action.choices[subcommand]
         yield from (text[2:] for action in parser._actions for text in action.option_strings if text.startswith("--"))
     for key, classes in CLASSES.items():
         yield from (f"{key}.{name}" for each in classes for name in inspect.signature(each).parameters)

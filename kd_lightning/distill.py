@@ -279,6 +279,8 @@ class DistillModule(ClassifierModule):
             classes=self._classes,
             options=self.store_options,
         )
+        if self._stored is not None and self.soft_targets == "auto":
+            reason = "as the run began"
         self._stored = stored
         rank_zero_info(f"soft targets: {'stored' if stored else 'live'} ({reason})")
         if self.plan_only:

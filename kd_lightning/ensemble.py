@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
 from kd_lightning.checkpoints import (
+    CHECKPOINT_DIR,
     RECORD_KEY,
     fingerprint,
     read_checkpoint,
@@ -168,10 +169,12 @@ def teacher_checkpoints(pattern: str) -> list[Path]:
     """
     matches = sorted(map(Path, glob(pattern, recursive=True))) if has_magic(pattern) else [Path(pattern)]  # noqa: PTH207
     found = [match for match in matches if match.exists()]
+    if has_magic(pattern):  # beside runs there may be reports and notes
+        found = [match for match in found if match.suffix == ".ckpt" or (match / CHECKPOINT_DIR).is_dir()]
     if not found:
         raise FileNotFoundError(
-            f"no teacher checkpoint matches {pattern}; train one first: "
-            "python -m kd_lightning fit --config configs/mnist/teacher.yaml"
+            f"no teacher checkpoint matches {pattern}; expected a run's folder or a checkpoint: train a teacher first, "
+            "python -m kd_lightning fit with a TeacherModule"
         )
     files = [run_checkpoint(path) if path.is_dir() else path for path in found]
     first_of_run: dict[Path, Path] = {}

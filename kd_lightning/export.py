@@ -154,9 +154,10 @@ def write_exported(net: ExportedNet, example: Tensor, path: Path, kind: Format, 
     """
     match kind:
         case "safetensors":
-            from safetensors.torch import save_file  # comes with the extra kd_lightning[export]
+            from safetensors.torch import save  # comes with the extra kd_lightning[export]
 
-            save_file({name: tensor.contiguous() for name, tensor in net.net.state_dict().items()}, path, metadata)
+            tensors = {name: tensor.contiguous() for name, tensor in net.net.state_dict().items()}
+            path.write_bytes(save(tensors, metadata))  # its own save_file hides the file from others
         case "pt2":
             dynamic = ({0: torch.export.Dim("batch")},)
             program = torch.export.export(net, (example,), dynamic_shapes=dynamic)

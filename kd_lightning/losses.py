@@ -24,8 +24,18 @@ def hard_loss(*, student_logits: Tensor, labels: Tensor) -> Tensor:
 
     Returns:
         Scalar, nats per example.
+
+    Raises:
+        ValueError: If a label has no logit; on CUDA the device says so in its own way.
     """
-    return F.cross_entropy(_at_least_float32(student_logits), labels)
+    try:
+        return F.cross_entropy(_at_least_float32(student_logits), labels)
+    except IndexError as error:
+        classes = student_logits.shape[-1]
+        raise ValueError(
+            f"labels must be below {classes}, the number of the net's logits, got {int(labels.max())}; "
+            "set the net's classes"
+        ) from error
 
 
 def soft_target_log_probs(

@@ -92,7 +92,7 @@ def run_report(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--output",
         default=None,
-        help="Folder for report.html, .md, .csv and pictures; by default the runs' common parent.",
+        help="Folder for report.html, .md, .csv and pictures; by default the runs' common parent, a single run's own.",
     )
     options = parser.parse_args(list(arguments))
     folders = find_runs(options.runs)

@@ -2,8 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from kd_lightning.checkpoints import CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint, run_checkpoint, run_folder
 from kd_lightning.files import (
@@ -16,6 +19,7 @@ from kd_lightning.files import (
     flat,
 )
 
+DEFAULT_DATA = "kd_lightning.data.MNISTDataModule"
 EVALUATIONS = ("validate", "test", "predict")
 # What a resumed run may change: its length, where it runs, and what it shows.
 MAY_CHANGE = (
@@ -183,7 +187,11 @@ def check_strategy(strategy: object) -> None:
 
 
 def with_config_of_run(arguments: Sequence[str]) -> list[str]:
-    """Take the run's own configuration for an evaluation that names none."""
+    """Take the run's own configuration for an evaluation that names none.
+
+    Raises:
+        FileNotFoundError: If the run is not there.
+    """
     if not arguments or arguments[0] not in EVALUATIONS:
         return list(arguments)
     if any(argument.split("=")[0] in {"-c", "--config", "-h", "--help"} for argument in arguments):
@@ -195,8 +203,32 @@ def with_config_of_run(arguments: Sequence[str]) -> list[str]:
         elif argument == "--ckpt_path" and position + 1 < len(arguments):
             given = arguments[position + 1]
     path = Path(given)
+    if given and given not in {"best", "last"} and not path.exists():
+        raise FileNotFoundError(
+            f"no run and no checkpoint at {given}; expected a run's folder or a file of its checkpoints"
+        )
     run = path if path.is_dir() else run_folder(path)
     config = run / CONFIG_FILE if given and run is not None else None
     if config is None or not config.is_file():
         return list(arguments)
     return [arguments[0], "--config", str(config), *arguments[1:]]
+
+
+def with_data_named(arguments: Sequence[str]) -> list[str]:
+    """Take MNIST where neither an argument nor a configuration names a data module.
+
+    As the parser's default it would leave its options, such as batch_size, to whatever class replaces it.
+    """
+    at = next((n for n, argument in enumerate(arguments) if argument in ("fit", *EVALUATIONS)), None)
+    if at is None or any(argument.split("=")[0] == "--data" for argument in arguments):
+        return list(arguments)
+    files = [argument.split("=", 1)[1] for argument in arguments if argument.startswith(("--config=", "-c="))]
+    files += [value for name, value in pairwise(arguments) if name in {"-c", "--config"}]
+    for file in files:
+        try:
+            content = yaml.safe_load(Path(file).read_text())
+        except (OSError, ValueError, yaml.YAMLError):
+            continue  # the parser will say what is wrong
+        if isinstance(content, dict) and (content.get("data") or (content.get(arguments[at]) or {}).get("data")):
+            return list(arguments)
+    return [*arguments[: at + 1], "--data", DEFAULT_DATA, *arguments[at + 1 :]]

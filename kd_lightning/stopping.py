@@ -15,8 +15,9 @@ from lightning.pytorch.utilities import rank_zero_info
 
 LOCK_FILE = ".lock"
 # What a process ends with after the signal. 143 is the shell's own for SIGTERM; 75 is sysexits.h's "try again later",
-# by which a job script knows that it should requeue: the scheduler said that the time is up.
-EXIT_CODES = {signal.SIGTERM: 143, signal.SIGUSR1: 75}
+# by which a job script knows that it should requeue: the scheduler said that the time is up. 130 is the shell's for
+# Ctrl-C.
+EXIT_CODES = {signal.SIGTERM: 143, signal.SIGUSR1: 75, signal.SIGINT: 130}
 
 
 class Stopped(Exception):  # noqa: N818  # what was asked for, not an error
@@ -32,7 +33,7 @@ class Stopped(Exception):  # noqa: N818  # what was asked for, not an error
 
 
 class StopSignals:
-    """Notes SIGTERM and SIGUSR1; the run looks between two steps, when nothing is half done.
+    """Notes SIGTERM, SIGUSR1 and Ctrl-C; the run looks between two steps, when nothing is half done.
 
     Lightning's own handlers work inside the signal: they write a checkpoint, or talk to other ranks, while a step is
     under way, which repeats a batch or waits for ever:
@@ -56,8 +57,14 @@ class StopSignals:
                 signal.signal(signum, self._note)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
+        children = [] if self._trains else multiprocessing.active_children()
+        if signum == signal.SIGINT and (self.received or not (self._trains or children)):
+            raise KeyboardInterrupt  # asked twice, or nothing to save
         self.received = self.received or signum
-        for child in [] if self._trains else multiprocessing.active_children():
+        if signum == signal.SIGINT:  # the terminal gives it to the children, too
+            rank_zero_info("stopping after this step; Ctrl-C again stops at once and loses what is not saved")
+            return
+        for child in children:
             if child.pid is not None:
                 os.kill(child.pid, signum)
 

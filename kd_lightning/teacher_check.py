@@ -1,7 +1,9 @@
 """Looks at the teachers before the first step: do they fit the student, and have they learned anything?"""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from kd_lightning.classifier import ClassifierModule
-from kd_lightning.ensemble import FrozenEnsemble, Teacher
+from kd_lightning.ensemble import FrozenEnsemble, Teacher, teacher_checkpoints
 from kd_lightning.loader import TensorLoader
 from kd_lightning.metrics import no_better_than_chance
 
@@ -62,6 +64,26 @@ def check_teachers(student: ClassifierModule, ensemble: FrozenEnsemble, records:
         accuracies = {f"teachers/{n}_accuracy": 1 - record["errors"] / examples for n, record in enumerate(records)}
         student.logger.log_metrics(accuracies, step=student.global_step)
     return len(label_counts)
+
+
+def refuse_own_teacher(run: Path, teachers: object) -> None:
+    """Keep a run that starts anew from deleting a teacher that it is to learn from.
+
+    Args:
+        run: The run's folder.
+        teachers: What the configuration names, see `load_teachers`.
+
+    Raises:
+        FileExistsError: If one lies in the run's folder.
+    """
+    patterns = [teachers] if isinstance(teachers, str) else teachers if isinstance(teachers, list) else []
+    for pattern in patterns:
+        with suppress(FileNotFoundError, ValueError):  # said where the teachers are loaded
+            for file in teacher_checkpoints(str(pattern)):
+                if run.resolve() in file.resolve().parents:
+                    raise FileExistsError(
+                        f"the teacher {file} lies in the run that --overwrite deletes; choose another --run_dir"
+                    )
 
 
 def _check_batches(trainer: Trainer) -> tuple[str, Iterator[Any]]:

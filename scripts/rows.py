@@ -207,6 +207,16 @@ FAST_MODE: list[Row] = [
     for name, what, flags in (
         ("mode-plain", "distilled 2x800, batch 128, float32, Adam 1e-3", ()),
         ("mode-fast", "distilled 2x800, batch 512, bf16-mixed, Adam 2e-3", FAST),
+        (
+            "mode-fast-4",
+            "distilled 2x800, batch 512, bf16-mixed, Adam 4e-3",
+            (*FAST, *options(model__optimizer__lr=4e-3)),
+        ),
+        (
+            "mode-large",
+            "distilled 2x800, batch 512, float32, Adam 4e-3",
+            (*FAST, *options(model__optimizer__lr=4e-3, trainer__precision="32-true")),
+        ),
     )
 ]
 

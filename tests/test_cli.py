@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import DataLoader, TensorDataset
 
+import kd_lightning
 from kd_lightning.cli import DistillCLI, main
 from kd_lightning.distill import DistillModule
+from kd_lightning.ensemble import teacher_checkpoints
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SMALL = ["--trainer.enable_progress_bar", "false", "--trainer.max_epochs", "1"]
@@ -178,10 +181,17 @@ def test_every_config_runs_one_step(config: Path, teacher: Path, tmp_path: Path)
         (["--model.soft_weight", "1.5"], "soft_weight must be in [0, 1], got 1.5"),
         (
             ["--model.teachers", "nowhere/*.ckpt"],
-            "no teacher checkpoint matches nowhere/*.ckpt; train one first",
+            "no teacher checkpoint matches nowhere/*.ckpt; expected a run's folder or a checkpoint",
         ),
         (["--model.teachers", "null"], "no teachers are given"),
-        (["--model.tempreature", "3"], "tempreature"),
+        (["--model.tempreature", "3"], "has no option tempreature; did you mean temperature?"),
+        (["--model.student.widht", "3"], "model.student: kd_lightning.MLP has no option widht; it has hidden,"),
+        (["--model.temperature", "hot"], "model.temperature: Expected a <class 'float'>. Got value: hot"),
+        (["--model.student", "my_project.Nope"], "model.student: No module named 'my_project'"),
+        (["--trainer.max_epochs", "x"], "trainer.max_epochs: Expected a <class 'int'>, got x"),
+        (["--trainer.max_epoch", "3"], "--trainer.max_epoch"),
+        (["--model.student", "torch.nn.Identity"], "the net must have parameters to train, got Identity"),
+        (["--model.student.inputs", "700"], "MLP can't take inputs of shape ("),
         (["--data.batch_size", "0"], "batch_size must be >= 1, got 0"),
         (["--data.keep_classes", "[3]", "--data.drop_classes", "[3]"], "the transfer set is empty"),
         (["--data.dataset", "KMNIST"], "KMNIST is not under"),
@@ -481,3 +491,63 @@ def test_help_of_subcommands_is_whole(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "test Measure a checkpoint on the test set and write metrics.json into its run." in said
+
+
+class TwoWays(LightningDataModule):
+    """A user's own data module: its batch_size is its own, and it has no default for `folder`."""
+
+    def __init__(self, folder: str, batch_size: int = 64) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(TensorDataset(torch.rand(640, 1, 28, 28), torch.arange(640) % 10), self.batch_size)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self.train_dataloader()
+
+
+@pytest.mark.parametrize("by", ["flag", "config"])
+def test_own_data_keeps_its_own_defaults(
+    by: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tmp_path / "my.yaml"
+    config.write_text(
+        "model: {class_path: kd_lightning.TeacherModule, init_args: {net: {class_path: kd_lightning.MLP, "
+        "init_args: {hidden: [8]}}}}\n"
+        + ("data: {class_path: tests.test_cli.TwoWays, init_args: {folder: here}}\n" if by == "config" else "")
+    )
+    named = ["--data", "tests.test_cli.TwoWays", "--data.folder", "here"] if by == "flag" else []
+    fit = ["fit", "--config", str(config), *named, *SMALL]
+    assert main([*fit, "--dry_run", "true"]) == 0
+    assert "one step of 64 examples" in caplog.text
+    missing = ["fit", "--config", str(config), "--data", "tests.test_cli.TwoWays", *SMALL]
+    if by == "flag":
+        assert main(missing) == 1
+        assert "folder" in _error(capsys)
+
+
+def test_labels_beyond_the_net_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _fit("teacher", tmp_path / "run", "--model.net.classes", "7") == 1
+    assert "labels must be below 7, the number of the net's logits, got 9" in _error(capsys)
+
+
+def test_what_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["test", "--ckpt_path", "runs/nothere"]) == 1
+    assert "no run and no checkpoint at runs/nothere" in _error(capsys)
+    assert main(["reprot", "runs"]) == 1
+    assert "no subcommand reprot; expected one of fit, validate, test, predict, report, export" in _error(capsys)
+    assert main(["--version"]) == 0
+    assert kd_lightning.__version__ in capsys.readouterr().out
+
+
+def test_teachers_beside_reports(teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(teacher, runs / "one")
+    (runs / "report-pictures").mkdir()
+    (runs / "report.html").touch()
+    assert [file.parent.parent for file in teacher_checkpoints(f"{runs}/*")] == [runs / "one"]
+    again = ["--overwrite", "true", "--model.teachers", str(runs / "one")]
+    assert _fit("distill", runs / "one", *again) == 1
+    assert "lies in the run that --overwrite deletes" in _error(capsys)
+    assert (runs / "one" / "checkpoints" / "last.ckpt").exists()

@@ -133,8 +133,15 @@ def test_event_files_made_in_one_second_are_read_in_their_order(tmp_path: Path) 
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 75)])
-@pytest.mark.parametrize(("devices", "to"), [(1, "the process"), (2, "each rank"), (2, "one rank"), (2, "the parent")])
+@pytest.mark.parametrize(
+    ("signum", "code", "devices", "to"),
+    [
+        (signum, code, devices, to)
+        for signum, code in [(signal.SIGTERM, 143), (signal.SIGUSR1, 75)]
+        for devices, to in [(1, "the process"), (2, "each rank"), (2, "one rank"), (2, "the parent")]
+    ]
+    + [(signal.SIGINT, 130, 1, "the process"), (signal.SIGINT, 130, 2, "each rank")],
+)
 def test_signals_save_and_stop(signum: int, code: int, devices: int, to: str, tmp_path: Path) -> None:
     """One rank hears of it first, the other a moment later, in the middle of a step; both stop at the same one."""
     run = tmp_path / "run"

@@ -11,7 +11,7 @@ ORDER = [
     "augment", "loader", "nets", "costs", "losses", "metrics", "datasets", "images", "files", "stopping",
     "checkpoints", "runs", "tables", "data", "ensemble", "store_plan", "soft_targets", "optimization",
     "classifier", "teacher", "teacher_check", "distill", "results", "progress", "callbacks", "plots",
-    "dashboard", "comparison", "report", "export", "messages", "cli", "completion", "__main__",
+    "dashboard", "comparison", "report", "export", "messages", "help_texts", "cli", "completion", "__main__",
 ]  # fmt: skip
 
 

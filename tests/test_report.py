@@ -145,10 +145,10 @@ def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
 def test_files_and_errors(tmp_path: Path) -> None:
     folder = _run(tmp_path / "runs", "a", 5)
     run_report([str(folder)])
-    with (tmp_path / "runs" / "report.csv").open() as file:
+    with (folder / "report.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert (rows[0]["name"], rows[0]["errors"]) == ("a", "5")
-    assert "| a | – | 1 |" in (tmp_path / "runs" / "report.md").read_text()
+    assert "| a | – | 1 |" in (folder / "report.md").read_text()
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="holds no run"):
         find_runs([str(tmp_path / "empty")])
