@@ -499,6 +499,7 @@ def run(quick: bool = False, output: str = "docs", teachers: int = 10, repeats: 
             tables["Growth"] = time_in_turns(growth_cases(bench), 1)
             figures["Filling the store, 60,000 images"] = time_fill(bench, teachers, 3)
             figures["Peak anonymous memory, ten teachers, 25 views, MB"] = measure_memory(bench, teachers)
+            figures["Crash safety, a run of the quickstart's student"] = time_crash_safety(bench)
         figures["Start-up, seconds of a process"] = time_startup(repeats)
     results = {"machine": _machine(), "tables": tables, "figures": figures}
     folder = Path(output)
