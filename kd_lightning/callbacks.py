@@ -110,7 +110,11 @@ class LastCheckpoint(Checkpoint):
         """Start the clock, and take the signals from Lightning."""
         self._written_at = time.monotonic()
         self._looked_at_step = trainer.global_step
-        self.signals.install(trains=True)
+        self.signals.install(trains=trainer.world_size > 1)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """From here on there is something to save."""
+        self.signals.begin_steps()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -98,9 +98,9 @@ class ClassifierModule(LightningModule, ABC):
         try:
             logits: Tensor = self.net(cast)
         except RuntimeError as error:
-            if "shape" in str(error) or "expected input" in str(error):
+            if "shapes cannot be multiplied" in str(error) or "expected input" in str(error):
                 name, reason = type(self.net).__name__, str(error).splitlines()[0]
-                raise ValueError(f"{name} can't take inputs of shape {tuple(inputs.shape)}: {reason}") from error
+                raise ValueError(f"{name} failed on inputs of shape {tuple(inputs.shape)}: {reason}") from error
             raise
         return logits
 

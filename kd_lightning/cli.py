@@ -92,14 +92,16 @@ def main(args: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"error: {innermost_reason(error)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:  # before or after the training, or twice in it
+    except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return EXIT_CODES[signal.SIGINT]
     except SIGTERMException:  # Lightning lets it end the process with 0
         return 143
     except Stopped as stopped:
         return stopped.exit_code
-    except SystemExit as stop:  # --help and --print_config end so
+    except SystemExit as stop:  # --help and --print_config end so, and Lightning after Ctrl-C
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            return EXIT_CODES[signal.SIGINT]
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     finally:
         if args is not None:
@@ -232,6 +234,8 @@ class DistillCLI(LightningCLI):
             rank_zero_info(f"one step done: {written} was written")
             return
         self.trainer.fit(**kwargs)
+        if self._resumed and self.trainer.global_step == self._resumed["global_step"]:
+            rank_zero_info("nothing was left to train: max_epochs or max_steps had been reached; raise it to train on")
         if not self._value("trainer.fast_dev_run"):
             rank_zero_info(f"run: {self._run_dir}\nnext: {PROG} test --ckpt_path {self._run_dir}")
 

@@ -255,9 +255,7 @@ def _common_name(names: Sequence[str]) -> str:
 
 
 def common_parent(folders: Sequence[Path]) -> Path:
-    """The closest folder that holds all run folders; a single run's own."""
-    if len(folders) == 1:
-        return folders[0]
+    """The closest folder that holds all run folders."""
     parents = [folder.absolute().parent for folder in folders]
     return next(p for p in (parents[0], *parents[0].parents) if all(q.is_relative_to(p) for q in parents))
 

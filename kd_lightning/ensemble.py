@@ -18,6 +18,7 @@ from kd_lightning.checkpoints import (
     run_checkpoint,
     run_folder,
 )
+from kd_lightning.files import CONFIG_FILE
 from kd_lightning.nets import parameter_count
 
 TeacherSpec = str | Sequence[str | nn.Module]
@@ -170,7 +171,7 @@ def teacher_checkpoints(pattern: str) -> list[Path]:
     matches = sorted(map(Path, glob(pattern, recursive=True))) if has_magic(pattern) else [Path(pattern)]  # noqa: PTH207
     found = [match for match in matches if match.exists()]
     if has_magic(pattern):  # beside runs there may be reports and notes
-        found = [match for match in found if match.suffix == ".ckpt" or (match / CHECKPOINT_DIR).is_dir()]
+        found = [match for match in found if _may_teach(match)]
     if not found:
         raise FileNotFoundError(
             f"no teacher checkpoint matches {pattern}; expected a run's folder or a checkpoint: train a teacher first, "
@@ -186,6 +187,13 @@ def teacher_checkpoints(pattern: str) -> list[Path]:
                 "name the run's folder or one file"
             )
     return files
+
+
+def _may_teach(path: Path) -> bool:
+    """Whether something that a glob finds is a run, whole or not, or may be a checkpoint."""
+    if path.is_dir():
+        return (path / CHECKPOINT_DIR).is_dir() or (path / CONFIG_FILE).is_file()
+    return path.suffix not in {".html", ".md", ".csv", ".json", ".yaml", ".png", ".onnx", ".pt2"}
 
 
 def load_teacher(path: Path) -> Teacher:

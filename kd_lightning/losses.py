@@ -33,8 +33,8 @@ def hard_loss(*, student_logits: Tensor, labels: Tensor) -> Tensor:
     except IndexError as error:
         classes = student_logits.shape[-1]
         raise ValueError(
-            f"labels must be below {classes}, the number of the net's logits, got {int(labels.max())}; "
-            "set the net's classes"
+            f"labels must be from 0 to {classes - 1}, as the net has {classes} logits, "
+            f"got {int(labels.min())} to {int(labels.max())}; set the net's classes"
         ) from error
 
 

@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import logging
+import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -56,12 +57,10 @@ def innermost_reason(error: BaseException) -> str:
     line = max(told, key=_depth)
     # torch's and Python's own types say nothing to the user
     reason = re.sub(r"^Type .* expects a function or a callable class: ", "", line.strip(" -\t"))
-    keys, classes = _places(lines[: lines.index(line)], _depth(line))
+    keys, known = _places(lines[: lines.index(line)], _depth(line))
     unknown = _UNKNOWN.match(reason)
-    if unknown and classes:
-        return (
-            f"{'.'.join(keys)}: {classes[-1]} has no option {unknown['option']}{_meant(unknown['option'], classes[-1])}"
-        )
+    if unknown and known:
+        reason = f"{known} has no option {unknown['option']}{_meant(unknown['option'], known)}"
     if reason.startswith("Expected") and "Got value" not in reason:
         given = [x.strip() for x in lines[lines.index(line) :] if x.strip().startswith("Given value: ")]
         reason += "".join(given[:1]).replace("Given value:", ", got")
@@ -72,8 +71,8 @@ def _depth(line: str) -> int:
     return len(line) - len(line.lstrip(" -\t"))
 
 
-def _places(lines: Sequence[str], depth: int) -> tuple[list[str], list[str]]:
-    """Keys and classes around a line of the parser's message, from the outermost in.
+def _places(lines: Sequence[str], depth: int) -> tuple[list[str], str]:
+    """Keys around a line of the parser's message, and the class that it is about, empty where it is about none.
 
     Args:
         lines: Those before it.
@@ -87,15 +86,21 @@ def _places(lines: Sequence[str], depth: int) -> tuple[list[str], list[str]]:
             around.append((_depth(line), place["kind"], place["name"]))
     around = [each for each in around if each[0] < depth]
     keys = [name for _, kind, name in around if kind == "Parser key"]
-    return keys, [name for _, kind, name in around if kind != "Parser key"]
+    return keys, around[-1][2] if around and around[-1][1] != "Parser key" else ""
 
 
 def _meant(option: str, class_path: str) -> str:
-    """A suggestion in place of a misspelt option of a class, empty where there is none."""
+    """A suggestion in place of a misspelt option of a class, or its options; empty where they are not known."""
     module, _, name = class_path.rpartition(".")
-    options = list(inspect.signature(getattr(import_module(module), name)).parameters)
-    close = difflib.get_close_matches(option, options, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; it has {', '.join(options)}"
+    try:
+        parameters = inspect.signature(getattr(import_module(module), name)).parameters
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return ""
+    close = difflib.get_close_matches(option, parameters, n=1)
+    if close:
+        return f"; did you mean {close[0]}?"
+    whole = all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values())
+    return f"; it has {', '.join(parameters)}" if whole else ""
 
 
 def raised_in_child(error: Exception) -> tuple[str, str]:
@@ -115,12 +120,13 @@ def hush() -> None:
     warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
     # A run without a validation split has an empty list of validation loaders.
     warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero.*")
-    # Short epochs are logged once each, see classifier.py; a resumed run goes on in its folder; and whoever needs srun
-    # for more than a login node's quick look gives it.
+    # Short epochs are logged once each, see classifier.py; a resumed run goes on in its folder; and outside a job
+    # there is no use for srun.
+    in_job = "SLURM_JOB_ID" in os.environ
     for text in (
         "The number of training batches",
         "Checkpoint directory .* exists and is not empty",
-        "The `srun` command",
+        *([] if in_job else ["The `srun` command"]),
     ):
         warnings.filterwarnings("ignore", message=text)
     for name in (
@@ -143,7 +149,7 @@ _OF_NO_USE = (
     "GPU available: False",
     "TPU available: False",
     "Loading `train_dataloader` to estimate",
-    "`Trainer.fit` stopped:",
+    "`Trainer.fit` stopped: `max_",
     "Restoring states from",
     "Restored all states",
     "Loaded model weights",

@@ -92,13 +92,16 @@ def run_report(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--output",
         default=None,
-        help="Folder for report.html, .md, .csv and pictures; by default the runs' common parent, a single run's own.",
+        help="Folder for report.html, .md, .csv and pictures; by default the runs' parent, or the one run given.",
     )
     options = parser.parse_args(list(arguments))
     folders = find_runs(options.runs)
     groups = group_runs([read_run(folder) for folder in folders])
     rows = table_rows(groups)
-    output = Path(options.output) if options.output else common_parent(folders)
+    # One run that is named itself keeps its report; a folder of runs keeps that of all, be there one or many.
+    named = len(folders) == len(options.runs) == 1 and Path(options.runs[0]) == folders[0]
+    by_default = folders[0] if named else common_parent(folders)
+    output = Path(options.output) if options.output else by_default
     print_table(rows)
     write_tables(rows, output)
     pictures = dict(_sections(groups))

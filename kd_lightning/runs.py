@@ -19,7 +19,7 @@ from kd_lightning.files import (
     flat,
 )
 
-DEFAULT_DATA = "kd_lightning.data.MNISTDataModule"
+DEFAULT_DATA = "kd_lightning.MNISTDataModule"
 EVALUATIONS = ("validate", "test", "predict")
 # What a resumed run may change: its length, where it runs, and what it shows.
 MAY_CHANGE = (
@@ -215,15 +215,17 @@ def with_config_of_run(arguments: Sequence[str]) -> list[str]:
 
 
 def with_data_named(arguments: Sequence[str]) -> list[str]:
-    """Take MNIST where neither an argument nor a configuration names a data module.
+    """Begin with MNIST as the data module, which any configuration or argument behind it replaces.
 
     As the parser's default it would leave its options, such as batch_size, to whatever class replaces it.
     """
     at = next((n for n, argument in enumerate(arguments) if argument in ("fit", *EVALUATIONS)), None)
     if at is None or any(argument.split("=")[0] == "--data" for argument in arguments):
         return list(arguments)
-    files = [argument.split("=", 1)[1] for argument in arguments if argument.startswith(("--config=", "-c="))]
-    files += [value for name, value in pairwise(arguments) if name in {"-c", "--config"}]
+    # What comes later goes over it; what comes before the subcommand must say so itself.
+    before = arguments[:at]
+    files = [argument.split("=", 1)[1] for argument in before if argument.startswith(("--config=", "-c="))]
+    files += [value for name, value in pairwise(before) if name in {"-c", "--config"}]
     for file in files:
         try:
             content = yaml.safe_load(Path(file).read_text())

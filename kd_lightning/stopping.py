@@ -6,6 +6,7 @@ import os
 import platform
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,28 +43,40 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received = 0  # the first signal's number, 0 for none
+        self._received_at = 0.0
+        self._process = 0  # that took the signals over
         self._trains = False
 
     def install(self, *, trains: bool) -> None:
         """Take the signals over; only the main thread can, and elsewhere nothing is done.
 
         Args:
-            trains: Whether the training loop runs in this process. One that only started the processes that train
-                hands the signal on to them.
+            trains: Whether this process looks between its steps. One that only started the processes that train hands
+                the signal on to them; where there is nothing to save yet, Ctrl-C interrupts at once.
         """
-        self._trains = trains
+        self._trains, self._process = trains, os.getpid()
         if threading.current_thread() is threading.main_thread():
             for signum in EXIT_CODES:
                 signal.signal(signum, self._note)
 
+    def begin_steps(self) -> None:
+        """Say that from now on this process looks between its steps."""
+        self._trains = True
+
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        children = [] if self._trains else multiprocessing.active_children()
-        if signum == signal.SIGINT and (self.received or not (self._trains or children)):
-            raise KeyboardInterrupt  # asked twice, or nothing to save
-        self.received = self.received or signum
-        if signum == signal.SIGINT:  # the terminal gives it to the children, too
-            rank_zero_info("stopping after this step; Ctrl-C again stops at once and loses what is not saved")
+        if os.getpid() != self._process:  # a rank that has not begun looks later; a data loader's worker never does
+            self.received = self.received or signum
             return
+        children = [] if self._trains else multiprocessing.active_children()
+        if signum == signal.SIGINT:
+            # Both the terminal and the parent tell a rank: within a second it is the same wish.
+            again = self.received == signum and time.monotonic() - self._received_at > 1
+            if again or not (self._trains or children):
+                raise KeyboardInterrupt
+            if not self.received:
+                rank_zero_info("stopping after this step; Ctrl-C again stops at once and loses what is not saved")
+        if not self.received:
+            self.received, self._received_at = signum, time.monotonic()
         for child in children:
             if child.pid is not None:
                 os.kill(child.pid, signum)

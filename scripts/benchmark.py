@@ -386,8 +386,6 @@ def measure_memory(bench: Bench, teachers: int) -> dict[str, float]:
     code = f"""
 import threading, time
 {IMPORTS}
-from kd_lightning import files
-from kd_lightning.callbacks import LastCheckpoint
 from kd_lightning.cli import main
 def anonymous():
     lines = open("/proc/self/status").read().splitlines()

@@ -21,6 +21,7 @@ import kd_lightning
 from kd_lightning.cli import DistillCLI, main
 from kd_lightning.distill import DistillModule
 from kd_lightning.ensemble import teacher_checkpoints
+from kd_lightning.nets import MLP
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SMALL = ["--trainer.enable_progress_bar", "false", "--trainer.max_epochs", "1"]
@@ -188,10 +189,12 @@ def test_every_config_runs_one_step(config: Path, teacher: Path, tmp_path: Path)
         (["--model.student.widht", "3"], "model.student: kd_lightning.MLP has no option widht; it has hidden,"),
         (["--model.temperature", "hot"], "model.temperature: Expected a <class 'float'>. Got value: hot"),
         (["--model.student", "my_project.Nope"], "model.student: No module named 'my_project'"),
+        (["--model.optimizer", "torch.optim.Adam", "--model.optimizer.lrr", "3"], "model.optimizer: "),
+        (["--model.student", "tests.test_cli.Outer.Net", "--model.student.widht", "3"], "model.student: "),
         (["--trainer.max_epochs", "x"], "trainer.max_epochs: Expected a <class 'int'>, got x"),
         (["--trainer.max_epoch", "3"], "--trainer.max_epoch"),
         (["--model.student", "torch.nn.Identity"], "the net must have parameters to train, got Identity"),
-        (["--model.student.inputs", "700"], "MLP can't take inputs of shape ("),
+        (["--model.student.inputs", "700"], "MLP failed on inputs of shape ("),
         (["--data.batch_size", "0"], "batch_size must be >= 1, got 0"),
         (["--data.keep_classes", "[3]", "--data.drop_classes", "[3]"], "the transfer set is empty"),
         (["--data.dataset", "KMNIST"], "KMNIST is not under"),
@@ -493,6 +496,13 @@ def test_help_of_subcommands_is_whole(capsys: pytest.CaptureFixture[str]) -> Non
     assert "test Measure a checkpoint on the test set and write metrics.json into its run." in said
 
 
+class Outer:
+    """Holds a net whose class path has a class in it."""
+
+    class Net(MLP):
+        pass
+
+
 class TwoWays(LightningDataModule):
     """A user's own data module: its batch_size is its own, and it has no default for `folder`."""
 
@@ -525,11 +535,15 @@ def test_own_data_keeps_its_own_defaults(
     if by == "flag":
         assert main(missing) == 1
         assert "folder" in _error(capsys)
+    config.write_text(config.read_text().split("data:")[0] + "data: {init_args: {batch_size: 32}}\n")
+    mnist = ["fit", "--config", str(config), "--data.dataset", "mnist5k", "--data.val_size", "100", *SMALL]
+    assert main([*mnist, "--dry_run", "true"]) == 0
+    assert "one step of 32 examples" in caplog.text
 
 
 def test_labels_beyond_the_net_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _fit("teacher", tmp_path / "run", "--model.net.classes", "7") == 1
-    assert "labels must be below 7, the number of the net's logits, got 9" in _error(capsys)
+    assert "labels must be from 0 to 6, as the net has 7 logits, got 0 to 9" in _error(capsys)
 
 
 def test_what_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -546,7 +560,11 @@ def test_teachers_beside_reports(teacher: Path, tmp_path: Path, capsys: pytest.C
     shutil.copytree(teacher, runs / "one")
     (runs / "report-pictures").mkdir()
     (runs / "report.html").touch()
+    (runs / "died").mkdir()
     assert [file.parent.parent for file in teacher_checkpoints(f"{runs}/*")] == [runs / "one"]
+    (runs / "died" / "config.yaml").touch()  # a run that has no checkpoint yet must not be missed in silence
+    with pytest.raises(FileNotFoundError, match="no checkpoint in"):
+        teacher_checkpoints(f"{runs}/*")
     again = ["--overwrite", "true", "--model.teachers", str(runs / "one")]
     assert _fit("distill", runs / "one", *again) == 1
     assert "lies in the run that --overwrite deletes" in _error(capsys)

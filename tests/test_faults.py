@@ -140,7 +140,8 @@ def test_event_files_made_in_one_second_are_read_in_their_order(tmp_path: Path) 
         for signum, code in [(signal.SIGTERM, 143), (signal.SIGUSR1, 75)]
         for devices, to in [(1, "the process"), (2, "each rank"), (2, "one rank"), (2, "the parent")]
     ]
-    + [(signal.SIGINT, 130, 1, "the process"), (signal.SIGINT, 130, 2, "each rank")],
+    + [(signal.SIGINT, 130, 1, "the process")]
+    + [(signal.SIGINT, 130, 2, to) for to in ("each rank", "one rank", "the parent", "all")],
 )
 def test_signals_save_and_stop(signum: int, code: int, devices: int, to: str, tmp_path: Path) -> None:
     """One rank hears of it first, the other a moment later, in the middle of a step; both stop at the same one."""
@@ -152,9 +153,13 @@ def test_signals_save_and_stop(signum: int, code: int, devices: int, to: str, tm
         _wait_for(run / "checkpoints" / "last.ckpt", worker)
         children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
         ranks = [int(child) for child in children if "kd_lightning" in Path(f"/proc/{child}/cmdline").read_text()]
-        asked = {"the process": [worker.pid], "the parent": [worker.pid], "one rank": ranks[-1:], "each rank": ranks}[
-            to
-        ]
+        asked = {
+            "the process": [worker.pid],
+            "the parent": [worker.pid],
+            "one rank": ranks[-1:],
+            "each rank": ranks,
+            "all": [worker.pid, *ranks],  # as a terminal does
+        }[to]
         assert asked
         for process in asked:
             with suppress(ProcessLookupError):  # they agreed before the second heard of it
