@@ -76,7 +76,7 @@ def run(
     todo = [job for job in jobs if not is_done(*job, folder)]
     do_all(todo, folder, data_dir, on_validation=on_validation)
     found = [result for row in table for result in collect(row, folder, group, on_validation=on_validation)]
-    results = list({result["row"]: result for result in reversed(found)}.values())[::-1]  # an ensemble stands once
+    results = list({result["row"]: result for result in found}.values())  # an ensemble stands once
     if len(todo) == len(jobs):  # nothing was there before
         results[-1]["wall_seconds"] = time.monotonic() - started
     write_summary(results, Path(output), name)
