@@ -451,7 +451,7 @@ def test_an_error_of_a_child_process_is_one_line(tmp_path: Path) -> None:
     done = _in_a_process(*command)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert _shown(done.stderr).startswith("error: no teacher checkpoint matches nowhere; train one first")
+    assert _shown(done.stderr).startswith("error: no teacher checkpoint matches nowhere; expected a run's folder")
 
 
 @pytest.mark.faults
