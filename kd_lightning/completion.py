@@ -57,9 +57,10 @@ def _run(shell: str) -> None:
         raise ValueError(f"no completion for {shell}; expected one of {', '.join(shtab.SUPPORTED_SHELLS)}")
     plain = argparse.ArgumentParser(COMMAND)
     subcommands = plain.add_subparsers()
-    for name in SUBCOMMANDS:
-        subcommand = subcommands.add_parser(name, help=SUBCOMMANDS[name], add_help=False)
-        for option in sorted(set(_options(name))):
+    parsers = _subcommand_parsers()
+    for name, text in SUBCOMMANDS.items():
+        subcommand = subcommands.add_parser(name, help=text, add_help=False)
+        for option in sorted(set(_options(parsers[name]))):
             action = subcommand.add_argument(f"--{option}")
             if option in FILES:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]  # where shtab looks
@@ -68,15 +69,18 @@ def _run(shell: str) -> None:
     print(shtab.complete(plain, shell))
 
 
-def _options(subcommand: str) -> Iterator[str]:
-    """Long options of a subcommand, without the dashes."""
+def _subcommand_parsers() -> dict[str, argparse.ArgumentParser]:
     try:
         _ParserOnly([])
     except _Built as built:
         action = built.parser._subcommands_action
-        if action is None:
-            raise RuntimeError("the command line has no subcommands") from built
-        parser = action.choices[subcommand]
-        yield from (text[2:] for action in parser._actions for text in action.option_strings if text.startswith("--"))
+        if action is not None:
+            return dict(action.choices)
+    raise RuntimeError("the command line has no subcommands")
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Long options of a subcommand, without the dashes."""
+    yield from (text[2:] for action in parser._actions for text in action.option_strings if text.startswith("--"))
     for key, classes in CLASSES.items():
         yield from (f"{key}.{name}" for each in classes for name in inspect.signature(each).parameters)

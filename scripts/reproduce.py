@@ -1,6 +1,6 @@
 """The paper's MNIST table: train, test and summarise its rows, several seeds each.
 
-    python -m scripts.reproduce                              # the table's rows, about two hours on two cores
+    python -m scripts.reproduce                              # the table's rows, under three hours on one core
     python -m scripts.reproduce --rows '[distilled-300]'     # these rows and the teachers that they need
     python -m scripts.reproduce --group sweep                # another group: ensemble, strong, minutes, sweep
     python -m scripts.reproduce --group tuning               # the choices that were made, on a validation split

@@ -189,7 +189,10 @@ def test_every_config_runs_one_step(config: Path, teacher: Path, tmp_path: Path)
         (["--model.student.widht", "3"], "model.student: kd_lightning.MLP has no option widht; it has hidden,"),
         (["--model.temperature", "hot"], "model.temperature: Expected a <class 'float'>. Got value: hot"),
         (["--model.student", "my_project.Nope"], "model.student: No module named 'my_project'"),
-        (["--model.optimizer", "torch.optim.Adam", "--model.optimizer.lrr", "3"], "model.optimizer: "),
+        (
+            ["--model.optimizer", "torch.optim.Adam", "--model.optimizer.lrr", "3"],
+            "model.optimizer: Option 'lrr' is not accepted",
+        ),
         (["--model.student", "tests.test_cli.Outer.Net", "--model.student.widht", "3"], "model.student: "),
         (["--trainer.max_epochs", "x"], "trainer.max_epochs: Expected a <class 'int'>, got x"),
         (["--trainer.max_epoch", "3"], "--trainer.max_epoch"),
