@@ -20,6 +20,15 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("sbatch") is None, reason="no Slurm here; see scripts/slurm/local-cluster.sh"),
 ]
 CONFIG = str(ROOT / "configs" / "quickstart" / "student.yaml")
+# Without it a fast machine is through with the 1,740 steps before it is told to stop.
+SLOW = """
+import time
+from lightning.pytorch import Callback
+
+class Slow(Callback):
+    def on_train_batch_end(self, *args):
+        time.sleep({seconds})
+"""
 BUSY = ["--trainer.enable_progress_bar", "false", "--save_every", "2"]
 
 
@@ -75,13 +84,15 @@ def _result(run: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 
 @pytest.mark.parametrize("way", ["signal", "time limit"])
 def test_a_requeued_run_ends_as_an_unbroken_one(slurm: Path, way: str) -> None:
-    epochs = "60" if way == "signal" else "400"
-    flags = ["--model.student.hidden", "[64,64]", "--trainer.max_epochs", epochs, *BUSY]
+    flags = ["--model.student.hidden", "[64,64]", "--trainer.max_epochs", "60", *BUSY]
     unbroken = _submit("scripts/slurm/train.sbatch", CONFIG, "runs/unbroken", *flags)
     _wait(unbroken, "COMPLETED")
     # One minute is the shortest limit, and Slurm may signal up to a minute earlier than it was told to.
     limit = ["--time=1", "--signal=USR1@30"] if way == "time limit" else []
-    broken = _submit(*limit, "scripts/slurm/train.sbatch", CONFIG, "runs/broken", *flags)
+    Path("slow.py").write_text(SLOW.format(seconds=0.02 if way == "signal" else 0.045))
+    broken = _submit(
+        *limit, "scripts/slurm/train.sbatch", CONFIG, "runs/broken", *flags, "--trainer.callbacks+=slow.Slow"
+    )
     if way == "signal":
         _wait_for(Path("runs/broken/checkpoints/last.ckpt"))
         _out("scancel", "--signal=USR1", broken)
