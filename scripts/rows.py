@@ -73,6 +73,7 @@ CONV = options(
     data__batch_size=256,
     trainer__max_epochs=20,
 )
+THREE_STAGES = options(model__net__channels="[16,32,64]")
 SMALL = options(model__student__hidden="[300,300]")
 TAUGHT = options(model__temperature=20, model__teacher_precision="bfloat16")
 WARM = (*TAUGHT, *options(model__temperature=4))
@@ -241,6 +242,12 @@ _WILD_64 = (*_WILD, *options(data__augment__views=64))
 _AFFINE_64 = options(data__augment="kd_lightning.Affine", data__augment__views=64)
 _DECAYED = options(model__optimizer="torch.optim.AdamW", model__optimizer__lr=4e-3, model__optimizer__weight_decay=0.1)
 
+
+def _conv(name: str, what: str, *flags: str, images: tuple[str, ...] = ELASTIC) -> Row:
+    short = options(trainer__max_epochs=8)
+    return Row(name, f"convolutional teacher, {what}, 8 epochs", "teacher", (*images, *FAST, *CONV, *flags, *short), 1)
+
+
 # Each with one seed, by errors on the validation images.
 TUNING: list[Row] = [
     Row("teacher-paper", "teacher, jitter, dropout 0.2 and 0.5, weight limit", "teacher", FAST, 1),
@@ -254,6 +261,12 @@ TUNING: list[Row] = [
         "teacher",
         (*ELASTIC, *options(data__augment__strength=0), *FAST, *NO_DROPOUT),
         1,
+    ),
+    _conv("conv-two", "16 and 32 channels"),
+    _conv("conv-three", "16, 32 and 64 channels", *THREE_STAGES),
+    _conv("conv-three-jitter", "16, 32 and 64 channels, jitter", *THREE_STAGES, images=JITTER),
+    _conv(
+        "conv-three-float32", "16, 32 and 64 channels, float32", *THREE_STAGES, *options(trainer__precision="32-true")
     ),
     _tried("view-jitter", "same 25 views of Jitter", (*JITTER, *_schedule(0.9, 2e-3, 80))),
     _tried("view-affine", "same 64 views of Affine", (*_AFFINE_64, *_schedule(0.9, 2e-3, 80))),
