@@ -1,7 +1,8 @@
 """Measure what the frame costs: against a hand-written loop, and against the loop as most people write it.
 
-    python -m scripts.benchmark --quick true      # a minute, fewer cases
-    python -m scripts.benchmark                   # everything, about 25 minutes on two cores; docs/benchmark.{json,md}
+    python -m scripts.benchmark --quick true          # a minute, fewer cases
+    python -m scripts.benchmark                       # everything, about 25 minutes on two cores; docs/benchmark.*
+    python -m scripts.benchmark --only '[Training]'   # one part anew, the others as they are in docs/benchmark.json
 
 All cases of a table run in turns in one process, several times over; medians are reported. Let nothing else run.
 The images are the 5,000 of mnist5k repeated to 60,000: time does not depend on what they show.
@@ -13,6 +14,7 @@ import json
 import logging
 import os
 import platform
+import random
 import shutil
 import statistics
 import subprocess
@@ -49,6 +51,7 @@ from kd_lightning.store_plan import StoreOptions, store_spec
 
 EXAMPLES = 60_000
 T, SOFT_WEIGHT = 20.0, 0.9
+TRAINING, DATA_PATH, START_UP = "Training", "Data path, images per second", "Start-up, seconds of a process"
 IMPORTS = "import lightning.pytorch.cli, torchvision, torchmetrics"
 
 
@@ -199,10 +202,15 @@ class Bench:
 
 
 def time_in_turns(cases: list[Case], repeats: int) -> list[dict[str, Any]]:
-    """Run all cases in turns and give their medians."""
+    """Run all cases in turns and give their medians.
+
+    Each turn has its own order, since what ran just before leaves its mark: a processor's heat, memory in pieces.
+    """
     seconds: list[list[float]] = [[] for _ in cases]
     for repeat in range(repeats):
-        for case, kept in zip(cases, seconds, strict=True):
+        order = list(zip(cases, seconds, strict=True))
+        random.Random(repeat).shuffle(order)  # noqa: S311  # not for secrets
+        for case, kept in order:
             kept.append(case.run())
             print(f"{repeat + 1}/{repeats} {case.name}, {case.width}/{case.batch}: {kept[-1]:.2f} s", flush=True)
     return [
@@ -447,63 +455,66 @@ def _machine() -> dict[str, str]:
     }
 
 
-def _markdown(results: dict[str, Any]) -> Iterator[str]:
-    machine = results["machine"]
+def _markdown(parts: dict[str, Any]) -> Iterator[str]:
     yield "# What the frame costs\n"
-    yield (
-        f"Written by `python -m scripts.benchmark` on {machine['processor']}, torch {machine['torch']}, Lightning "
-        f"{machine['lightning']}, {machine['measured_at'][:10]}. Medians; "
-        "teachers 2x1200.\n"
-    )
-    for title, rows in results["tables"].items():
-        yield f"## {title}, {rows[0]['turns']} turns\n"
-        yield "| loop | student | batch | teachers | examples | s per epoch | fastest | examples/s |"
-        yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"
-        for row in rows:
-            yield (
-                f"| {row['name']} | 2x{row['width']} | {row['batch']} | {row['teachers']} | {row['examples']:,} "
-                f"| {row['seconds_per_epoch']:.2f} | {row['fastest']:.2f} | {row['examples_per_second']:,.0f} |"
-            )
-        yield ""
-    for title, figures in results["figures"].items():
+    yield "Written by `python -m scripts.benchmark`. Medians; teachers 2x1200.\n"
+    for title, part in parts.items():
+        rows, day = part["result"], part["measured_at"][:10]
         yield f"## {title}\n"
-        yield "| what | figure |\n| --- | ---: |"
-        for name, value in figures.items():
-            yield f"| {name} | {value:,.2f} |"
+        yield f"On {part['processor']}, torch {part['torch']}, Lightning {part['lightning']}, {day}.\n"
+        if isinstance(rows, list):
+            yield "| loop | student | batch | teachers | examples | turns | s per epoch | fastest | examples/s |"
+            yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+            for row in rows:
+                yield (
+                    f"| {row['name']} | 2x{row['width']} | {row['batch']} | {row['teachers']} | {row['examples']:,} "
+                    f"| {row['turns']} | {row['seconds_per_epoch']:.2f} | {row['fastest']:.2f} "
+                    f"| {row['examples_per_second']:,.0f} |"
+                )
+        else:
+            yield "| what | figure |\n| --- | ---: |"
+            yield from (f"| {name} | {value:,.2f} |" for name, value in rows.items())
         yield ""
 
 
-def run(quick: bool = False, output: str = "docs", teachers: int = 10, repeats: int = 5) -> None:
+def run(
+    quick: bool = False, output: str = "docs", teachers: int = 10, repeats: int = 5, only: list[str] | None = None
+) -> None:
     """Measure, and write benchmark.json and benchmark.md.
 
     Args:
         quick: A minute's run: two teachers, one turn, the main table alone.
         output: Folder of the two files.
         teachers: Teachers of the large ensemble.
-        repeats: Turns of each table.
+        repeats: Turns of the main table.
+        only: Names of the parts to measure, as they stand in benchmark.md; the others stay as they are there.
     """
     import scripts.benchmark as this  # the module that the command line imports, whose EpochTimer keeps the times
 
     if quick:
         teachers, repeats = 2, 1
+    folder = Path(output)
     with tempfile.TemporaryDirectory() as root:
         bench = this.Bench(Path(root), teachers)
-        tables = {
-            "Training": time_in_turns(step_cases(bench, 800, 128, usual_steps=20 if quick else 100), repeats),
+        parts: dict[str, Callable[[], Any]] = {
+            TRAINING: lambda: time_in_turns(step_cases(bench, 800, 128, usual_steps=20 if quick else 100), repeats),
+            "Widths and batches": lambda: time_in_turns(frame_cases(bench, [300, 800, 1200], [128, 512]), 3),
+            "Growth": lambda: time_in_turns(growth_cases(bench), 1),
+            DATA_PATH: lambda: time_data_path(bench, repeats),
+            "Filling the store, 60,000 images": lambda: time_fill(bench, teachers, 3),
+            "Peak anonymous memory, ten teachers, 25 views, MB": lambda: measure_memory(bench, teachers),
+            "Crash safety, a run of the quickstart's student": lambda: time_crash_safety(bench),
+            START_UP: lambda: time_startup(repeats),
         }
-        figures = {"Data path, images per second": time_data_path(bench, repeats)}
-        if not quick:
-            tables["Widths and batches"] = time_in_turns(frame_cases(bench, [300, 800, 1200], [128, 512]), 3)
-            tables["Growth"] = time_in_turns(growth_cases(bench), 1)
-            figures["Filling the store, 60,000 images"] = time_fill(bench, teachers, 3)
-            figures["Peak anonymous memory, ten teachers, 25 views, MB"] = measure_memory(bench, teachers)
-            figures["Crash safety, a run of the quickstart's student"] = time_crash_safety(bench)
-        figures["Start-up, seconds of a process"] = time_startup(repeats)
-    results = {"machine": _machine(), "tables": tables, "figures": figures}
-    folder = Path(output)
+        chosen = [TRAINING, DATA_PATH, START_UP] if quick else only or list(parts)
+        if unknown := set(chosen) - parts.keys():
+            sys.exit(f"error: no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
+        kept = json.loads((folder / "benchmark.json").read_text())["parts"] if only else {}
+        measured = {name: {**_machine(), "result": parts[name]()} for name in chosen}
+    results = {"parts": {name: (kept | measured)[name] for name in parts if name in kept | measured}}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "benchmark.json").write_text(json.dumps(results, indent=2) + "\n")
-    (folder / "benchmark.md").write_text("\n".join(_markdown(results)))
+    (folder / "benchmark.md").write_text("\n".join(_markdown(results["parts"])))
     print((folder / "benchmark.md").read_text())
 
 
