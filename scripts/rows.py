@@ -268,6 +268,30 @@ TUNING: list[Row] = [
     _conv(
         "conv-three-float32", "16, 32 and 64 channels, float32", *THREE_STAGES, *options(trainer__precision="32-true")
     ),
+    _conv(
+        "conv-three-jitter-1",
+        "16, 32 and 64 channels, jitter, Adam 1e-3",
+        *THREE_STAGES,
+        *options(model__optimizer__lr=1e-3),
+        images=JITTER,
+    ),
+    _conv(
+        "conv-wide-jitter",
+        "24, 48 and 96 channels, jitter",
+        *options(model__net__channels="[24,48,96]"),
+        images=JITTER,
+    ),
+    *(
+        Row(
+            f"patient-{epochs}",
+            f"2x300, same 64 views of milder Elastic, T = 4, {epochs} epochs",
+            "distill",
+            (*SMALL, *SAME_VIEW, *WARM, *options(model__soft_weight=0.9, trainer__max_epochs=epochs)),
+            1,
+            needs="teacher-mild",
+        )
+        for epochs in (80, 200)
+    ),
     _tried("view-jitter", "same 25 views of Jitter", (*JITTER, *_schedule(0.9, 2e-3, 80))),
     _tried("view-affine", "same 64 views of Affine", (*_AFFINE_64, *_schedule(0.9, 2e-3, 80))),
     _tried("view-elastic", "same 64 views of Elastic", (*_WILD_64, *_schedule(0.9, 2e-3, 80))),
