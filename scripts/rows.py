@@ -136,25 +136,41 @@ ENSEMBLE: list[Row] = [
 ]
 
 # From the strongest teachers, small convolutional nets.
+FROM_CONV: dict[str, Any] = {"needs": "conv", "teachers": 4}
 STRONG: list[Row] = [
-    Row("conv", "teacher: convolutional net, elastic images", "teacher", (*ELASTIC, *FAST, *CONV), 3),
+    Row("conv", "teacher: convolutional net, jitter", "teacher", (*FAST, *CONV, *THREE_STAGES), 4),
     *students(
         "strong",
-        "distilled at T = 4 on elastic images, from three convolutional nets",
+        "distilled at T = 4 on elastic images, from four convolutional nets",
         "distill",
         MANY_TAUGHT,
         seeds=3,
-        needs="conv",
-        teachers=3,
+        **FROM_CONV,
     ),
     Row(
         "strong-1200",
-        "distilled at T = 4 on elastic images, from three convolutional nets, 2x1200",
+        "distilled at T = 4 on elastic images, from four convolutional nets, 2x1200",
         "distill",
         (*options(model__student__hidden="[1200,1200]"), *MANY_TAUGHT),
         2,
-        needs="conv",
-        teachers=3,
+        **FROM_CONV,
+    ),
+    *students(
+        "chain",
+        "distilled at T = 20 without jitter, from one such 2x1200 net",
+        "distill",
+        (*LONG, *TAUGHT, *options(model__soft_weight=0.9)),
+        seeds=5,
+        papers=(74, 74),
+        needs="strong-1200",
+    ),
+    *students(
+        "chain-view",
+        "distilled at T = 4 on elastic images, from one such 2x1200 net",
+        "distill",
+        (*SAME_VIEW, *WARM, *options(model__soft_weight=0.9)),
+        seeds=3,
+        needs="strong-1200",
     ),
 ]
 
