@@ -308,6 +308,27 @@ TUNING: list[Row] = [
         )
         for epochs in (80, 200)
     ),
+    *(
+        Row(
+            f"from-{teacher}-on-{name}",
+            f"2x300, T = 4, 25 views of {seen}, from a convolutional net trained on {trained}",
+            "distill",
+            (*SMALL, *FAST, *images, *WARM, *_schedule(0.9, 2e-3, 80)),
+            1,
+            needs=teacher,
+        )
+        for teacher, trained, name, seen, images in (
+            ("conv-three-jitter", "jitter", "elastic", "milder Elastic", (*ELASTIC, *options(data__augment__views=25))),
+            ("conv-three-jitter", "jitter", "jitter", "Jitter", JITTER),
+            (
+                "conv-three",
+                "milder Elastic",
+                "elastic",
+                "milder Elastic",
+                (*ELASTIC, *options(data__augment__views=25)),
+            ),
+        )
+    ),
     _tried("view-jitter", "same 25 views of Jitter", (*JITTER, *_schedule(0.9, 2e-3, 80))),
     _tried("view-affine", "same 64 views of Affine", (*_AFFINE_64, *_schedule(0.9, 2e-3, 80))),
     _tried("view-elastic", "same 64 views of Elastic", (*_WILD_64, *_schedule(0.9, 2e-3, 80))),
