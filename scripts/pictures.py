@@ -112,10 +112,14 @@ def run(
         figures["targets"] = digit_targets(teacher, test)
         if plain.is_dir() and distilled.is_dir():
             figures["mended"] = mended_errors(plain, distilled, test)
-    for name, summary, draw in (("table", "mnist-table", table_errors), ("sweep", "mnist-sweep", temperature_sweep)):
-        file = Path(results) / f"{summary}.json"
-        if file.is_file():
-            figures[name] = draw(json.loads(file.read_text()))
+    for name, groups, draw in (
+        ("table", ("table", "ensemble", "strong"), table_errors),
+        ("sweep", ("sweep",), temperature_sweep),
+    ):
+        files = [Path(results) / f"mnist-{group}.json" for group in groups]
+        rows = [row for file in files if file.is_file() for row in json.loads(file.read_text())]
+        if rows:
+            figures[name] = draw(rows)
     Path(output).mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         path = Path(output) / f"{name}.png"
