@@ -509,7 +509,8 @@ def run(
         chosen = [TRAINING, DATA_PATH, START_UP] if quick else only or list(parts)
         if unknown := set(chosen) - parts.keys():
             sys.exit(f"error: no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
-        kept = json.loads((folder / "benchmark.json").read_text())["parts"] if only else {}
+        earlier = folder / "benchmark.json"
+        kept = json.loads(earlier.read_text())["parts"] if only and earlier.is_file() else {}
         measured = {name: {**_machine(), "result": parts[name]()} for name in chosen}
     results = {"parts": {name: (kept | measured)[name] for name in parts if name in kept | measured}}
     folder.mkdir(parents=True, exist_ok=True)

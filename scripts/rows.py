@@ -81,7 +81,9 @@ WARM = (*TAUGHT, *options(model__temperature=4))
 ELASTIC_TEACHER = (*ELASTIC, *FAST, *NO_DROPOUT)
 BEST_TEACHER = (*ELASTIC_TEACHER, *options(trainer__max_epochs=100))
 SAME_VIEW = (*FAST, *ELASTIC_64, *options(trainer__max_epochs=80))
-MANY_TAUGHT = (*SAME_VIEW, *WARM, *options(model__soft_weight=0.9, data__augment__views=25))
+LONG_TAUGHT = (*LONG, *TAUGHT, *options(model__soft_weight=0.9))
+VIEW_TAUGHT = (*SAME_VIEW, *WARM, *options(model__soft_weight=0.9))
+MANY_TAUGHT = (*VIEW_TAUGHT, *options(data__augment__views=25))
 
 TABLE: list[Row] = [
     Row(
@@ -99,7 +101,7 @@ TABLE: list[Row] = [
         "distilled",
         "distilled at T = 20 without jitter, from one teacher",
         "distill",
-        (*LONG, *TAUGHT, *options(model__soft_weight=0.9)),
+        LONG_TAUGHT,
         seeds=5,
         papers=(74, 74),
         needs="best-teacher",
@@ -109,7 +111,7 @@ TABLE: list[Row] = [
         "same-view",
         "distilled at T = 4, student and teacher on the same elastic images",
         "distill",
-        (*SAME_VIEW, *WARM, *options(model__soft_weight=0.9)),
+        VIEW_TAUGHT,
         seeds=3,
         needs="best-teacher",
     ),
@@ -159,7 +161,7 @@ STRONG: list[Row] = [
         "chain",
         "distilled at T = 20 without jitter, from one such 2x1200 net",
         "distill",
-        (*LONG, *TAUGHT, *options(model__soft_weight=0.9)),
+        LONG_TAUGHT,
         seeds=5,
         papers=(74, 74),
         needs="strong-1200",
@@ -168,7 +170,7 @@ STRONG: list[Row] = [
         "chain-view",
         "distilled at T = 4 on elastic images, from one such 2x1200 net",
         "distill",
-        (*SAME_VIEW, *WARM, *options(model__soft_weight=0.9)),
+        VIEW_TAUGHT,
         seeds=3,
         needs="strong-1200",
     ),
@@ -302,7 +304,7 @@ TUNING: list[Row] = [
             f"patient-{epochs}",
             f"2x300, same 64 views of milder Elastic, T = 4, {epochs} epochs",
             "distill",
-            (*SMALL, *SAME_VIEW, *WARM, *options(model__soft_weight=0.9, trainer__max_epochs=epochs)),
+            (*SMALL, *VIEW_TAUGHT, *options(trainer__max_epochs=epochs)),
             1,
             needs="teacher-mild",
         )
