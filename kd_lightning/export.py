@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -161,7 +162,8 @@ def write_exported(net: ExportedNet, example: Tensor, path: Path, kind: Format, 
         case "pt2":
             dynamic = ({0: torch.export.Dim("batch")},)
             program = torch.export.export(net, (example,), dynamic_shapes=dynamic)
-            with path.open("wb") as file:  # torch insists on a name that ends in .pt2
+            with path.open("wb") as file, warnings.catch_warnings():  # torch insists on a name that ends in .pt2
+                warnings.filterwarnings("ignore", "No complete tensor found")  # of weights with the channels last
                 torch.export.save(program, file, extra_files={METADATA: json.dumps(metadata)})
         case "onnx" | "onnx-int8":
             _write_onnx(net, example, path, metadata, quantised=kind == "onnx-int8")

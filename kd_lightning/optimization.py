@@ -77,6 +77,6 @@ def limit_norms(net: nn.Module, max_norm: float) -> None:
     """
     for layer in net.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
-            flat = layer.weight.view(len(layer.weight), -1)  # (out, in, ...) -> (out, in * ...)
-            norms = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
-            flat.mul_((max_norm / norms).clamp(max=1.0))
+            weight = layer.weight  # (out, in, ...), perhaps with the channels last in memory
+            norms = torch.linalg.vector_norm(weight.flatten(1), dim=1).view(-1, *[1] * (weight.dim() - 1))
+            weight.mul_((max_norm / norms).clamp(max=1.0))

@@ -55,6 +55,7 @@ ELASTIC = options(
 )
 # 64 of the transforms, so that the teachers' logits on all of them can be stored.
 ELASTIC_64 = (*ELASTIC, *options(data__augment__views=64))
+ELASTIC_25 = (*ELASTIC, *options(data__augment__views=25))
 # Large batches in bfloat16 with a larger step: three times the speed on processors that have it.
 FAST = options(
     data__batch_size=512,
@@ -62,18 +63,18 @@ FAST = options(
     model__optimizer="torch.optim.Adam",
     model__optimizer__lr=2e-3,
 )
+SMALL_BATCH = options(data__batch_size=128, trainer__precision="32-true", model__optimizer__lr=1e-3)
 LONG = (*FAST, *options(model__optimizer__lr=4e-3, trainer__max_epochs=100))
 NO_DROPOUT = options(model__net__dropout_input=0.0, model__net__dropout_hidden=0.0, model__max_norm="null")
 LESS_DROPOUT = options(model__net__dropout_input=0.1, model__net__dropout_hidden=0.3)
 LIGHT_DROPOUT = options(model__net__dropout_input=0.1, model__net__dropout_hidden=0.3, model__max_norm="null")
 CONV = options(
     model__net="kd_lightning.SmallConvNet",
-    model__net__channels="[16,32]",
+    model__net__channels="[16,32,64]",
     model__max_norm="null",
     data__batch_size=256,
     trainer__max_epochs=20,
 )
-THREE_STAGES = options(model__net__channels="[16,32,64]")
 SMALL = options(model__student__hidden="[300,300]")
 TAUGHT = options(model__temperature=20, model__teacher_precision="bfloat16")
 WARM = (*TAUGHT, *options(model__temperature=4))
@@ -140,7 +141,7 @@ ENSEMBLE: list[Row] = [
 # From the strongest teachers, small convolutional nets.
 FROM_CONV: dict[str, Any] = {"needs": "conv", "teachers": 4}
 STRONG: list[Row] = [
-    Row("conv", "teacher: convolutional net, jitter", "teacher", (*FAST, *CONV, *THREE_STAGES), 4),
+    Row("conv", "teacher: convolutional net, jitter", "teacher", (*FAST, *CONV), 4),
     *students(
         "strong",
         "distilled at T = 4 on elastic images, from four convolutional nets",
@@ -261,12 +262,28 @@ _AFFINE_64 = options(data__augment="kd_lightning.Affine", data__augment__views=6
 _DECAYED = options(model__optimizer="torch.optim.AdamW", model__optimizer__lr=4e-3, model__optimizer__weight_decay=0.1)
 
 
-def _conv(name: str, what: str, *flags: str, images: tuple[str, ...] = ELASTIC) -> Row:
-    short = options(trainer__max_epochs=8)
-    return Row(name, f"convolutional teacher, {what}, 8 epochs", "teacher", (*images, *FAST, *CONV, *flags, *short), 1)
+def _conv(name: str, what: str, *flags: str, images: tuple[str, ...] = JITTER) -> Row:
+    return Row(name, f"convolutional teacher, {what}", "teacher", (*images, *FAST, *CONV, *flags), 1)
 
 
-# Each with one seed, by errors on the validation images.
+def _from_conv(name: str, what: str, *flags: str, images: tuple[str, ...] = ELASTIC_25) -> Row:
+    return Row(
+        name,
+        f"2x300, T = 4, from a convolutional net, {what}",
+        "distill",
+        (*SMALL, *FAST, *images, *WARM, *_schedule(0.9, 2e-3, 80), *flags),
+        1,
+        needs="conv-jitter",
+    )
+
+
+def _alone(name: str, what: str, *flags: str) -> Row:
+    return Row(
+        name, f"2x300, T = 20, no jitter, {what}", "distill", (*SMALL, *LONG_TAUGHT, *flags), 3, needs="teacher-mild"
+    )
+
+
+# By errors on the validation images; one seed where the difference is large.
 TUNING: list[Row] = [
     Row("teacher-paper", "teacher, jitter, dropout 0.2 and 0.5, weight limit", "teacher", FAST, 1),
     Row("teacher-less", "teacher, jitter, dropout 0.1 and 0.3, weight limit", "teacher", (*FAST, *LESS_DROPOUT), 1),
@@ -280,25 +297,9 @@ TUNING: list[Row] = [
         (*ELASTIC, *options(data__augment__strength=0), *FAST, *NO_DROPOUT),
         1,
     ),
-    _conv("conv-two", "16 and 32 channels"),
-    _conv("conv-three", "16, 32 and 64 channels", *THREE_STAGES),
-    _conv("conv-three-jitter", "16, 32 and 64 channels, jitter", *THREE_STAGES, images=JITTER),
-    _conv(
-        "conv-three-float32", "16, 32 and 64 channels, float32", *THREE_STAGES, *options(trainer__precision="32-true")
-    ),
-    _conv(
-        "conv-three-jitter-1",
-        "16, 32 and 64 channels, jitter, Adam 1e-3",
-        *THREE_STAGES,
-        *options(model__optimizer__lr=1e-3),
-        images=JITTER,
-    ),
-    _conv(
-        "conv-wide-jitter",
-        "24, 48 and 96 channels, jitter",
-        *options(model__net__channels="[24,48,96]"),
-        images=JITTER,
-    ),
+    _conv("conv-jitter", "jitter"),
+    _conv("conv-elastic", "milder elastic images", images=ELASTIC),
+    _conv("conv-affine", "milder images, not elastic", images=(*ELASTIC, *options(data__augment__strength=0))),
     *(
         Row(
             f"patient-{epochs}",
@@ -310,27 +311,20 @@ TUNING: list[Row] = [
         )
         for epochs in (80, 200)
     ),
-    *(
-        Row(
-            f"from-{teacher}-on-{name}",
-            f"2x300, T = 4, 25 views of {seen}, from a convolutional net trained on {trained}",
-            "distill",
-            (*SMALL, *FAST, *images, *WARM, *_schedule(0.9, 2e-3, 80)),
-            1,
-            needs=teacher,
-        )
-        for teacher, trained, name, seen, images in (
-            ("conv-three-jitter", "jitter", "elastic", "milder Elastic", (*ELASTIC, *options(data__augment__views=25))),
-            ("conv-three-jitter", "jitter", "jitter", "Jitter", JITTER),
-            (
-                "conv-three",
-                "milder Elastic",
-                "elastic",
-                "milder Elastic",
-                (*ELASTIC, *options(data__augment__views=25)),
-            ),
-        )
+    _from_conv("from-conv-jitter", "25 views of Jitter", images=JITTER),
+    _from_conv("from-conv", "25 views of milder Elastic"),
+    _from_conv("from-conv-large-step", "25 views of milder Elastic, Adam 4e-3", *options(model__optimizer__lr=4e-3)),
+    _from_conv("from-conv-small-batch", "25 views of milder Elastic, batch 128, float32, Adam 1e-3", *SMALL_BATCH),
+    _from_conv(
+        "from-conv-patient",
+        "25 views of milder Elastic, Adam 4e-3, 300 epochs",
+        *options(model__optimizer__lr=4e-3, trainer__max_epochs=300),
     ),
+    _alone("alone", "100 epochs"),
+    _alone(
+        "alone-small-batch", "batch 128, float32, Adam 1e-3, 40 epochs", *SMALL_BATCH, *options(trainer__max_epochs=40)
+    ),
+    _alone("alone-small-batch-long", "batch 128, float32, Adam 1e-3, 100 epochs", *SMALL_BATCH),
     _tried("view-jitter", "same 25 views of Jitter", (*JITTER, *_schedule(0.9, 2e-3, 80))),
     _tried("view-affine", "same 64 views of Affine", (*_AFFINE_64, *_schedule(0.9, 2e-3, 80))),
     _tried("view-elastic", "same 64 views of Elastic", (*_WILD_64, *_schedule(0.9, 2e-3, 80))),

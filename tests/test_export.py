@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-from kd_lightning import MLP, load_exported
+from kd_lightning import MLP, SmallConvNet, load_exported
 from kd_lightning.cli import main
 from kd_lightning.data import MNISTDataModule
 from kd_lightning.ensemble import load_teacher
-from kd_lightning.export import ExportedNet, compare, run_export
+from kd_lightning.export import ExportedNet, Format, compare, read_exported, run_export, write_exported
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -84,6 +85,20 @@ def test_safetensors_come_back_as_a_net(run: Path) -> None:
     assert torch.equal(load_exported(file)(images), net(images.float() / 255))
     with pytest.raises(FileNotFoundError, match="no exported file"):
         load_exported(run / "nowhere.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pt2", "onnx"])
+def test_a_net_with_its_channels_last_in_memory_answers_the_same(tmp_path: Path, kind: Format) -> None:
+    made = SmallConvNet(channels=[4, 8], hidden=16)
+    assert all(
+        layer.weight.is_contiguous(memory_format=torch.channels_last) for layer in made if isinstance(layer, nn.Conv2d)
+    )
+    net, images, file = ExportedNet(made, "float32", "logits").eval(), torch.rand(5, 1, 28, 28), tmp_path / "net"
+    described = json.dumps({"class_path": "kd_lightning.SmallConvNet", "init_args": made.init_args})
+    metadata = {"net": described, "input_type": net.inputs, "output_type": net.outputs}
+    with torch.no_grad():
+        write_exported(net, images[:2], file, kind, metadata)
+        torch.testing.assert_close(read_exported(file, kind)(images), net(images))
 
 
 def test_eight_bit_weights_are_tested_too(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
