@@ -113,13 +113,14 @@ def run(
         if plain.is_dir() and distilled.is_dir():
             figures["mended"] = mended_errors(plain, distilled, test)
     for name, groups, draw in (
-        ("table", ("table", "ensemble", "strong"), table_errors),
+        ("table", ("teachers", "table", "ensemble", "strong"), table_errors),
         ("sweep", ("sweep",), temperature_sweep),
     ):
         files = [Path(results) / f"mnist-{group}.json" for group in groups]
-        rows = [row for file in files if file.is_file() for row in json.loads(file.read_text())]
+        found = [row for file in files if file.is_file() for row in json.loads(file.read_text())]
+        rows = {row["row"]: row for row in found}  # a row that two groups have stands once
         if rows:
-            figures[name] = draw(rows)
+            figures[name] = draw(list(rows.values()))
     Path(output).mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         path = Path(output) / f"{name}.png"

@@ -1,8 +1,8 @@
 """The paper's MNIST table: train, test and summarise its rows, several seeds each.
 
-    python -m scripts.reproduce                              # the table's rows, under three hours on one core
+    python -m scripts.reproduce                              # one teacher and its students, two hours on one core
     python -m scripts.reproduce --rows '[distilled-300]'     # these rows and the teachers that they need
-    python -m scripts.reproduce --group sweep                # another group: ensemble, strong, minutes, sweep
+    python -m scripts.reproduce --group sweep                # another: teachers, ensemble, strong, minutes
     python -m scripts.reproduce --group tuning               # the choices that were made, on a validation split
     python -m scripts.reproduce --config my.yaml --seeds 5   # your own configuration, against its plain student
 
@@ -42,7 +42,7 @@ WAIT_SECONDS = 5.0  # between two looks at what other calls have done
 
 
 def run(
-    group: Literal["table", "ensemble", "strong", "minutes", "sweep", "fast-mode", "tuning"] = "table",
+    group: Literal["table", "teachers", "ensemble", "strong", "minutes", "sweep", "fast-mode", "tuning"] = "table",
     rows: list[str] | None = None,
     config: str | None = None,
     seeds: int | None = None,

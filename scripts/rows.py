@@ -86,7 +86,8 @@ LONG_TAUGHT = (*LONG, *TAUGHT, *options(model__soft_weight=0.9))
 VIEW_TAUGHT = (*SAME_VIEW, *WARM, *options(model__soft_weight=0.9))
 MANY_TAUGHT = (*VIEW_TAUGHT, *options(data__augment__views=25))
 
-TABLE: list[Row] = [
+BEST = Row("best-teacher", "teacher 2x1200: elastic images, no dropout, 100 epochs", "teacher", BEST_TEACHER, 1, 47)
+TEACHERS: list[Row] = [
     Row(
         "teacher-jitter",
         "teacher 2x1200: dropout of 0.1 and 0.3, weight limit, jitter",
@@ -95,7 +96,12 @@ TABLE: list[Row] = [
         3,
         67,
     ),
-    Row("best-teacher", "teacher 2x1200: elastic images, no dropout, 100 epochs", "teacher", BEST_TEACHER, 2, 47),
+    BEST._replace(seeds=2),
+]
+
+# One teacher, plain students, and those that it teaches.
+TABLE: list[Row] = [
+    BEST,
     *students("plain", "plain", "student", (), seeds=5, papers=(146, None)),
     *students("plain-long", "plain, schedule of the next rows", "student", LONG, seeds=3),
     *students(
@@ -141,7 +147,7 @@ ENSEMBLE: list[Row] = [
 # From the strongest teachers, small convolutional nets.
 FROM_CONV: dict[str, Any] = {"needs": "conv", "teachers": 4}
 STRONG: list[Row] = [
-    Row("conv", "teacher: convolutional net, jitter", "teacher", (*FAST, *CONV), 4),
+    Row("conv", "teacher: convolutional net, elastic images", "teacher", (*ELASTIC, *FAST, *CONV), 4),
     *students(
         "strong",
         "distilled at T = 4 on elastic images, from four convolutional nets",
@@ -262,18 +268,18 @@ _AFFINE_64 = options(data__augment="kd_lightning.Affine", data__augment__views=6
 _DECAYED = options(model__optimizer="torch.optim.AdamW", model__optimizer__lr=4e-3, model__optimizer__weight_decay=0.1)
 
 
-def _conv(name: str, what: str, *flags: str, images: tuple[str, ...] = JITTER) -> Row:
-    return Row(name, f"convolutional teacher, {what}", "teacher", (*images, *FAST, *CONV, *flags), 1)
+def _conv(name: str, what: str, images: tuple[str, ...]) -> Row:
+    return Row(name, f"convolutional teacher, {what}", "teacher", (*images, *FAST, *CONV), 1)
 
 
-def _from_conv(name: str, what: str, *flags: str, images: tuple[str, ...] = ELASTIC_25) -> Row:
+def _from_conv(name: str, what: str, *flags: str) -> Row:
     return Row(
         name,
-        f"2x300, T = 4, from a convolutional net, {what}",
+        f"2x300, T = 4, 25 views of milder Elastic, from a convolutional net, {what}",
         "distill",
-        (*SMALL, *FAST, *images, *WARM, *_schedule(0.9, 2e-3, 80), *flags),
+        (*SMALL, *MANY_TAUGHT, *flags),
         1,
-        needs="conv-jitter",
+        needs="conv-elastic",
     )
 
 
@@ -297,9 +303,8 @@ TUNING: list[Row] = [
         (*ELASTIC, *options(data__augment__strength=0), *FAST, *NO_DROPOUT),
         1,
     ),
-    _conv("conv-jitter", "jitter"),
-    _conv("conv-elastic", "milder elastic images", images=ELASTIC),
-    _conv("conv-affine", "milder images, not elastic", images=(*ELASTIC, *options(data__augment__strength=0))),
+    _conv("conv-jitter", "jitter", JITTER),
+    _conv("conv-elastic", "milder elastic images", ELASTIC),
     *(
         Row(
             f"patient-{epochs}",
@@ -311,13 +316,12 @@ TUNING: list[Row] = [
         )
         for epochs in (80, 200)
     ),
-    _from_conv("from-conv-jitter", "25 views of Jitter", images=JITTER),
-    _from_conv("from-conv", "25 views of milder Elastic"),
-    _from_conv("from-conv-large-step", "25 views of milder Elastic, Adam 4e-3", *options(model__optimizer__lr=4e-3)),
-    _from_conv("from-conv-small-batch", "25 views of milder Elastic, batch 128, float32, Adam 1e-3", *SMALL_BATCH),
+    _from_conv("from-conv", "80 epochs"),
+    _from_conv("from-conv-large-step", "Adam 4e-3", *options(model__optimizer__lr=4e-3)),
+    _from_conv("from-conv-small-batch", "batch 128, float32, Adam 1e-3", *SMALL_BATCH),
     _from_conv(
         "from-conv-patient",
-        "25 views of milder Elastic, Adam 4e-3, 300 epochs",
+        "Adam 4e-3, 300 epochs",
         *options(model__optimizer__lr=4e-3, trainer__max_epochs=300),
     ),
     _alone("alone", "100 epochs"),
@@ -342,6 +346,7 @@ TUNING: list[Row] = [
 
 GROUPS = {
     "table": TABLE,
+    "teachers": TEACHERS,
     "ensemble": ENSEMBLE,
     "strong": STRONG,
     "minutes": MINUTES,
