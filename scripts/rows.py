@@ -147,7 +147,7 @@ ENSEMBLE: list[Row] = [
 # From the strongest teachers, small convolutional nets.
 FROM_CONV: dict[str, Any] = {"needs": "conv", "teachers": 4}
 STRONG: list[Row] = [
-    Row("conv", "teacher: convolutional net, elastic images", "teacher", (*ELASTIC, *FAST, *CONV), 4),
+    Row("conv", "teacher: convolutional net, jitter", "teacher", (*FAST, *CONV), 4),
     *students(
         "strong",
         "distilled at T = 4 on elastic images, from four convolutional nets",
@@ -171,14 +171,6 @@ STRONG: list[Row] = [
         LONG_TAUGHT,
         seeds=5,
         papers=(74, 74),
-        needs="strong-1200",
-    ),
-    *students(
-        "chain-view",
-        "distilled at T = 4 on elastic images, from one such 2x1200 net",
-        "distill",
-        VIEW_TAUGHT,
-        seeds=3,
         needs="strong-1200",
     ),
 ]
@@ -273,14 +265,14 @@ def _conv(name: str, what: str, images: tuple[str, ...]) -> Row:
     return Row(name, f"convolutional teacher, {what}", "teacher", (*images, *FAST, *CONV), 1)
 
 
-def _from_conv(name: str, what: str, *flags: str) -> Row:
+def _from_conv(name: str, what: str, *flags: str, trained: str = "elastic") -> Row:
     return Row(
         name,
-        f"2x300, T = 4, 25 views of milder Elastic, from a convolutional net, {what}",
+        f"2x300, T = 4, 25 views of milder Elastic, from a convolutional net trained on {trained} images, {what}",
         "distill",
         (*SMALL, *MANY_TAUGHT, *flags),
-        1,
-        needs="conv-elastic",
+        3,
+        needs=f"conv-{trained}",
     )
 
 
@@ -317,9 +309,10 @@ TUNING: list[Row] = [
         )
         for epochs in (80, 200)
     ),
-    _from_conv("from-conv", "80 epochs"),
+    _from_conv("from-conv-jitter", "Adam 2e-3", trained="jitter"),
+    _from_conv("from-conv", "Adam 2e-3"),
     _from_conv("from-conv-large-step", "Adam 4e-3", *options(model__optimizer__lr=4e-3)),
-    _from_conv("from-conv-small-batch", "batch 128, float32, Adam 1e-3", *_SMALL_BATCH),
+    _from_conv("from-conv-small-batch", "batch 128, float32, Adam 1e-3", *_SMALL_BATCH)._replace(seeds=1),
     _alone("alone", "batch 512, bf16-mixed, Adam 4e-3, 100 epochs"),
     _alone("alone-small-batch", "batch 128, float32, Adam 1e-3, 40 epochs", *_SMALL_BATCH, *LONG),
     _tried("view-jitter", "same 25 views of Jitter", (*JITTER, *_schedule(0.9, 2e-3, 80))),
