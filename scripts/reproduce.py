@@ -38,6 +38,7 @@ from kd_lightning.files import write_json
 from scripts.rows import ALL_ROWS, GROUPS, ON_VALIDATION, Row, options
 
 TUNING_VAL_SIZE = 5000
+DONE = "row.json"  # in a finished run's folder: the settings it was done with
 WAIT_SECONDS = 5.0  # between two looks at what other calls have done
 
 
@@ -88,7 +89,8 @@ def do_all(jobs: Sequence[tuple[Row, int]], folder: Path, data_dir: str, *, on_v
     while left:
         for row, seed in left:
             with _claimed(folder / f".{row.name}-{seed}.lock") as free:
-                if free and not is_done(row, seed, folder) and _teachers_are_there(row, folder):
+                taught = all((teacher / DONE).is_file() for teacher in _teachers(row, folder))
+                if free and taught and not is_done(row, seed, folder):
                     do(row, seed, folder, data_dir, on_validation=on_validation)
                     break
         else:
@@ -132,8 +134,8 @@ def with_needs(
     chosen = [row for row in table if not names or row.name in names]
     counts: dict[Row, int] = {}
     for row in chosen:
-        if row.needs is not None:
-            teacher = known.get(row.needs) or ALL_ROWS[row.needs]
+        for name in row.needs:
+            teacher = known.get(name) or ALL_ROWS[name]
             counts[teacher] = max(counts.get(teacher, 0), row.teachers)
     for row in chosen:
         counts[row] = max(counts.get(row, 0), seeds or row.seeds)
@@ -147,7 +149,7 @@ def is_done(row: Row, seed: int, folder: Path) -> bool:
         ValueError: If it was done with other settings.
     """
     run_dir = folder / f"{row.name}-{seed}"
-    done = run_dir / "row.json"
+    done = run_dir / DONE
     if not done.is_file():
         return False
     if json.loads(done.read_text()) != _settings(row):
@@ -163,7 +165,7 @@ def do(row: Row, seed: int, folder: Path, data_dir: str, *, on_validation: bool)
     if config != row.config:
         fit += ["--data.data_dir", data_dir, "--data.val_size", str(TUNING_VAL_SIZE if on_validation else 0)]
     if row.needs:
-        fit += ["--model.teachers", json.dumps([str(folder / f"{row.needs}-{n}") for n in range(row.teachers)])]
+        fit += ["--model.teachers", json.dumps([str(teacher) for teacher in _teachers(row, folder)])]
         fit += ["--model.store.folder", str(folder / "soft_targets")]
     commands = [[*fit, *row.flags]]
     if not on_validation:
@@ -173,7 +175,7 @@ def do(row: Row, seed: int, folder: Path, data_dir: str, *, on_validation: bool)
         code = main(command)
         if code:
             sys.exit(code)
-    write_json(run_dir / "row.json", _settings(row))
+    write_json(run_dir / DONE, _settings(row))
 
 
 def collect(row: Row, folder: Path, group: str, *, on_validation: bool) -> list[dict[str, Any]]:
@@ -200,11 +202,12 @@ def collect(row: Row, folder: Path, group: str, *, on_validation: bool) -> list[
         "flags": shlex.join(row.flags),
         "runs": runs,
     }
-    if row.teachers == 1 or on_validation:
+    members = len(_teachers(row, folder))
+    if members < 2 or on_validation:
         return [result]
     ensemble = {
-        "row": f"{row.needs} x {row.teachers}",
-        "what": f"the {row.teachers} teachers of the next row together",
+        "row": " + ".join(f"{name} x {row.teachers}" for name in row.needs),
+        "what": f"the {members} teachers of the next row together",
         "paper": None,
         **_spread([runs[0]["test"]["teacher_errors"]]),
         "train_seconds": None,
@@ -267,13 +270,14 @@ def _settings(row: Row) -> dict[str, Any]:
         "flags": list(row.flags),
         "threads": torch.get_num_threads(),
     }
-    if row.needs is not None:
-        settings |= {"teachers": row.teachers, "teacher": _settings(ALL_ROWS[row.needs])}
+    if row.needs:
+        settings |= {"seeds_of_each": row.teachers, "teachers": [_settings(ALL_ROWS[name]) for name in row.needs]}
     return settings
 
 
-def _teachers_are_there(row: Row, folder: Path) -> bool:
-    return all((folder / f"{row.needs}-{n}" / "row.json").is_file() for n in range(row.teachers if row.needs else 0))
+def _teachers(row: Row, folder: Path) -> list[Path]:
+    """Folders of the runs that teach."""
+    return [folder / f"{name}-{seed}" for name in row.needs for seed in range(row.teachers)]
 
 
 @contextmanager
@@ -293,8 +297,8 @@ def _folders(row: Row, folder: Path) -> Iterator[Path]:
     """The finished runs of a row."""
     for seed in range(1000):
         run_dir = folder / f"{row.name}-{seed}"
-        if (run_dir / "row.json").is_file():
-            if json.loads((run_dir / "row.json").read_text()) == _settings(row):
+        if (run_dir / DONE).is_file():
+            if json.loads((run_dir / DONE).read_text()) == _settings(row):
                 yield run_dir
             else:
                 print(f"{run_dir} was done with other settings and is left out")
