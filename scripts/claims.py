@@ -30,12 +30,12 @@ _ONLY_7_8 = (*_SOFT, "--data.keep_classes", "[7,8]")
 
 # The classes whose bias is corrected, by row.
 OMITTED = {
-    Row("omitted-3", "no 3 in the transfer set", "distill", _NO_3, SEEDS, 206, "best-teacher"): [3],
-    Row("only-7-8", "only 7 and 8", "distill", _ONLY_7_8, SEEDS, 4730, "best-teacher"): [7, 8],
+    Row("omitted-3", "no 3 in the transfer set", "distill", _NO_3, SEEDS, 206, ("best-teacher",)): [3],
+    Row("only-7-8", "only 7 and 8", "distill", _ONLY_7_8, SEEDS, 4730, ("best-teacher",)): [7, 8],
 }
 FEW = [
     Row("few-hard", "3 % of the images, labels", "student", (*FAST, *_FEW), SEEDS),
-    Row("few-soft", "3 % of the images, soft targets", "distill", (*_SOFT, *_FEW), SEEDS, None, "best-teacher"),
+    Row("few-soft", "3 % of the images, soft targets", "distill", (*_SOFT, *_FEW), SEEDS, None, ("best-teacher",)),
 ]
 
 
