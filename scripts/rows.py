@@ -233,6 +233,16 @@ FAST_MODE: list[Row] = [
             (*FAST, *options(model__optimizer__lr=4e-3)),
         ),
         (
+            "mode-fast-betas",
+            "distilled 2x800, batch 512, bf16-mixed, Adam 4e-3, betas 0.8 and 0.99",
+            (*FAST, *options(model__optimizer__lr=4e-3, model__optimizer__betas="[0.8,0.99]")),
+        ),
+        (
+            "mode-fast-long",
+            "distilled 2x800, batch 512, bf16-mixed, Adam 2e-3, 40 epochs",
+            (*FAST, *LONG),
+        ),
+        (
             "mode-large",
             "distilled 2x800, batch 512, float32, Adam 4e-3",
             (*FAST, *options(model__optimizer__lr=4e-3, trainer__precision="32-true")),

@@ -94,13 +94,17 @@ def tensorboard(logdir: Path) -> Iterator[str]:
 def open_tab(driver: Any, address: str, tab: str, wait_for: str, seconds: float = 60) -> str:
     """Open a tab and give its text once that holds `wait_for`.
 
+    The tab is opened anew each ten seconds: that of the hyperparameters shows what TensorBoard had read when it was
+    opened, and on a slow machine that is not yet every run.
+
     Raises:
         TimeoutError: If it never does.
     """
-    driver.get("about:blank")
-    driver.get(f"{address}/?darkMode=false#{tab}")
     text = ""
-    for _ in range(int(2 * seconds)):
+    for half_second in range(int(2 * seconds)):
+        if half_second % 20 == 0:
+            driver.get("about:blank")
+            driver.get(f"{address}/?darkMode=false#{tab}")
         time.sleep(0.5)
         text = str(driver.execute_script(ALL_TEXT))
         if wait_for in text:
