@@ -145,11 +145,11 @@ ENSEMBLE: list[Row] = [
 ]
 
 # From the strongest teachers, small convolutional nets. On validation images those trained on either kind of images are
-# level, so both teach.
+# level, so both teach: the first two of each.
 FROM_CONV: dict[str, Any] = {"needs": ("conv", "conv-elastic"), "teachers": 2}
 STRONG: list[Row] = [
     Row("conv", "teacher: convolutional net, jitter", "teacher", (*FAST, *CONV), 2),
-    Row("conv-elastic", "teacher: convolutional net, elastic images", "teacher", (*ELASTIC, *FAST, *CONV), 2),
+    Row("conv-elastic", "teacher: convolutional net, elastic images", "teacher", (*ELASTIC, *FAST, *CONV), 4),
     *students(
         "strong",
         "distilled at T = 4 on elastic images, from four convolutional nets",
