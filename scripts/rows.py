@@ -55,7 +55,6 @@ ELASTIC = options(
 )
 # 64 of the transforms, so that the teachers' logits on all of them can be stored.
 ELASTIC_64 = (*ELASTIC, *options(data__augment__views=64))
-ELASTIC_25 = (*ELASTIC, *options(data__augment__views=25))
 # Large batches in bfloat16 with a larger step: three times the speed on processors that have it.
 FAST = options(
     data__batch_size=512,
