@@ -40,6 +40,7 @@ HYPERPARAMETERS = {
     "precision": "trainer.precision",
     "seed": "seed_everything",
 }
+NUMBERS = ("temperature", "soft_weight", "lr", "batch_size", "epochs", "seed")
 FINAL_METRICS = ("val/accuracy", "val/loss", "test/errors", "test/accuracy", "test/nll", "test/ece")
 # Validation images that the pictures look at, at most, and how many mistakes they show.
 PICTURE_EXAMPLES, MISTAKES = 5000, 16
@@ -73,7 +74,7 @@ class Dashboard(Callback):
             teachers = getattr(pl_module, "teachers", None)
             values["teachers"] = 0 if teachers is None else len(teachers)
             file_writer = writer._get_file_writer()
-            for summary in hparams(values, dict.fromkeys(FINAL_METRICS, 0.0)):  # type: ignore[no-untyped-call]
+            for summary in _hparams_summaries(values):
                 file_writer.add_summary(summary)
             text = yaml.safe_dump(self.config, sort_keys=False)
             writer.add_text("config", _code(text), trainer.global_step)
@@ -135,6 +136,18 @@ def _hyperparameters(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
         elif value is not None:
             yield name, str(value).rpartition(".")[2] if "." in str(value) else str(value)
+
+
+def _hparams_summaries(values: dict[str, Any]) -> list[Any]:
+    """The tab's columns and this run's values in them.
+
+    TensorBoard takes the columns from whichever run it read first, a teacher perhaps, so each run names them all.
+    """
+    metrics = dict.fromkeys(FINAL_METRICS, 0.0)
+    missing = {name: 0.0 if name in NUMBERS else "" for name in HYPERPARAMETERS}
+    columns, _, _ = hparams(missing | values, metrics)  # type: ignore[no-untyped-call]
+    _, start, end = hparams(values, metrics)  # type: ignore[no-untyped-call]
+    return [columns, start, end]
 
 
 def _code(text: str) -> str:

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from kd_lightning.cli import main
-from kd_lightning.dashboard import CHARTS, Dashboard
+from kd_lightning.dashboard import CHARTS, HYPERPARAMETERS, Dashboard, _hparams_summaries
 from kd_lightning.distill import DistillModule
 from kd_lightning.nets import MLP
 
@@ -113,3 +113,11 @@ def test_other_loggers_work(tmp_path: Path) -> None:
 def test_pictures_every_is_checked() -> None:
     with pytest.raises(ValueError, match="pictures_every must be >= 0, got -1"):
         Dashboard({}, pictures_every=-1)
+
+
+def test_a_run_without_a_value_names_its_column_all_the_same() -> None:
+    columns, start, _ = _hparams_summaries({"epochs": 2})
+    content = HParamsPluginData.FromString(columns.value[0].metadata.plugin_data.content)
+    assert {each.name for each in content.experiment.hparam_infos} == set(HYPERPARAMETERS)
+    content = HParamsPluginData.FromString(start.value[0].metadata.plugin_data.content)
+    assert dict(content.session_start_info.hparams).keys() == {"epochs"}
