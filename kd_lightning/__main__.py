@@ -2,7 +2,7 @@
 
 import sys
 
-from kd_lightning.cli import main
+from kd_lightning.cli.command_line import main
 
 
 def run() -> None:

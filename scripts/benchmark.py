@@ -39,15 +39,15 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from kd_lightning import files
-from kd_lightning.callbacks import LastCheckpoint
-from kd_lightning.cli import main
-from kd_lightning.data import MNISTDataModule
-from kd_lightning.datasets import read_digits
-from kd_lightning.ensemble import FrozenEnsemble, load_teachers
-from kd_lightning.nets import MLP
-from kd_lightning.soft_targets import open_store
-from kd_lightning.store_plan import StoreOptions, store_spec
+from kd_lightning.cli.command_line import main
+from kd_lightning.data.mnist import MNISTDataModule
+from kd_lightning.data.mnist_files import read_digits
+from kd_lightning.nets.digits import MLP
+from kd_lightning.runs import files
+from kd_lightning.teachers.ensemble import FrozenEnsemble, load_teachers
+from kd_lightning.teachers.store import open_store
+from kd_lightning.teachers.store_plan import StoreOptions, store_spec
+from kd_lightning.training.last_checkpoint import LastCheckpoint
 
 EXAMPLES = 60_000
 T, SOFT_WEIGHT = 20.0, 0.9
@@ -394,7 +394,7 @@ def measure_memory(bench: Bench, teachers: int) -> dict[str, float]:
     code = f"""
 import threading, time
 {IMPORTS}
-from kd_lightning.cli import main
+from kd_lightning.cli.command_line import main
 def anonymous():
     lines = open("/proc/self/status").read().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1000

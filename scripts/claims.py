@@ -16,8 +16,8 @@ import jsonargparse
 import torch
 from torch import Tensor
 
-from kd_lightning.data import MNISTDataModule
-from kd_lightning.ensemble import load_teachers
+from kd_lightning.data.mnist import MNISTDataModule
+from kd_lightning.teachers.ensemble import load_teachers
 from scripts.reproduce import do_all, is_done, with_needs
 from scripts.rows import FAST, TAUGHT, Row
 

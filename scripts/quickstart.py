@@ -7,7 +7,7 @@ already is skipped, and what was interrupted is resumed.
 import sys
 from pathlib import Path
 
-from kd_lightning.cli import main
+from kd_lightning.cli.command_line import main
 
 RUNS = Path("runs/quickstart")
 SEEDS = (0, 1, 2)

@@ -32,9 +32,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from kd_lightning.checkpoints import CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint
-from kd_lightning.cli import main
-from kd_lightning.files import write_json
+from kd_lightning.cli.command_line import main
+from kd_lightning.runs.checkpoints import CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint
+from kd_lightning.runs.files import write_json
 from scripts.rows import ALL_ROWS, GROUPS, ON_VALIDATION, Row, options
 
 TUNING_VAL_SIZE = 5000

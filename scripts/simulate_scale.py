@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kd_lightning.losses import soft_loss
-from kd_lightning.soft_targets import SoftTargetStore, top_logits
-from kd_lightning.store_plan import class_type
-from kd_lightning.tables import TableWriter
+from kd_lightning.methods.hinton import soft_loss
+from kd_lightning.teachers.npy import TableWriter
+from kd_lightning.teachers.store import SoftTargetStore, top_logits
+from kd_lightning.teachers.store_plan import class_type
 
 
 def random_logits(examples: int, classes: int, generator: torch.Generator) -> Tensor:

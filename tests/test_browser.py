@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kd_lightning.cli import main
+from kd_lightning.cli.command_line import main
 from scripts.screenshots import ALL_TEXT, IMAGES, browser, open_tab, tensorboard
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "quickstart"

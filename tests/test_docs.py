@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kd_lightning.cli import main
+from kd_lightning.cli.command_line import main
 from scripts.reproduce import with_needs
 from scripts.rows import GROUPS
 

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from kd_lightning import MLP, SmallConvNet, load_exported
-from kd_lightning.cli import main
-from kd_lightning.data import MNISTDataModule
-from kd_lightning.ensemble import load_teacher
+from kd_lightning.cli.command_line import main
+from kd_lightning.data.mnist import MNISTDataModule
 from kd_lightning.export import ExportedNet, Format, compare, read_exported, run_export, write_exported
+from kd_lightning.teachers.ensemble import load_teacher
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 

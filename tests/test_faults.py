@@ -22,9 +22,9 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.trainer.states import RunningStage
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kd_lightning.cli import main
-from kd_lightning.runs import await_next_second
-from kd_lightning.stopping import LOCK_FILE, only_fit_in
+from kd_lightning.cli.command_line import main
+from kd_lightning.runs.resume import await_next_second
+from kd_lightning.training.signals import LOCK_FILE, only_fit_in
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = ROOT / "configs" / "quickstart"

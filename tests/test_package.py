@@ -1,31 +1,92 @@
 """Imports point one way, and the public names are there."""
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 import kd_lightning
 
 PACKAGE = Path(kd_lightning.__file__).parent
-# Each may import what stands above it, nothing below.
-ORDER = [
-    "augment", "loader", "nets", "costs", "losses", "metrics", "datasets", "images", "files", "stopping",
-    "checkpoints", "runs", "tables", "data", "ensemble", "store_plan", "soft_targets", "optimization",
-    "classifier", "teacher", "teacher_check", "distill", "results", "progress", "callbacks", "plots",
-    "dashboard", "comparison", "report", "export", "messages", "help_texts", "cli", "completion", "__main__",
-]  # fmt: skip
+# Each room may import from itself and from rooms on lower floors.
+FLOORS = [
+    {"data", "nets", "methods", "runs"},
+    {"metrics", "reports"},
+    {"teachers"},
+    {"modules"},
+    {"training", "export"},
+    {"cli"},
+    {"__main__"},
+]
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+ONLY = {"reports": {"runs"}}  # what a room may import where that is less than everything below
 
 
-def test_imports_point_one_way() -> None:
-    modules = {file.stem for file in PACKAGE.glob("*.py")} - {"__init__"}
-    assert modules == set(ORDER)
-    for name in modules:
-        tree = ast.parse((PACKAGE / f"{name}.py").read_text())
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("kd_lightning."):
-                imported = node.module.split(".")[1]
-                assert ORDER.index(imported) < ORDER.index(name), f"{name} imports {imported}"
+def imported_rooms(source: str) -> Iterator[str]:
+    """The rooms of the package that a file imports, whatever the form; unknown forms are an error."""
+    for node in ast.walk(ast.parse(source)):
+        names: list[str] = []
+        match node:
+            case ast.ImportFrom(module=module, names=aliases, level=level):
+                assert level == 0, "imports are absolute here"
+                names = [f"{module}.{alias.name}" for alias in aliases]
+            case ast.Import(names=aliases):
+                names = [alias.name for alias in aliases]
+            case ast.Call(func=ast.Name(id="import_module") | ast.Attribute(attr="import_module"), args=[first, *_]):
+                match first:
+                    case ast.Constant(value=str(name)):
+                        names = [name]
+                    case ast.JoinedStr(values=[ast.Constant(value=str(start)), *_]) if start.startswith(
+                        "kd_lightning."
+                    ):
+                        names = [start + "*"]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "kd_lightning":
+                yield parts[1] if len(parts) > 1 else "*"
+
+
+def violations(room: str, source: str) -> list[str]:
+    allowed = ONLY.get(room) or {other for other in FLOOR_OF if FLOOR_OF[other] < FLOOR_OF[room]}
+    return [name for name in imported_rooms(source) if name not in allowed | {room, "__version__"}]
+
+
+def test_rooms_are_the_ones_that_are_known() -> None:
+    rooms = {file.stem for file in PACKAGE.iterdir() if file.suffix == ".py" or (file / "__init__.py").exists()}
+    assert rooms - {"__init__"} == FLOOR_OF.keys()
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_imports_point_one_way(file: Path) -> None:
+    room = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room != "__init__":
+        assert violations(room, file.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "from kd_lightning.cli.command_line import main",
+        "from kd_lightning import cli",
+        "from kd_lightning import main",
+        "import kd_lightning.cli",
+        "import kd_lightning",
+        "from importlib import import_module\nimport_module('kd_lightning.cli')",
+        "import importlib\nimportlib.import_module('kd_lightning.cli.command_line')",
+        "def later():\n    from kd_lightning.modules import DistillModule",
+    ],
+)
+def test_an_import_that_points_up_is_found(planted: str) -> None:
+    assert violations("methods", planted)
 
 
 def test_public_names_are_there() -> None:
     for name in kd_lightning.__all__:
         assert getattr(kd_lightning, name) is not None
+
+
+def test_type_checkers_see_what_is_there() -> None:
+    tree = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
+    seen = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert seen == set(kd_lightning.__all__)

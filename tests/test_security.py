@@ -13,12 +13,12 @@ import torch
 from torch.utils.tensorboard.writer import SummaryWriter
 
 import kd_lightning
-from kd_lightning.checkpoints import read_checkpoint
-from kd_lightning.cli import main
-from kd_lightning.datasets import read_digits
-from kd_lightning.ensemble import PretrainedNet
-from kd_lightning.images import read_images
-from kd_lightning.nets import MLP
+from kd_lightning.cli.command_line import main
+from kd_lightning.data.digit_pictures import read_images
+from kd_lightning.data.mnist_files import read_digits
+from kd_lightning.nets.digits import MLP
+from kd_lightning.runs.checkpoints import read_checkpoint
+from kd_lightning.teachers.ensemble import PretrainedNet
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "quickstart"
 BOUND = 300e6  # bytes that a damaged file may cost; a whole MNIST takes 47e6

@@ -1,0 +1,33 @@
+"""What the command line says of itself: its subcommands and the arguments beside Lightning's own."""
+
+PROG = "python -m kd_lightning"
+
+# Arguments of every subcommand beside Lightning's own: default and meaning.
+ARGUMENTS: dict[str, tuple[str | bool | float, str]] = {
+    "run_dir": ("runs/unnamed/run", "Folder of the run: configuration, checkpoints, event files, metrics."),
+    "overwrite": (False, "fit: start anew in a folder that holds a run already; the old run is deleted."),
+    "save_every": (60.0, "fit: seconds between two writes of last.ckpt, from which a killed run resumes, >= 0."),
+    "dry_run": (False, "fit: build everything, do one step, say what would be done, and write nothing."),
+    "prepare": (False, "fit: download data, compute soft targets that are to be stored, do one step, write no run."),
+    "pictures_every": (0, "fit: epochs between two sets of pictures in TensorBoard, >= 0; 0 for the last alone."),
+}
+
+# What --help says of each; the first lines of Lightning's own docstrings break off in the middle.
+SUBCOMMANDS = {
+    "fit": "Train a teacher or a student, or resume a run with --ckpt_path last.",
+    "validate": "Measure a checkpoint's loss and accuracy on the validation split.",
+    "test": "Measure a checkpoint on the test set and write metrics.json into its run.",
+    "predict": "Classify the test set, or image files of your own, and write predictions.csv.",
+}
+
+# Subcommands beside LightningCLI's: "module:function", imported when asked for, as nothing else needs their packages.
+OTHER_COMMANDS = {
+    "report": "kd_lightning.reports.page:run_report",
+    "export": "kd_lightning.export:run_export",
+    "completion": "kd_lightning.cli.completion:run_completion",
+}
+
+DESCRIPTION = f"""Train teachers, distil a student, from YAML files.
+
+The way through: fit a teacher, fit a student against it, test both, compare the runs with '{PROG} report
+RUN...', and take the student out with '{PROG} export RUN' (each has its own --help)."""

@@ -1,0 +1,326 @@
+"""The command line: LightningCLI with run folders, guards and one-line errors."""
+
+import gc
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.multiprocessing.spawn import ProcessException
+
+from kd_lightning import __version__, data, modules, nets, teachers  # noqa: F401 (short class names in YAML: imported classes)
+from kd_lightning.cli.arguments import ARGUMENTS, DESCRIPTION, OTHER_COMMANDS, PROG, SUBCOMMANDS
+from kd_lightning.cli.messages import USER_ERRORS, hush, innermost_reason, raised_in_child
+from kd_lightning.modules.classifier import ClassifierModule
+from kd_lightning.runs.checkpoints import BEST, LAST, read_checkpoint, run_folder
+from kd_lightning.runs.files import EVENT_FILES, METRICS_FILE, PREDICTIONS_FILE, write_atomically, write_json
+from kd_lightning.runs.resume import (
+    await_next_second,
+    check_strategy,
+    named_checkpoint,
+    newest_whole_checkpoint,
+    refuse_other_config,
+    refuse_other_module,
+    run_files,
+    with_config_of_run,
+    with_data_named,
+)
+from kd_lightning.teachers.check import refuse_own_teacher
+from kd_lightning.training.dashboard import Dashboard, add_test_scalars
+from kd_lightning.training.last_checkpoint import (
+    AtomicCheckpointIO,
+    Banner,
+    DryRun,
+    DryRunDone,
+    LastCheckpoint,
+    NoProfiler,
+    RunRecord,
+    best_checkpoint,
+)
+from kd_lightning.training.progress import RunProgress
+from kd_lightning.training.record import TestDetails, metrics_record, prediction_rows, write_csv
+from kd_lightning.training.signals import EXIT_CODES, Stopped, only_fit_in, stop_signals
+
+DEBUG_VARIABLE = "KD_LIGHTNING_DEBUG"
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command line; a failure that a user can cause ends in one line on stderr.
+
+    Args:
+        args: The arguments after the program's name; those of this process by default.
+
+    Returns:
+        The exit code: 0 for success, 1 for an error, 143 after SIGTERM, 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    hush()
+    try:
+        if arguments and not arguments[0].startswith("-") and arguments[0] not in (*SUBCOMMANDS, *OTHER_COMMANDS):
+            known = ", ".join((*SUBCOMMANDS, *OTHER_COMMANDS))
+            raise ValueError(f"no subcommand {arguments[0]}; expected one of {known}")
+        if arguments and arguments[0] in OTHER_COMMANDS:
+            module, _, function = OTHER_COMMANDS[arguments[0]].partition(":")
+            getattr(import_module(module), function)(arguments[1:])
+            return 0
+        with ExitStack() as held:
+            cli = DistillCLI(with_data_named(with_config_of_run(arguments)), held)
+    except ProcessException as error:  # of a process that trained, under ddp_fork and ddp_spawn
+        name, reason = raised_in_child(error)
+        if name == Stopped.__name__:
+            return EXIT_CODES[signal.Signals[reason]]
+        if name == DryRunDone.__name__:
+            return 0
+        print(f"error: {reason}", file=sys.stderr)
+        return 1
+    except USER_ERRORS as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            traceback.print_exc()
+        print(f"error: {innermost_reason(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return EXIT_CODES[signal.SIGINT]
+    except SIGTERMException:  # Lightning lets it end the process with 0
+        return 143
+    except Stopped as stopped:
+        return stopped.exit_code
+    except SystemExit as stop:  # --help and --print_config end so, and Lightning after Ctrl-C
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            return EXIT_CODES[signal.SIGINT]
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    finally:
+        if args is not None:
+            gc.collect()  # a trainer is full of cycles, and holds images and optimizer until they are looked for
+    return 143 if cli.trainer.received_sigterm else 0
+
+
+class DistillCLI(LightningCLI):
+    """LightningCLI with run folders, crash-safe checkpoints and guards against silent surprises.
+
+    Args:
+        args: The arguments after the program's name.
+        held: Takes what a fit holds while it runs: its folder, and the signals that stop it.
+    """
+
+    def __init__(self, args: list[str], held: ExitStack | None = None) -> None:
+        self._held = held or ExitStack()
+        self._arguments = args
+        self._resumed: dict[str, Any] | None = None
+        self._replaced: list[Path] = []
+        # Errors come to main, which says them in one line; an abbreviation would be a misspelling that trains.
+        strict = {"exit_on_error": False, "allow_abbrev": False}
+        super().__init__(
+            ClassifierModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            save_config_callback=None,
+            trainer_defaults={"enable_model_summary": False},  # one line says it, see RunRecord
+            seed_everything_default=0,
+            parser_kwargs={
+                "prog": PROG,
+                "description": DESCRIPTION,
+                "version": __version__,
+                **strict,
+                **{name: {**strict, "description": text} for name, text in SUBCOMMANDS.items()},
+            },
+            args=args,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the arguments that every subcommand has beside Lightning's own."""
+        for name, (default, text) in ARGUMENTS.items():
+            parser.add_argument(f"--{name}", type=type(default), default=default, help=text)
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:  # Any: Lightning's own
+        super()._add_subcommands(parser, **kwargs)
+        action = parser._subcommands_action
+        for listed in action._choices_actions if action else []:
+            listed.help = SUBCOMMANDS[listed.dest]
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse the arguments, also from Python beside other arguments of the process."""
+        self.config = parser.parse_args(args)  # type: ignore[arg-type]  # main hands over a list
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the configuration as it was given.
+
+        Lightning would put the checkpoint's hyperparameters over configuration and flags, in silence:
+        https://github.com/Lightning-AI/pytorch-lightning/pull/21455
+        """
+
+    def before_instantiate_classes(self) -> None:
+        """Check the run's folder and the checkpoint before anything is built or written."""
+        self._dump_config()
+        self.config[self.subcommand]["weights_only"] = True  # a checkpoint must not run code
+        self._run_dir = Path(self._value("run_dir"))
+        check_strategy(self._value("trainer.strategy"))
+        if self.subcommand == "fit":
+            self._prepare_fit()
+        else:
+            self._prepare_evaluation()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # Any: Lightning's own signature
+        """Build the trainer with the run's folder, logger and checkpoints."""
+        given = self.config_init[self.subcommand]["trainer"]
+        dry = self.subcommand == "fit" and self._only_tries
+        fitting = self.subcommand == "fit" and not given.get("fast_dev_run") and not dry
+        kwargs.setdefault("default_root_dir", given.get("default_root_dir") or self._run_dir)
+        plugins = given.get("plugins") or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        # Lightning's own requeueing saves within the signal: see stopping.py, which does it between two steps.
+        slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() and not plugins else []
+        kwargs["plugins"] = [*plugins, AtomicCheckpointIO(), *slurm]
+        if given.get("profiler") is None:
+            kwargs["profiler"] = NoProfiler()
+        if dry:
+            kwargs["enable_checkpointing"] = False
+        if not fitting:
+            kwargs["logger"] = False
+        elif given.get("logger") in (None, True):
+            await_next_second(self._run_dir)
+            kwargs["logger"] = TensorBoardLogger(
+                self._run_dir,
+                name="",
+                version="",
+                default_hp_metric=False,
+                # Steps that a killed run logged after its last checkpoint are run again: drop them.
+                purge_step=self._resumed["global_step"] if self._resumed else None,
+                flush_secs=10,
+            )
+        progress = [] if given.get("enable_progress_bar") is False else [RunProgress()]
+        records: list[Callback] = [TestDetails(self._run_dir)] if self.subcommand == "test" else []
+        if self.subcommand == "fit":
+            records.append(Banner())
+        if dry:
+            records.append(DryRun())
+        if fitting:
+            records += [
+                RunRecord(self._run_dir, self._saved_config(), self._replaced),
+                best_checkpoint(self._run_dir),
+                LastCheckpoint(
+                    self._run_dir,
+                    interval=self._value("save_every"),
+                    signals=self._held.enter_context(stop_signals()),
+                ),
+                Dashboard(self._saved_config(), self._arguments, self._value("pictures_every")),
+            ]
+        self.trainer_defaults["callbacks"] = [*progress, *records]
+        return super().instantiate_trainer(**kwargs)
+
+    def fit(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
+        """Train, then say where the run is and what comes next."""
+        if self._only_tries:
+            self.model.plan_only = self._value("dry_run")
+            with suppress(DryRunDone):
+                self.trainer.fit(**kwargs)
+            written = "nothing" if self._value("dry_run") else "data and stored soft targets are there, no run"
+            rank_zero_info(f"one step done: {written} was written")
+            return
+        self.trainer.fit(**kwargs)
+        if self._resumed and self.trainer.global_step == self._resumed["global_step"]:
+            rank_zero_info("nothing was left to train: max_epochs or max_steps had been reached; raise it to train on")
+        if not self._value("trainer.fast_dev_run"):
+            rank_zero_info(f"run: {self._run_dir}\nnext: {PROG} test --ckpt_path {self._run_dir}")
+
+    def test(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
+        """Test, and write metrics.json into the run's folder."""
+        self.trainer.test(**kwargs)
+        path = self._run_dir / METRICS_FILE
+        record = metrics_record(self.model, self.trainer.callback_metrics, Path(kwargs["ckpt_path"]), self._run_dir)
+        rank_zero_only(write_json)(path, record)
+        if any(self._run_dir.glob(EVENT_FILES)):
+            rank_zero_only(add_test_scalars)(self._run_dir, record["test"], record["steps"])
+        rank_zero_info(f"metrics: {path}\nnext: {PROG} report {self._run_dir.parent}")
+
+    def predict(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
+        """Predict, and write predictions.csv into the run's folder."""
+        if self.trainer.world_size > 1:
+            raise ValueError("predict runs on one device; set --trainer.devices 1")
+        kwargs["return_predictions"] = True
+        batches = self.trainer.predict(**kwargs)
+        rows = list(prediction_rows(batches or [], getattr(self.datamodule, "predict_names", None)))
+        path = self._run_dir / PREDICTIONS_FILE
+        write_atomically(path, partial(write_csv, rows))
+        rank_zero_info(f"predictions: {path} ({len(rows)} rows)")
+
+    def _prepare_fit(self) -> None:
+        given = self._value("ckpt_path")
+        overwrite = self._value("overwrite")
+        if given and overwrite:
+            raise ValueError("--overwrite deletes the run that --ckpt_path resumes; give one of them")
+        if given:
+            path = self._resume_path(given)
+            self.config[self.subcommand]["ckpt_path"] = None if path is None else str(path)
+            if path is not None:
+                self._resumed = read_checkpoint(path)
+                refuse_other_module(self._resumed, path, self._value("model.class_path"))
+                refuse_other_config(self._resumed, path, self._saved_config())
+                rank_zero_info(f"resuming {path} after step {self._resumed['global_step']}")
+        writes = not self._value("trainer.fast_dev_run") and not self._only_tries
+        if getattr(rank_zero_only, "rank", 0) == 0 and writes:
+            self._held.enter_context(only_fit_in(self._run_dir))
+            leftovers = list(run_files(self._run_dir))
+            if overwrite:
+                refuse_own_teacher(self._run_dir, self._value("model.init_args.teachers"))
+                self._replaced = leftovers
+            elif leftovers and not (given and self._owns(given)):
+                raise FileExistsError(
+                    f"{self._run_dir} already holds a run; resume it with --ckpt_path last, "
+                    "start anew with --overwrite true, or choose another --run_dir"
+                )
+
+    def _owns(self, given: str) -> bool:
+        """Whether the checkpoint to resume from is one of this run's own."""
+        path = Path(given).absolute()
+        return given in {"last", "best"} or self._run_dir.absolute() in (path, *path.parents)
+
+    def _resume_path(self, given: str) -> Path | None:
+        """The checkpoint to resume from; None where `last` finds nothing, so that a job script can always ask."""
+        if given == "last":
+            return newest_whole_checkpoint(self._run_dir, rank_zero_info)
+        return named_checkpoint(self._run_dir, given, LAST)
+
+    def _prepare_evaluation(self) -> None:
+        given = self._value("ckpt_path")
+        if not given:
+            raise ValueError(
+                f"{self.subcommand} needs a trained net: --ckpt_path with a run's folder, a file, best or last"
+            )
+        path = named_checkpoint(self._run_dir, given, BEST)
+        refuse_other_module(read_checkpoint(path), path, self._value("model.class_path"))
+        self._run_dir = run_folder(path) or self._run_dir
+        self.config[self.subcommand]["ckpt_path"] = str(path)
+
+    def _saved_config(self) -> dict[str, Any]:
+        """The resolved configuration without what belongs to one call alone."""
+        per_call = {
+            *self._subcommand_method_arguments[self.subcommand or ""],
+            "overwrite",
+            "dry_run",
+            "prepare",
+            "config",
+        }
+        return {key: value for key, value in self.config_dump.items() if key not in per_call}
+
+    @property
+    def _only_tries(self) -> bool:
+        """Whether this fit ends after one step and leaves no run."""
+        return bool(self._value("dry_run") or self._value("prepare"))
+
+    def _value(self, key: str) -> Any:  # Any: a configuration holds all kinds of values
+        return self.config.get(f"{self.subcommand}.{key}")

@@ -1,0 +1,86 @@
+"""Completion for shells: a script with all options of the subcommands and of this package's modules."""
+
+import argparse
+import inspect
+from collections.abc import Iterator
+
+import jsonargparse
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser
+
+from kd_lightning.cli.arguments import OTHER_COMMANDS, SUBCOMMANDS
+from kd_lightning.cli.command_line import DistillCLI
+from kd_lightning.data.mnist import MNISTDataModule
+from kd_lightning.modules.distill import DistillModule
+from kd_lightning.modules.teacher import TeacherModule
+
+COMMAND = "kd_lightning"
+FILES = {"config", "ckpt_path"}  # options that take a file
+# Options that a class brings are known once it is chosen; these are always offered.
+CLASSES = {"model": (DistillModule, TeacherModule), "data": (MNISTDataModule,)}
+
+
+class _Built(Exception):  # noqa: N818  # carries the parser out
+    def __init__(self, parser: LightningArgumentParser) -> None:
+        super().__init__()
+        self.parser = parser
+
+
+class _ParserOnly(DistillCLI):
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        raise _Built(parser)
+
+
+def run_completion(args: list[str]) -> None:
+    """Print a completion script.
+
+    Args:
+        args: The arguments after `completion`.
+
+    Raises:
+        ModuleNotFoundError: If shtab, which writes such scripts, is missing.
+    """
+    jsonargparse.auto_cli(_run, args=args, prog="python -m kd_lightning completion", exit_on_error=False)
+
+
+def _run(shell: str) -> None:
+    """Print a script that completes the options of the command kd_lightning.
+
+    Args:
+        shell: bash, zsh, tcsh or whatever else shtab writes for.
+    """
+    try:
+        import shtab  # nothing else needs it
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("completion scripts are written by shtab; pip install shtab") from error
+
+    if shell not in shtab.SUPPORTED_SHELLS:
+        raise ValueError(f"no completion for {shell}; expected one of {', '.join(shtab.SUPPORTED_SHELLS)}")
+    plain = argparse.ArgumentParser(COMMAND)
+    subcommands = plain.add_subparsers()
+    parsers = _subcommand_parsers()
+    for name, text in SUBCOMMANDS.items():
+        subcommand = subcommands.add_parser(name, help=text, add_help=False)
+        for option in sorted(set(_options(parsers[name]))):
+            action = subcommand.add_argument(f"--{option}")
+            if option in FILES:
+                action.complete = shtab.FILE  # type: ignore[attr-defined]  # where shtab looks
+    for name in OTHER_COMMANDS:
+        subcommands.add_parser(name, help=name)  # shtab leaves out what has no help
+    print(shtab.complete(plain, shell))
+
+
+def _subcommand_parsers() -> dict[str, argparse.ArgumentParser]:
+    try:
+        _ParserOnly([])
+    except _Built as built:
+        action = built.parser._subcommands_action
+        if action is not None:
+            return dict(action.choices)
+    raise RuntimeError("the command line has no subcommands")
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Long options of a subcommand, without the dashes."""
+    yield from (text[2:] for action in parser._actions for text in action.option_strings if text.startswith("--"))
+    for key, classes in CLASSES.items():
+        yield from (f"{key}.{name}" for each in classes for name in inspect.signature(each).parameters)

@@ -1,0 +1,15 @@
+"""What trains: batches, data modules and numbered views."""
+
+from kd_lightning.data.augment import Affine, Augment, Elastic, Jitter
+from kd_lightning.data.batches import Batch, TensorLoader
+from kd_lightning.data.mnist import MNISTDataModule
+
+__all__ = [
+    "Affine",
+    "Augment",
+    "Batch",
+    "Elastic",
+    "Jitter",
+    "MNISTDataModule",
+    "TensorLoader",
+]

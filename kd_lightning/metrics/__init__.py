@@ -1,0 +1,1 @@
+"""What is measured: test metrics and costs."""

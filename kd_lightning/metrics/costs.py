@@ -1,0 +1,79 @@
+"""What a net costs to use: parameters, bytes, floating-point operations and the time of a forward pass."""
+
+import io
+import statistics
+import time
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from kd_lightning.nets.digits import parameter_count
+
+# Passes before and at the measurement; the median of the latter counts.
+WARMUP_PASSES, TIMED_PASSES = 3, 15
+
+
+class Costs(NamedTuple):
+    """What one net, or several that answer together, cost.
+
+    Attributes:
+        parameters: Trainable and frozen, buffers left out.
+        file_bytes: Size of the weights and buffers as torch.save writes them.
+        flops: Floating-point operations of the forward pass of one example, as torch counts them: a multiplication
+            and an addition are two. Matrix products, convolutions and attention count, the rest does not.
+        single_ms: Median wall time of a forward pass of one example, ms.
+        batch_ms: The same of a whole batch, ms.
+        batch_size: Examples of that batch.
+    """
+
+    parameters: int
+    file_bytes: int
+    flops: int
+    single_ms: float
+    batch_ms: float
+    batch_size: int
+
+
+@torch.no_grad()
+def measure_costs(net: nn.Module, inputs: Tensor) -> Costs:
+    """Measure a net on its device, in eval mode.
+
+    Args:
+        net: Maps inputs to logits; its mode is put back.
+        inputs: (batch, ...) float, as the net takes them, on its device.
+    """
+    training = net.training
+    net.eval()
+    counter = FlopCounterMode(display=False)
+    with counter:
+        net(inputs[:1])
+    content = io.BytesIO()
+    torch.save(net.state_dict(), content)
+    costs = Costs(
+        parameters=parameter_count(net),
+        file_bytes=content.tell(),
+        flops=counter.get_total_flops(),
+        single_ms=_median_ms(net, inputs[:1]),
+        batch_ms=_median_ms(net, inputs),
+        batch_size=len(inputs),
+    )
+    net.train(training)
+    return costs
+
+
+def _median_ms(net: nn.Module, inputs: Tensor) -> float:
+    seconds = []
+    for _ in range(WARMUP_PASSES + TIMED_PASSES):
+        _wait_for(inputs.device)
+        started = time.perf_counter()
+        net(inputs)
+        _wait_for(inputs.device)
+        seconds.append(time.perf_counter() - started)
+    return 1000 * statistics.median(seconds[WARMUP_PASSES:])
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

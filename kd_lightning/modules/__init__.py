@@ -1,0 +1,13 @@
+"""The LightningModules: read these first."""
+
+from kd_lightning.modules.classifier import ClassifierModule
+from kd_lightning.modules.distill import DistillModule
+from kd_lightning.modules.optimization import WarmupCosine
+from kd_lightning.modules.teacher import TeacherModule
+
+__all__ = [
+    "ClassifierModule",
+    "DistillModule",
+    "TeacherModule",
+    "WarmupCosine",
+]

@@ -1,0 +1,36 @@
+"""TeacherModule: a net trained on labels alone."""
+
+from typing import Any
+
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from kd_lightning.methods.hinton import hard_loss
+from kd_lightning.modules.classifier import ClassifierModule
+from kd_lightning.modules.optimization import SchedulerCallable
+
+
+class TeacherModule(ClassifierModule):
+    """Train a net on the labels; its checkpoint can then teach.
+
+    Args:
+        net: Maps inputs to logits (batch, classes).
+        optimizer: Called with the parameters; fused Adam with a step size of 1e-3 by default.
+        scheduler: Called with the optimizer and the run's number of steps; stepped after each step.
+        max_norm: Largest L2 norm of a unit's incoming weights, > 0; None for no limit.
+        compile: Compile the net with torch.compile; pays on GPUs and for large nets.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: SchedulerCallable | None = None,
+        max_norm: float | None = None,
+        compile: bool = False,  # noqa: A002  # torch's own word
+    ) -> None:
+        super().__init__(net, optimizer, scheduler, max_norm, compile)
+
+    def losses(self, batch: Any, logits: Tensor) -> dict[str, Tensor]:  # Any: also a user's own tuple
+        """The hard loss alone; arguments as in `ClassifierModule.losses`."""
+        return {"loss": hard_loss(student_logits=logits, labels=batch[1])}

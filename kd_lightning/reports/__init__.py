@@ -1,0 +1,1 @@
+"""Run folders become tables, pictures and a page."""

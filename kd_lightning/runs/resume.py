@@ -1,0 +1,236 @@
+"""A run's folder: what lies in it, which checkpoint is meant, what a resumed run may change."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kd_lightning.runs.checkpoints import CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint, run_checkpoint, run_folder
+from kd_lightning.runs.files import (
+    CONFIG_FILE,
+    DETAILS_FILE,
+    EVENT_FILES,
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    TEACHERS_FILE,
+    flat,
+)
+
+DEFAULT_DATA = "kd_lightning.MNISTDataModule"
+EVALUATIONS = ("validate", "test", "predict")
+# What a resumed run may change: its length, where it runs, and what it shows.
+MAY_CHANGE = (
+    "run_dir",
+    "save_every",
+    "pictures_every",
+    "trainer.max_epochs",
+    "trainer.max_steps",
+    "trainer.max_time",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.logger",
+    "trainer.log_every_n_steps",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+    "trainer.profiler",
+    "trainer.callbacks",
+    "data.init_args.data_dir",
+    "data.init_args.device_resident",
+    "model.init_args.store.folder",
+    "model.init_args.store.limit_gb",
+)
+
+
+def run_files(run: Path) -> Iterator[Path]:
+    """The files that a run leaves in its folder; nothing else there is ever touched."""
+    for pattern in (
+        CONFIG_FILE,
+        TEACHERS_FILE,
+        METRICS_FILE,
+        DETAILS_FILE,
+        PREDICTIONS_FILE,
+        "hparams.yaml",
+        EVENT_FILES,
+        f"{CHECKPOINT_DIR}/*.ckpt",
+    ):
+        yield from run.glob(pattern)
+
+
+def named_checkpoint(run: Path, given: str, preferred: str) -> Path:
+    """The file that `best`, `last`, a run's folder or a path means.
+
+    Args:
+        run: Folder of the run that `best` and `last` belong to.
+        given: What the user wrote.
+        preferred: Name of the file that stands for a run's folder, where it is there.
+
+    Raises:
+        FileNotFoundError: If a run's folder holds no checkpoint.
+    """
+    if given in {"best", "last"}:
+        return run / CHECKPOINT_DIR / f"{given}.ckpt"
+    path = Path(given)
+    if not path.is_dir():
+        return path
+    favourite = path / CHECKPOINT_DIR / preferred
+    return favourite if favourite.is_file() else run_checkpoint(path)
+
+
+def newest_whole_checkpoint(run: Path, say: Callable[[str], None]) -> Path | None:
+    """The newest readable checkpoint of a run, `last.ckpt` first; None where there is none at all.
+
+    Args:
+        run: The run's folder.
+        say: Called with a line about each file that can't be read.
+
+    Raises:
+        ValueError: If there are checkpoints and none can be read.
+    """
+    folder = run / CHECKPOINT_DIR
+    candidates = sorted(folder.glob("*.ckpt"), key=lambda p: (p.name == LAST, p.stat().st_mtime), reverse=True)
+    for path in candidates:
+        try:
+            read_checkpoint(path)
+        except ValueError as error:
+            say(f"{error}; looking for an older one")
+            continue
+        return path
+    if candidates:
+        raise ValueError(f"no checkpoint in {folder} can be read; start anew with --overwrite true")
+    return None
+
+
+def forbidden_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What a resumed run's configuration changes though it may not, one text per value."""
+    old, new = dict(flat(before)), dict(flat(now))
+    return [
+        f"{key}: the run has {old.get(key)!r}, asked for {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not key.startswith(MAY_CHANGE)
+    ]
+
+
+def refuse_other_module(checkpoint: dict[str, Any], path: Path, asked: str) -> None:
+    """Refuse a checkpoint of another kind of module.
+
+    Args:
+        checkpoint: Its content.
+        path: Its file.
+        asked: class_path of the configured module.
+
+    Raises:
+        ValueError: If the kinds differ.
+    """
+    saved = checkpoint.get(RECORD_KEY, {}).get("module")
+    if saved is not None and saved != asked.rpartition(".")[2]:
+        raise ValueError(f"checkpoint {path} holds a {saved}, but the configuration asks for {asked}")
+
+
+def refuse_other_config(checkpoint: dict[str, Any], path: Path, config: dict[str, Any]) -> None:
+    """Refuse to go on with another configuration than the run's own, but for what may change.
+
+    Args:
+        checkpoint: Content of the checkpoint to resume.
+        path: Its file.
+        config: The resolved configuration.
+
+    Raises:
+        ValueError: If they differ, or the checkpoint has none.
+    """
+    saved = checkpoint.get(RECORD_KEY, {}).get("config")
+    if saved is None:
+        raise ValueError(
+            f"checkpoint {path} was not written by python -m kd_lightning fit; it can be tested, not resumed"
+        )
+    changed = forbidden_changes(saved, config)
+    if changed:
+        raise ValueError(
+            f"can't resume {path} with another configuration ({'; '.join(changed)}); "
+            "give the run's own values or start a new run"
+        )
+
+
+def await_next_second(run: Path) -> None:
+    """Wait, a second at most, until a new event file of the run is named after all older ones.
+
+    TensorBoard reads event files in the order of their names, which begin with the second and go on with the process
+    number. A resumed run's file says from which step on the older ones no longer count, so it must come after them.
+
+    Args:
+        run: The run's folder.
+    """
+    stamps = [int(file.name.split(".")[3]) for file in run.glob(EVENT_FILES) if file.name.split(".")[3].isdigit()]
+    if stamps and int(time.time()) == max(stamps):
+        time.sleep(max(0.0, max(stamps) + 1 - time.time()))
+
+
+def check_strategy(strategy: object) -> None:
+    """Refuse what cuts a net into pieces: its checkpoint could neither teach nor be exported.
+
+    Args:
+        strategy: A name of Lightning's, or the class_path of one.
+
+    Raises:
+        ValueError: If it is one of those.
+    """
+    name = str(strategy).lower().replace("_", "")
+    if any(word in name for word in ("fsdp", "deepspeed", "modelparallel", "xla")):
+        raise ValueError(
+            f"trainer.strategy must keep the net whole, got {strategy}: use auto or ddp, "
+            "or ddp_fork on the CPU and in notebooks"
+        )
+
+
+def with_config_of_run(arguments: Sequence[str]) -> list[str]:
+    """Take the run's own configuration for an evaluation that names none.
+
+    Raises:
+        FileNotFoundError: If the run is not there.
+    """
+    if not arguments or arguments[0] not in EVALUATIONS:
+        return list(arguments)
+    if any(argument.split("=")[0] in {"-c", "--config", "-h", "--help"} for argument in arguments):
+        return list(arguments)
+    given = ""
+    for position, argument in enumerate(arguments):
+        if argument.startswith("--ckpt_path="):
+            given = argument.split("=", 1)[1]
+        elif argument == "--ckpt_path" and position + 1 < len(arguments):
+            given = arguments[position + 1]
+    path = Path(given)
+    if given and given not in {"best", "last"} and not path.exists():
+        raise FileNotFoundError(
+            f"no run and no checkpoint at {given}; expected a run's folder or a file of its checkpoints"
+        )
+    run = path if path.is_dir() else run_folder(path)
+    config = run / CONFIG_FILE if given and run is not None else None
+    if config is None or not config.is_file():
+        return list(arguments)
+    return [arguments[0], "--config", str(config), *arguments[1:]]
+
+
+def with_data_named(arguments: Sequence[str]) -> list[str]:
+    """Begin with MNIST as the data module, which any configuration or argument behind it replaces.
+
+    As the parser's default it would leave its options, such as batch_size, to whatever class replaces it.
+    """
+    at = next((n for n, argument in enumerate(arguments) if argument in ("fit", *EVALUATIONS)), None)
+    if at is None or any(argument.split("=")[0] == "--data" for argument in arguments):
+        return list(arguments)
+    # What comes later goes over it; what comes before the subcommand must say so itself.
+    before = arguments[:at]
+    files = [argument.split("=", 1)[1] for argument in before if argument.startswith(("--config=", "-c="))]
+    files += [value for name, value in pairwise(before) if name in {"-c", "--config"}]
+    for file in files:
+        try:
+            content = yaml.safe_load(Path(file).read_text())
+        except (OSError, ValueError, yaml.YAMLError):
+            continue  # the parser will say what is wrong
+        if isinstance(content, dict) and (content.get("data") or (content.get(arguments[at]) or {}).get("data")):
+            return list(arguments)
+    return [*arguments[: at + 1], "--data", DEFAULT_DATA, *arguments[at + 1 :]]

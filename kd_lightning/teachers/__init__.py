@@ -1,0 +1,11 @@
+"""Who teaches: frozen nets, live or through their stored logits."""
+
+from kd_lightning.teachers.ensemble import FrozenEnsemble, PretrainedNet, load_teachers
+from kd_lightning.teachers.store_plan import StoreOptions
+
+__all__ = [
+    "FrozenEnsemble",
+    "PretrainedNet",
+    "StoreOptions",
+    "load_teachers",
+]

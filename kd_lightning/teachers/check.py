@@ -1,0 +1,140 @@
+"""Looks at the teachers before the first step: do they fit the student, and have they learned anything?"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from kd_lightning.data.batches import TensorLoader
+from kd_lightning.metrics.classification import no_better_than_chance
+from kd_lightning.teachers.ensemble import FrozenEnsemble, Teacher, teacher_checkpoints
+
+# Batches of training images that the teachers are checked on where there is no validation split.
+CHECK_BATCHES = 20
+
+
+@torch.no_grad()
+def check_teachers(student: LightningModule, ensemble: FrozenEnsemble, records: Sequence[dict[str, Any]]) -> int:
+    """Count each teacher's errors on the validation split, or on some training images where there is none.
+
+    Args:
+        student: The module that is about to train.
+        ensemble: Its teachers.
+        records: What teachers.json says of each teacher; errors, examples and split are added.
+
+    Returns:
+        How many classes student and teachers tell apart.
+
+    Raises:
+        ValueError: If a teacher is no better than chance, student and teachers differ in classes, or there is no data.
+    """
+    trainer = student.trainer
+    split, batches = _check_batches(trainer)
+    errors = torch.zeros(len(ensemble), device=student.device)
+    label_counts: Tensor | None = None
+    for batch in batches:
+        inputs, labels = batch[0], batch[1]
+        logits = ensemble(inputs)  # (teachers, batch, classes)
+        if label_counts is None:
+            _check_classes(student, inputs, classes=logits.shape[-1])
+            label_counts = torch.zeros(logits.shape[-1], device=student.device)
+        errors += (logits.argmax(dim=-1) != labels).float().sum(dim=1)
+        label_counts += torch.bincount(labels, minlength=len(label_counts))
+    if label_counts is None:
+        raise ValueError(f"there is no {split} batch to check the teachers on; check the data and the trainer's limits")
+    errors, label_counts = _sum_over_ranks(trainer, errors), _sum_over_ranks(trainer, label_counts)
+    examples = int(label_counts.sum())
+    for record, count in zip(records, errors.tolist(), strict=True):
+        record |= {"errors": int(count), "examples": examples, "split": split}
+        if no_better_than_chance(int(count), label_counts):
+            raise ValueError(
+                f"teacher {record['source']} is no better than chance: {int(count)} errors on {examples} {split} "
+                "images; train it first, or check that it takes images in [0, 1]"
+            )
+        rank_zero_info(f"teacher {record['source']}: {int(count)} errors on {examples} {split} images")
+    _note_leaks(trainer, ensemble.teachers, records)
+    if student.logger is not None and student.global_step == 0:
+        accuracies = {f"teachers/{n}_accuracy": 1 - record["errors"] / examples for n, record in enumerate(records)}
+        student.logger.log_metrics(accuracies, step=student.global_step)
+    return len(label_counts)
+
+
+def refuse_own_teacher(run: Path, teachers: object) -> None:
+    """Keep a run that starts anew from deleting a teacher that it is to learn from.
+
+    Args:
+        run: The run's folder.
+        teachers: What the configuration names, see `load_teachers`.
+
+    Raises:
+        FileExistsError: If one lies in the run's folder.
+    """
+    patterns = [teachers] if isinstance(teachers, str) else teachers if isinstance(teachers, list) else []
+    for pattern in patterns:
+        with suppress(FileNotFoundError, ValueError):  # said where the teachers are loaded
+            for file in teacher_checkpoints(str(pattern)):
+                if run.resolve() in file.resolve().parents:
+                    raise FileExistsError(
+                        f"the teacher {file} lies in the run that --overwrite deletes; choose another --run_dir"
+                    )
+
+
+def _check_batches(trainer: Trainer) -> tuple[str, Iterator[Any]]:
+    """Name of the split that the teachers are checked on, and its batches on the device."""
+    loaders = trainer.val_dataloaders
+    if loaders is not None and loaders != []:
+        split, batches = "validation", chain(*loaders) if isinstance(loaders, list) else iter(loaders)
+    else:
+        source: Any = trainer.train_dataloader  # Any: ours, or whatever the user's data module gives
+        if isinstance(source, TensorLoader):
+            source = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]  # the one that trains stays put
+        split, batches = "training", islice(source or (), CHECK_BATCHES)
+    return split, map(trainer.strategy.batch_to_device, batches)
+
+
+def _check_classes(student: LightningModule, inputs: Tensor, *, classes: int) -> None:
+    training = student.training
+    student.eval()
+    student_classes = student(inputs).shape[-1]
+    student.train(training)
+    if student_classes != classes:
+        raise ValueError(
+            f"student and teachers must agree about the classes, got {student_classes} of the student and "
+            f"{classes} of the teachers"
+        )
+
+
+def _sum_over_ranks(trainer: Trainer, values: Tensor) -> Tensor:
+    total: Tensor = trainer.strategy.reduce(values, reduce_op="sum")
+    return total
+
+
+def _note_leaks(trainer: Trainer, teachers: Sequence[Teacher], records: Sequence[dict[str, Any]]) -> None:
+    """Say of each teacher whether it was trained on images that this run validates on."""
+    datamodule = getattr(trainer, "datamodule", None)
+    own = datamodule.state_dict() if datamodule is not None else {}
+    for record, teacher in zip(records, teachers, strict=True):
+        seen = _validation_images_seen(own, teacher.data, datamodule)
+        record["trained_on_validation_images"] = seen
+        if seen:
+            rank_zero_info(
+                f"teacher {record['source']} was trained on {seen} of the images that this run validates on: "
+                "its validation errors look too good"
+            )
+
+
+def _validation_images_seen(own: dict[str, Any], theirs: dict[str, Any], datamodule: Any) -> int | None:
+    """How many of this run's validation images a teacher was trained on; None where it can't be told."""
+    if not own or not theirs or own.get("dataset") is None:
+        return None
+    if own["dataset"] != theirs.get("dataset") or own["val_size"] == 0:
+        return 0
+    if not theirs.keys() >= own.keys():
+        return None
+    return int(torch.isin(datamodule.val_rows, datamodule.train_rows_of(theirs)).sum())

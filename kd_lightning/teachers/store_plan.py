@@ -1,0 +1,209 @@
+"""Whether soft targets are stored, and what such a store depends on."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kd_lightning.runs.checkpoints import fingerprint
+from kd_lightning.teachers.ensemble import FrozenEnsemble
+from kd_lightning.teachers.npy import size_text
+
+Mode = Literal["auto", "stored", "live"]
+
+FORMAT = 1  # raised when the files' meaning changes; an older store is then another store
+
+
+@dataclass(frozen=True)
+class StoreOptions:
+    """Where and how stored soft targets are kept.
+
+    Args:
+        folder: Folder of all stores; runs that need the same logits share one.
+        dtype: Number type of the stored logits.
+        limit_gb: Largest store that is written, in 10^9 bytes.
+        top_k: Keep each example's largest logits alone and spread the remaining probability evenly, which is exact
+            for these classes at the run's temperature; None keeps all. For T near 1 and a thousand classes and more.
+    """
+
+    folder: str = "runs/soft_targets"
+    dtype: Literal["float16", "float32"] = "float16"
+    limit_gb: float = 10.0
+    top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ValueError: If one is out of range.
+        """
+        if not self.limit_gb > 0:
+            raise ValueError(f"store limit_gb must be > 0, got {self.limit_gb}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"store top_k must be >= 1, got {self.top_k}")
+
+
+@runtime_checkable
+class ViewedData(Protocol):
+    """A data module whose training images can be made again from (row, view), as storing needs.
+
+    Attributes:
+        view_count: Views of each training image.
+    """
+
+    @property
+    def view_count(self) -> int:
+        """Views of each training image, 1 without augmentation."""
+
+    @property
+    def train_rows(self) -> Tensor:
+        """Rows that the student trains on, (examples,) int64."""
+
+    @property
+    def val_rows(self) -> Tensor:
+        """Rows that validate, (examples,) int64, maybe none."""
+
+    def inputs(self, rows: Tensor, views: Tensor) -> Tensor:
+        """What the nets get of these rows in these views, (batch, ...) float."""
+
+    def fingerprint(self) -> str:
+        """Hash of all images and of the transform of every view."""
+
+
+class StoreSpec(NamedTuple):
+    """Everything that stored logits depend on.
+
+    Attributes:
+        teachers: Fingerprint of each teacher, in order.
+        precision: Number type of the teachers' passes.
+        data: Fingerprint of images and transforms.
+        rows: Hash of the training rows and the validation rows.
+        views: Views of each training image.
+        entries: Rows of the table.
+        dtype: Number type of the table.
+        top_k: Logits kept per teacher and entry, None for all.
+        temperature: T that the remaining probability was spread at; None where all logits are kept.
+        format: Version of the files.
+    """
+
+    teachers: tuple[str, ...]
+    precision: str
+    data: str
+    rows: str
+    views: int
+    entries: int
+    dtype: str
+    top_k: int | None
+    temperature: float | None
+    format: int = FORMAT
+
+    @property
+    def key(self) -> str:
+        """Name of the store's folder."""
+        return hashlib.sha256(json.dumps(self._asdict()).encode()).hexdigest()[:20]
+
+    def bytes_per_entry(self, classes: int) -> int:
+        """Size of an entry on disk."""
+        size = np.dtype(self.dtype).itemsize
+        if self.top_k is None:
+            return len(self.teachers) * classes * size
+        return len(self.teachers) * ((self.top_k + 1) * size + self.top_k * class_type(classes).itemsize)
+
+
+class Decision(NamedTuple):
+    """Whether the soft targets are stored, and why."""
+
+    stored: bool
+    reason: str
+
+
+def decide(
+    mode: Mode, data: object, *, epochs: float, spec: StoreSpec | None, classes: int, options: StoreOptions
+) -> Decision:
+    """Choose between stored soft targets and live teachers.
+
+    `auto` stores where the data can be made again by (row, view) and the store takes fewer teachers' passes than the
+    run would.
+
+    Args:
+        mode: What the user asked for.
+        data: The data module.
+        epochs: Epochs that the student trains, may be infinite.
+        spec: What the store would hold; None where the data can't be stored.
+        classes: Logits of a teacher.
+        options: Folder and limit.
+
+    Raises:
+        ValueError: If `stored` is asked for and not possible.
+    """
+    match mode:
+        case "live":
+            return Decision(stored=False, reason="as asked")
+        case "auto" | "stored":
+            pass
+        case _:
+            raise ValueError(f"soft_targets must be auto, stored or live, got {mode!r}")
+    if spec is None:
+        reason = f"{type(data).__name__} does not give its images by row and view"
+        if mode == "stored":
+            raise ValueError(f"soft targets can't be stored: {reason}; set soft_targets to live")
+        return Decision(stored=False, reason=reason)
+    if (Path(options.folder) / spec.key).is_dir():
+        return Decision(stored=True, reason="made by an earlier run")
+    size = spec.entries * spec.bytes_per_entry(classes)
+    if size > options.limit_gb * 1e9:
+        reason = f"{size_text(size)} are more than store.limit_gb, {options.limit_gb}"
+        if mode == "stored":
+            raise ValueError(f"soft targets can't be stored: {reason}; raise it, set store.top_k, or go live")
+        return Decision(stored=False, reason=reason)
+    if mode == "stored":
+        return Decision(stored=True, reason="as asked")
+    if spec.views >= epochs:
+        return Decision(
+            stored=False, reason=f"{spec.views} views of each image would be no fewer passes than {epochs:g} epochs"
+        )
+    return Decision(
+        stored=True, reason=f"{spec.views} view{'s' * (spec.views > 1)} of each image instead of {epochs:g} passes"
+    )
+
+
+def store_spec(
+    ensemble: FrozenEnsemble, data: object, *, options: StoreOptions, temperature: float
+) -> StoreSpec | None:
+    """Describe the store for these teachers on this data; None where the data module can't be stored.
+
+    Args:
+        ensemble: The teachers.
+        data: The data module, set up.
+        options: Number type and top_k.
+        temperature: T of the run, which matters with top_k alone.
+
+    Raises:
+        ValueError: If a row both trains and validates.
+    """
+    if not isinstance(data, ViewedData):
+        return None
+    train_rows, val_rows = data.train_rows, data.val_rows
+    if bool(torch.isin(val_rows, train_rows).any()):
+        raise ValueError("soft targets can't be stored: some rows both train and validate; set soft_targets to live")
+    return StoreSpec(
+        teachers=tuple(fingerprint(net) for net in ensemble.nets),
+        precision=ensemble.precision,
+        data=data.fingerprint(),
+        rows=hashlib.sha256(train_rows.numpy().tobytes() + b"|" + val_rows.numpy().tobytes()).hexdigest(),
+        views=data.view_count,
+        entries=data.view_count * len(train_rows) + len(val_rows),
+        dtype=options.dtype,
+        top_k=options.top_k,
+        temperature=None if options.top_k is None else temperature,
+    )
+
+
+def class_type(classes: int) -> np.dtype[Any]:
+    """The number type that class indices are kept in."""
+    return np.dtype(np.int16 if classes <= np.iinfo(np.int16).max else np.int32)

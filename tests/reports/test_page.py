@@ -1,0 +1,156 @@
+"""Runs that differ by their seed alone share a row; the page stands alone and shows what is broken as such."""
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from kd_lightning.cli.command_line import main
+from kd_lightning.reports.page import read_curves, run_report
+from kd_lightning.reports.rows import find_runs, group_runs, read_run, table_rows
+
+
+def _run(root: Path, name: str, errors: int | None, seed: int = 0, **metrics: Any) -> Path:
+    folder = root / name
+    folder.mkdir(parents=True)
+    temperature = metrics.pop("temperature", 4.0)
+    config = {"seed_everything": seed, "run_dir": str(folder), "model": {"init_args": {"temperature": temperature}}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    if errors is not None:
+        test = {"errors": errors, "examples": 1000, "teacher_agreement": 0.9, "teacher_errors": 7}
+        record = {"test": test, "parameters": 100, "train_seconds": 2.0, **metrics}
+        (folder / "metrics.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_rows_over_seeds(tmp_path: Path) -> None:
+    for seed, errors in enumerate([10, 12, 17]):
+        _run(tmp_path, f"taught-{seed}", errors, seed, teachers=3, teacher_parameters=500)
+    _run(tmp_path, "hotter", 9, temperature=8.0, error_rate_interval=[0.004, 0.017])
+    _run(tmp_path, "unfinished", None, temperature=9.0)
+    groups = group_runs([read_run(folder) for folder in find_runs([str(tmp_path)])])
+    hotter, ensemble, taught, unfinished = table_rows(groups)
+    assert (hotter.name, hotter.runs, hotter.errors) == ("hotter", 1, [9])
+    assert hotter.cells()["error %"] == "0.9 (0.40 to 1.70)"
+    assert (ensemble.name, ensemble.errors, ensemble.parameters) == ("ensemble of 3 teachers", [7], 500)
+    assert (taught.name, taught.runs, taught.errors, taught.compression) == ("taught", 3, [10, 12, 17], 5.0)
+    assert taught.cells()["errors"] == "13.0 ± 3.6"
+    assert taught.cells()["error %"] == "1.30 ± 0.36"
+    assert unfinished.cells()["errors"] == "no checkpoint yet"
+
+
+class _Parsed(HTMLParser):
+    """What a page asks for, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.text: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in {"src", "href", "xlink:href"}]
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def test_the_page_stands_alone_and_escapes_what_it_shows(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>"
+    folder = _run(tmp_path / "runs", "good", 5, costs=_costs(), error_rate_interval=[0.002, 0.01])
+    tables = {
+        "confusion": [[9, 1], [2, 8]],
+        "teacher_confusion": [[10, 0], [1, 9]],
+        "reliability": [{"count": 20, "confidence": 0.9, "accuracy": 0.85}],
+    }
+    (folder / "details.json").write_text(json.dumps({"tables": tables}))
+    with SummaryWriter(folder) as writer:
+        for step in range(5):
+            for tag in ("train/soft_loss", "train/hard_loss", "val/soft_loss", "val/hard_loss", "val/accuracy"):
+                writer.add_scalar(tag, 1 / (step + 1), step)
+    named = tmp_path / "runs" / f"named {evil.replace('/', '∕')}"
+    named.mkdir()
+    (named / "config.yaml").write_text(yaml.safe_dump({"model": {"init_args": {"temperature": evil}}}))
+    run_report([str(tmp_path / "runs"), "--output", str(tmp_path / "out")])
+    page = (tmp_path / "out" / "report.html").read_text()
+    parsed = _Parsed(page)
+    assert "script" not in parsed.tags
+    assert all(link.startswith(("data:", "#")) for link in parsed.links), parsed.links
+    assert not re.search(r"url\((?!#)", page)
+    text = " ".join(parsed.text)
+    for heading in (
+        "Loss curves",
+        "Reliability",
+        "Errors by class",
+        "Confusion",
+        "What the nets cost",
+        "What the conf",
+    ):
+        assert heading in text
+    assert evil in text
+    assert parsed.tags.count("svg") == 6
+    pictures = {file.name for file in (tmp_path / "out" / "report-pictures").iterdir()}
+    assert {"good-loss.png", "good-confusion.png", "good-teacher-confusion.png", "reliability.png"} <= pictures
+
+
+def _costs() -> dict[str, Any]:
+    one = {"parameters": 9, "file_bytes": 99, "flops": 18, "single_ms": 0.1, "batch_ms": 1.0, "batch_size": 1000}
+    return {"net": one, "teachers": one}
+
+
+def test_broken_runs_are_shown_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = _run(tmp_path, "good", 5)
+    for name, file, content in (
+        ("torn", "metrics.json", "{"),
+        ("odd", "metrics.json", '{"test": {}}'),
+        ("list", "metrics.json", "[1]"),
+        ("yaml", "config.yaml", "a: [b"),
+        ("bytes", "config.yaml", "\x00\xff"),
+        ("details", "details.json", "nonsense"),
+    ):
+        broken = _run(tmp_path, name, None if file == "config.yaml" else 7, temperature=hash(name) % 1000)
+        (broken / file).write_bytes(content.encode("latin1"))
+    (good / "events.out.tfevents.1.x").write_bytes(b"no event file")
+    assert main(["report", str(tmp_path), "--output", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Not finished or damaged" in page
+    for name, problem in (
+        ("torn", "metrics.json is damaged"),
+        ("odd", "no errors and examples"),
+        ("yaml", "config.yaml is"),
+    ):
+        assert re.search(rf"{name}: [^<]*{problem}", page)
+    assert read_curves(good).scalars == {}
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for parent, errors in (("a", 5), ("b", 9)):
+        folder = _run(tmp_path / parent, "distilled", errors, temperature=errors)
+        tables = {"confusion": [[9, errors], [2, 8]]}
+        (folder / "details.json").write_text(json.dumps({"tables": tables}))
+    run_report([str(tmp_path), "--output", str(tmp_path / "out")])
+    pictures = {file.name for file in (tmp_path / "out" / "report-pictures").iterdir()}
+    assert {"a-distilled-confusion.png", "b-distilled-confusion.png"} <= pictures
+    assert "b/distilled, test images" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_files_and_errors(tmp_path: Path) -> None:
+    folder = _run(tmp_path / "runs", "a", 5)
+    run_report([str(folder)])
+    with (folder / "report.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert (rows[0]["name"], rows[0]["errors"]) == ("a", "5")
+    assert "| a | – | 1 |" in (folder / "report.md").read_text()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="holds no run"):
+        find_runs([str(tmp_path / "empty")])
+    with pytest.raises(FileNotFoundError, match="no run folder"):
+        find_runs([str(tmp_path / "nowhere")])
