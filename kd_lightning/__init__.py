@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 # The room of each public name, imported when first used: torch and Lightning take seconds that `report` need not pay.
 # Type checkers read __init__.pyi.
 _HOMES = {
+    "KL": "methods",
     "MLP": "nets",
     "Affine": "data",
     "Augment": "data",
@@ -14,11 +15,16 @@ _HOMES = {
     "ClassifierModule": "modules",
     "DistillModule": "modules",
     "Elastic": "data",
+    "FeatureLoss": "methods",
     "FrozenEnsemble": "teachers",
+    "Hints": "methods",
     "Jitter": "data",
     "MNISTDataModule": "data",
     "PretrainedNet": "teachers",
+    "ReverseKL": "methods",
     "SmallConvNet": "nets",
+    "SoftLoss": "methods",
+    "SoftTargets": "methods",
     "StoreOptions": "teachers",
     "TeacherModule": "modules",
     "TensorLoader": "data",
@@ -30,6 +36,7 @@ _HOMES = {
     "soft_cross_entropy": "methods",
     "soft_loss": "methods",
     "soft_target_log_probs": "methods",
+    "soft_targets": "methods",
 }
 
 __all__ = list(_HOMES)  # the keys are names

@@ -7,10 +7,17 @@ from kd_lightning.data import Jitter as Jitter
 from kd_lightning.data import MNISTDataModule as MNISTDataModule
 from kd_lightning.data import TensorLoader as TensorLoader
 from kd_lightning.export import load_exported as load_exported
+from kd_lightning.methods import KL as KL
+from kd_lightning.methods import FeatureLoss as FeatureLoss
+from kd_lightning.methods import Hints as Hints
+from kd_lightning.methods import ReverseKL as ReverseKL
+from kd_lightning.methods import SoftLoss as SoftLoss
+from kd_lightning.methods import SoftTargets as SoftTargets
 from kd_lightning.methods import hard_loss as hard_loss
 from kd_lightning.methods import soft_cross_entropy as soft_cross_entropy
 from kd_lightning.methods import soft_loss as soft_loss
 from kd_lightning.methods import soft_target_log_probs as soft_target_log_probs
+from kd_lightning.methods import soft_targets as soft_targets
 from kd_lightning.modules import ClassifierModule as ClassifierModule
 from kd_lightning.modules import DistillModule as DistillModule
 from kd_lightning.modules import TeacherModule as TeacherModule

@@ -13,10 +13,11 @@ import yaml
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor, nn
 
-from kd_lightning.runs.checkpoints import RECORD_KEY, fingerprint, read_checkpoint, run_folder
+from kd_lightning.nets.description import build_net, build_object, fingerprint
+from kd_lightning.runs.checkpoints import RECORD_KEY, read_checkpoint, run_folder
 from kd_lightning.runs.files import CONFIG_FILE, METRICS_FILE, write_atomically
 from kd_lightning.runs.resume import named_checkpoint
-from kd_lightning.teachers.ensemble import build_net, build_object, load_teacher
+from kd_lightning.teachers.ensemble import load_teacher
 
 PROG = "python -m kd_lightning export"
 Format = Literal["safetensors", "pt2", "onnx", "onnx-int8"]

@@ -326,7 +326,7 @@ def time_fill(bench: Bench, teachers: int, repeats: int) -> dict[str, float]:
                     net(images)
         bare.append(time.perf_counter() - started)
         started = time.perf_counter()
-        spec = store_spec(ensemble, data, options=options, temperature=T)
+        spec = store_spec(ensemble, data, options=options)
         if spec is None:
             raise TypeError("the benchmark's data can't be stored")
         open_store(spec, ensemble, data, options=options, device=torch.device("cpu"), say=lambda _: None)

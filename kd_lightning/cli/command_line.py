@@ -207,7 +207,7 @@ class DistillCLI(LightningCLI):
         if self.subcommand == "fit":
             records.append(Banner())
         if dry:
-            records.append(DryRun())
+            records.append(DryRun(fill_store=not self._value("dry_run")))
         if fitting:
             records += [
                 RunRecord(self._run_dir, self._saved_config(), self._replaced),
@@ -225,7 +225,6 @@ class DistillCLI(LightningCLI):
     def fit(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
         """Train, then say where the run is and what comes next."""
         if self._only_tries:
-            self.model.plan_only = self._value("dry_run")
             with suppress(DryRunDone):
                 self.trainer.fit(**kwargs)
             written = "nothing" if self._value("dry_run") else "data and stored soft targets are there, no run"

@@ -28,6 +28,17 @@ class Batch(NamedTuple):
     indices: Tensor
     views: Tensor
 
+    @classmethod
+    def of(cls, batch: Any) -> "Batch":  # Any: whatever a user's data module gives
+        """Name the parts of a batch: a `Batch` as it is, of others the first two parts, inputs and labels.
+
+        Such a batch's examples have no known place: their indices are -1, their views 0.
+        """
+        if isinstance(batch, cls):
+            return batch
+        inputs, labels = batch[0], batch[1]
+        return cls(inputs, labels, labels.new_full((len(labels),), -1), labels.new_zeros(len(labels)))
+
 
 def derived_seed(*numbers: int) -> int:
     """A 32-bit seed that depends on every number and is the same on any machine."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kd_lightning.nets.digits import parameter_count
+from kd_lightning.nets.description import parameter_count
 
 # Passes before and at the measurement; the median of the latter counts.
 WARMUP_PASSES, TIMED_PASSES = 3, 15

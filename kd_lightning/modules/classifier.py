@@ -1,29 +1,35 @@
-"""What a teacher and a student share: steps, evaluation, optimizer, logging."""
+"""What a teacher and a student share: steps, evaluation, optimizer."""
 
-import math
 import os
 from abc import ABC, abstractmethod
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
-from kd_lightning.data.batches import derived_seed
+from kd_lightning.data.batches import Batch, derived_seed
 from kd_lightning.metrics.classification import TestMetrics
-from kd_lightning.modules.optimization import SchedulerCallable, default_optimizer, limit_norms, quicken
+from kd_lightning.modules.lightning_internals import QuickHookNames, built_by_command_line, restore_loader_place
+from kd_lightning.modules.optimization import (
+    SchedulerCallable,
+    default_optimizer,
+    enable_fused_kernels,
+    limit_norms,
+    steps_of_run,
+)
+from kd_lightning.modules.train_log import TrainLog
+from kd_lightning.nets.description import describe_net
 from kd_lightning.runs.checkpoints import RECORD_KEY
-from kd_lightning.teachers.ensemble import describe_net
 
 
-class ClassifierModule(LightningModule, ABC):
-    """A net with its loss, optimizer and metrics.
+class ClassifierModule(QuickHookNames, ABC):
+    """A net with its loss, optimizer and metrics; a subclass says in `losses` what is minimised.
 
-    Subclasses say in `losses` what is minimised. Batches are `Batch` or any `(inputs, labels, ...)`.
+    Batches are `Batch` or any `(inputs, labels, ...)`.
 
     Args:
         net: Maps inputs to logits (batch, classes).
@@ -36,6 +42,8 @@ class ClassifierModule(LightningModule, ABC):
         ValueError: If max_norm is out of range, or the net has nothing to train.
     """
 
+    net_argument = "net"  # the constructor's argument that holds the net
+
     def __init__(
         self,
         net: nn.Module,
@@ -45,11 +53,10 @@ class ClassifierModule(LightningModule, ABC):
         compile: bool = False,  # noqa: A002  # torch's own word
     ) -> None:
         super().__init__()
-        # The command line hands over plain class_path and init_args to keep; from Python the arguments are
-        # objects, which a checkpoint that loads safely can't hold. Teachers are never kept.
-        from_cli = _given_hyperparameters.get() is not None
-        objects = [] if from_cli else ["net", "student", "optimizer", "scheduler", "store"]
-        self.save_hyperparameters(ignore=["teachers", *objects])
+        # The command line hands over plain class_path and init_args to keep; from Python the arguments are objects,
+        # which a checkpoint that loads safely can't hold. Teachers are never kept.
+        objects = ["net", "student", "optimizer", "scheduler", "store", "soft_loss", "feature_losses"]
+        self.save_hyperparameters(ignore=["teachers", *([] if built_by_command_line() else objects)])
         if max_norm is not None and not max_norm > 0:
             raise ValueError(f"max_norm must be > 0, got {max_norm}")
         if next(net.parameters(), None) is None:
@@ -62,30 +69,19 @@ class ClassifierModule(LightningModule, ABC):
             net.compile()  # in place: the names in a checkpoint stay as they are
         self.val_accuracy = MeanMetric()
         self.test_metrics = TestMetrics()
-        self._window = _Window()
-        self._at_logged_step: dict[str, Tensor] = {}
+        self.step_is_logged = False  # set by TrainLog before each step
 
     @abstractmethod
-    def losses(self, batch: Any, logits: Tensor) -> dict[str, Tensor]:  # Any: also a user's own tuple
+    def losses(self, batch: Batch, logits: Tensor) -> dict[str, Tensor]:
         """Named scalar losses of a batch, in nats per example; `loss` is minimised.
 
         Args:
-            batch: A `Batch` or any `(inputs, labels, ...)`, on the device.
+            batch: On the device.
             logits: (batch, classes) float, what the net answered to the inputs.
         """
 
-    def __setattr__(self, name: str, value: Any) -> None:  # Any: torch's own signature
-        """Set an attribute.
-
-        Lightning notes the running hook's name 44 times a step, and torch looks at each for parameters: 0.1 ms.
-        """
-        if name == "_current_fx_name":
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
-
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits of a batch, (batch, classes), before softmax.
+        """Compute the logits of a batch, (batch, classes), before softmax.
 
         Args:
             inputs: (batch, 1, 28, 28) float in [0, 1], or what the net takes.
@@ -93,10 +89,10 @@ class ClassifierModule(LightningModule, ABC):
         Raises:
             ValueError: If the net takes other shapes.
         """
-        # Under bf16-true and the like the net's weights have another type than the images.
-        cast = inputs.to(self.dtype) if inputs.is_floating_point() else inputs
+        # Under bf16-true and the like the net's weights have another type than the inputs.
+        typed = inputs.to(self.dtype) if inputs.is_floating_point() else inputs
         try:
-            logits: Tensor = self.net(cast)
+            logits: Tensor = self.net(typed)
         except RuntimeError as error:
             if "shapes cannot be multiplied" in str(error) or "expected input" in str(error):
                 name, reason = type(self.net).__name__, str(error).splitlines()[0]
@@ -104,123 +100,59 @@ class ClassifierModule(LightningModule, ABC):
             raise
         return logits
 
+    def configure_callbacks(self) -> list[Callback]:
+        """The curves of the training."""
+        return [TrainLog()]
+
     def on_train_start(self) -> None:
-        """Log short epochs, too, and give a resumed run its place in the data.
+        """Give a resumed run its place in the data."""
+        restore_loader_place(self.trainer)
 
-        Lightning does so when it makes the training loader, but `estimated_stepping_batches`, which the scheduler
-        needs, has it made before the checkpoint is read, and the place is forgotten:
-        https://github.com/Lightning-AI/pytorch-lightning/issues/20550
-        """
-        steps = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
-        interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's connector
-        if 1 <= steps < interval:
-            self.trainer.log_every_n_steps = int(steps)  # type: ignore[attr-defined]  # short epochs are logged once each
-        loop = self.trainer.fit_loop
-        if loop._combined_loader_states_to_load:
-            loop._load_combined_loader_states()
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:  # Any: also a user's own tuple
-        """Loss of a batch; its parts are logged when the logger is due."""
-        self._seed_step()
-        inputs, labels = batch[0], batch[1]
-        logits = self(inputs)
-        losses = self.losses(batch, logits)
-        accuracy = (logits.detach().argmax(dim=-1) == labels).float().mean()
-        interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's connector
-        if interval:
-            self._window.add({**losses, "accuracy": accuracy})
-            if (self.global_step + 1) % interval == 0:
-                self._at_logged_step = self.logged_step_scalars(losses, logits)
-        return losses["loss"]
-
-    def logged_step_scalars(self, losses: dict[str, Tensor], logits: Tensor) -> dict[str, Tensor]:
-        """Further scalars of a step that is logged, by name; none here.
-
-        Args:
-            losses: What `losses` gave.
-            logits: (batch, classes) float, with their graph, which must be kept.
-        """
-        return {}
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # Any: Lightning's signature
-        """Log, where it is time."""
-        self.log_window()
-
-    def log_window(self) -> None:
-        """Write the means since the last logged step to the loggers, if this step is to be logged and is not yet.
-
-        At once and not by `self.log`, which costs more than half of an empty step, and would write after this step's
-        checkpoint: a kill in between would lose the point.
-
-        Raises:
-            ValueError: If the loss is no longer a finite number.
-        """
-        trainer = self.trainer
-        interval = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's connector
-        step = self.global_step
-        if not interval or step % interval or step == self._window.logged_at:
-            return
-        means = self._window.take(step) | self._at_logged_step
-        if trainer.world_size > 1 and means:
-            reduced: Any = trainer.strategy.reduce(torch.stack(list(means.values())).float(), reduce_op="mean")
-            means = dict(zip(means, reduced.unbind(), strict=True))
-        values = {f"train/{name}": float(value) for name, value in means.items()}
-        if not math.isfinite(values.get("train/loss", 0.0)):
-            raise ValueError(diverged(step))
-        values["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
-        for logger in self.loggers:
-            logger.log_metrics(values | {"epoch": trainer.current_epoch}, step=step - 1)  # steps are counted from 0
-            logger.save()
-        self.log_dict(values, logger=False, batch_size=1)  # for the progress bar
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:  # Any: also a user's own tuple
+        """Compute the losses of a batch; `loss` is minimised, the others are logged with it."""
+        self._seed_dropout()
+        batch = Batch.of(batch)
+        logits = self(batch.inputs)
+        accuracy = (logits.detach().argmax(dim=-1) == batch.labels).float().mean()
+        return {**self.losses(batch, logits), "accuracy": accuracy}
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:  # Any: as in training_step
         """Add a batch to the validation's losses and accuracy."""
-        inputs, labels = batch[0], batch[1]
-        logits = self(inputs)
+        batch = Batch.of(batch)
+        logits = self(batch.inputs)
         losses = {f"val/{name}": value for name, value in self.losses(batch, logits).items()}
-        self.log_dict(losses, batch_size=len(labels), sync_dist=True)
-        self.val_accuracy.update((logits.argmax(dim=-1) == labels).float())
-        self.log("val/accuracy", self.val_accuracy, batch_size=len(labels), prog_bar=True)
+        self.log_dict(losses, batch_size=len(batch.labels), sync_dist=True)
+        self.val_accuracy.update((logits.argmax(dim=-1) == batch.labels).float())
+        self.log("val/accuracy", self.val_accuracy, batch_size=len(batch.labels), prog_bar=True)
 
     def on_test_epoch_start(self) -> None:
-        """Begin the test's tables anew; Lightning does so with what is logged alone."""
+        """Reset the tables. Lightning resets only metrics that were passed to `self.log`."""
         self.test_metrics.tables.reset()
 
     def test_step(self, batch: Any, batch_idx: int) -> None:  # Any: as in training_step
         """Add a batch to the test metrics."""
-        inputs, labels = batch[0], batch[1]
-        self.test_metrics.add(self(inputs), labels, self.teacher_log_probs(inputs))
-        self.log_dict(
-            {f"test/{name}": cast(Metric, metric) for name, metric in self.test_metrics.scalars.items()},
-            batch_size=len(labels),
-        )
+        batch = Batch.of(batch)
+        self.test_metrics.add(self(batch.inputs), batch.labels, self.teacher_log_probs(batch.inputs))
+        scalars = {f"test/{name}": cast(Metric, metric) for name, metric in self.test_metrics.scalars.items()}
+        self.log_dict(scalars, batch_size=len(batch.labels))
+
+    def teacher_log_probs(self, inputs: Tensor) -> Tensor | None:
+        """Log-probabilities that the net's answers are compared with, (batch, classes); None where there are none."""
+        return None
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:  # Any: as in training_step
         """Predicted class and its probability, with the index and the label, each (batch,)."""
-        confidence, prediction = self(batch[0]).float().softmax(dim=-1).max(dim=-1)
-        answer = {"prediction": prediction, "confidence": confidence, "label": batch[1]}
-        if len(batch) > 2:  # a user's own batches have no indices
-            answer["index"] = batch[2]
-        return answer
-
-    def teacher_log_probs(self, inputs: Tensor) -> Tensor | None:
-        """Log-probabilities of the averaged teachers at T = 1, (batch, classes); None without teachers."""
-        return None
+        batch = Batch.of(batch)
+        confidence, prediction = self(batch.inputs).float().softmax(dim=-1).max(dim=-1)
+        return {"prediction": prediction, "confidence": confidence, "label": batch.labels, "index": batch.indices}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Optimizer of the net's parameters, and the schedule over the whole run."""
-        optimizer = self.optimizer_of(self.net.parameters())
-        quicken(optimizer)
+        """Optimizer of all trainable parameters, the method's own ones too, and the schedule over the whole run."""
+        optimizer = self.optimizer_of(self.parameters())
+        enable_fused_kernels(optimizer)
         if self.scheduler_of is None:
             return optimizer
-        estimated = self.trainer.estimated_stepping_batches
-        if math.isinf(estimated):
-            raise ValueError(
-                "a schedule needs to know the run's length, and the training data has none; "
-                "set --trainer.max_steps, or --trainer.limit_train_batches with max_epochs"
-            )
-        steps = int(estimated)
-        scheduler = self.scheduler_of(optimizer, steps)
+        scheduler = self.scheduler_of(optimizer, steps_of_run(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:  # Any: Lightning's own signature
@@ -233,39 +165,14 @@ class ClassifierModule(LightningModule, ABC):
             limit_norms(self.net, self.max_norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add how the net is built, so that it can teach, and the losses since the last logged step."""
-        described = self.hparams.get(self._net_argument) or describe_net(self.net)
+        """Add how the net is built, so that it can teach, and which data it was trained on."""
         datamodule = getattr(self.trainer, "datamodule", None)
         record = checkpoint.setdefault(RECORD_KEY, {})
         record["module"] = type(self).__qualname__
-        record["net"] = described
+        record["net"] = self.hparams.get(self.net_argument) or describe_net(self.net)
         record["data"] = datamodule.state_dict() if datamodule is not None else {}
-        record["window"] = self._window_state()
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the losses since the last logged step."""
-        window = checkpoint.get(RECORD_KEY, {}).get("window")
-        if window is not None:
-            ranks = window["values"]
-            rank = self.global_rank if self._trainer is not None else 0
-            self._window.load(window["names"], ranks[rank] if rank < len(ranks) else [], window["logged_at"])
-
-    def _window_state(self) -> dict[str, Any]:
-        """The losses since the last logged step, of each rank."""
-        window, trainer = self._window, self.trainer
-        values = window.stacked() if window.values else torch.empty(0)
-        values_of_ranks: list[Any] = [values.tolist()]
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            values_of_ranks = [None] * trainer.world_size
-            torch.distributed.all_gather_object(values_of_ranks, values.tolist())
-        return {"names": window.names, "values": values_of_ranks, "logged_at": window.logged_at}
-
-    @property
-    def _net_argument(self) -> str:
-        """The constructor argument that holds the net."""
-        return "net"
-
-    def _seed_step(self) -> None:
+    def _seed_dropout(self) -> None:
         """Seed dropout by (seed, batch, rank), so that a resumed run draws what an unbroken one does.
 
         Lightning keeps no generator state in its checkpoints; this costs a microsecond.
@@ -276,39 +183,3 @@ class ClassifierModule(LightningModule, ABC):
             torch.cuda.default_generators[self.device.index or 0].manual_seed(seed)
         else:
             torch.default_generator.manual_seed(seed)
-
-
-def diverged(step: int) -> str:
-    """What to say when loss or weights are no longer numbers."""
-    return (
-        f"the loss is no longer a finite number at step {step}; the last checkpoint before is kept: "
-        "lower the learning rate, or set --trainer.gradient_clip_val"
-    )
-
-
-class _Window:
-    """Named scalars of each batch since the last logged step; adding costs no arithmetic."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.values: list[Tensor] = []  # of each batch in turn, in the names' order
-        self.logged_at = 0  # global step of the last logged means
-
-    def add(self, values: dict[str, Tensor]) -> None:
-        self.names = list(values)
-        self.values += [value.detach() for value in values.values()]
-
-    def take(self, step: int) -> dict[str, Tensor]:
-        if not self.values:
-            return {}
-        table = self.stacked().view(-1, len(self.names))  # (batches, names)
-        self.values, self.logged_at = [], step
-        return dict(zip(self.names, table.mean(dim=0).unbind(), strict=True))
-
-    def stacked(self) -> Tensor:
-        # Values from a checkpoint are on the CPU, the newer ones where the module is.
-        return torch.stack([value.to(self.values[-1].device) for value in self.values]).float()
-
-    def load(self, names: list[str], values: list[float], logged_at: int) -> None:
-        self.names, self.logged_at = names, logged_at
-        self.values = [torch.tensor(value) for value in values]

@@ -1,32 +1,21 @@
 """DistillModule: a student trained on the teachers' soft targets and the labels."""
 
-from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
-import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from kd_lightning.data.batches import Batch
-from kd_lightning.methods.hinton import (
-    Averaging,
-    check_temperature,
-    entropy,
-    hard_loss,
-    soft_divergence,
-    soft_target_log_probs,
-    teacher_shares,
-)
-from kd_lightning.metrics.classification import TestMetrics
+from kd_lightning.methods.base import FeatureLoss, SoftLoss
+from kd_lightning.methods.hinton import KL, Averaging, check_temperature, hard_loss, soft_cross_entropy
+from kd_lightning.methods.taps import FeatureTerms
 from kd_lightning.modules.classifier import ClassifierModule
-from kd_lightning.modules.optimization import SchedulerCallable
-from kd_lightning.runs.checkpoints import RECORD_KEY
-from kd_lightning.teachers.check import check_teachers
-from kd_lightning.teachers.ensemble import FrozenEnsemble, Precision, Teacher, load_teachers
-from kd_lightning.teachers.store import SoftTargetStore, open_store
-from kd_lightning.teachers.store_plan import Mode, StoreOptions, ViewedData, decide, store_spec
+from kd_lightning.modules.optimization import SchedulerCallable, gradient_shares
+from kd_lightning.modules.teacher_setup import TeacherOptions, TeacherSetup
+from kd_lightning.teachers.ensemble import FrozenEnsemble, Precision
+from kd_lightning.teachers.source import LiveTeachers, TeacherSource
+from kd_lightning.teachers.store_plan import Mode, StoreOptions
 
 
 class DistillModule(ClassifierModule):
@@ -42,6 +31,8 @@ class DistillModule(ClassifierModule):
             a glob of either, or a list of such and of modules.
         temperature: T > 0, no unit, divides the logits of teachers and student in the soft loss.
         soft_weight: Share of the soft loss, in [0, 1].
+        soft_loss: What compares the student's logits with the soft targets; KL by default.
+        feature_losses: Further terms that compare activations; each is added with its own weight.
         averaging: How the teachers' softened distributions are combined, arithmetic or geometric mean.
         teacher_weights: One number >= 0 per teacher; equal weights by default.
         soft_targets: Where the teachers' logits come from: `live`, their pass over each batch; `stored`, computed once
@@ -55,9 +46,13 @@ class DistillModule(ClassifierModule):
 
     Raises:
         ValueError: If an argument is out of range.
+
+    Example:
+        >>> module = DistillModule(student=MLP(hidden=[300]), teachers="runs/mnist/teacher", temperature=4.0)
+        >>> Trainer(max_epochs=20).fit(module, datamodule=MNISTDataModule())
     """
 
-    teachers: FrozenEnsemble | None
+    net_argument = "student"
 
     def __init__(
         self,
@@ -65,6 +60,8 @@ class DistillModule(ClassifierModule):
         teachers: str | list[str | nn.Module] | None = None,
         temperature: float = 20.0,
         soft_weight: float = 0.9,
+        soft_loss: SoftLoss | None = None,
+        feature_losses: list[FeatureLoss] | None = None,
         averaging: Averaging = "arithmetic",
         teacher_weights: list[float] | None = None,
         soft_targets: Mode = "auto",
@@ -79,226 +76,64 @@ class DistillModule(ClassifierModule):
         check_temperature(temperature)
         if not 0 <= soft_weight <= 1:
             raise ValueError(f"soft_weight must be in [0, 1], got {soft_weight}")
-        self.teacher_spec = teachers
         self.temperature = temperature
         self.soft_weight = soft_weight
-        self.averaging: Averaging = averaging
-        self.teacher_weights = teacher_weights
-        self.soft_targets: Mode = soft_targets
-        self.plan_only = False  # in a dry run: say whether soft targets would be stored, and run the teachers live
-        self.store_options = store
-        self.teacher_precision: Precision = teacher_precision
-        self._store: SoftTargetStore | None = None  # open while a fit runs
-        self._stored: bool | None = None  # what was decided, kept in checkpoints
-        self.teacher_records: list[dict[str, Any]] = []
-        self._hold(None)
+        self.soft_loss = soft_loss or KL()
+        self.feature_losses = FeatureTerms(feature_losses or [])
+        self.teacher_options = TeacherOptions(
+            teachers, averaging, teacher_weights, soft_targets, store, teacher_precision
+        )
+        # TeacherSetup sets these. Not registered as children: teachers stay out of checkpoints, optimizer and DDP.
+        self.live_teachers: LiveTeachers | None = None
+        self.source: TeacherSource | None = None
+        self.teacher_records: list[dict[str, Any]] = []  # what teachers.json says of each
+
+    @property
+    def teachers(self) -> FrozenEnsemble | None:
+        """The live teachers; None without, or before they are loaded."""
+        return None if self.live_teachers is None else self.live_teachers.ensemble
 
     @property
     def student(self) -> nn.Module:
         """The net that trains."""
         return self.net
 
-    def setup(self, stage: str) -> None:
-        """Load the teachers.
+    def configure_callbacks(self) -> list[Callback]:
+        """The curves of the training, and what loads, checks and stores the teachers."""
+        return [*super().configure_callbacks(), TeacherSetup(self.teacher_options)]
 
-        Args:
-            stage: fit and validate need them where soft_weight > 0; test takes them to measure the agreement
-                with them, and does without where their files are gone.
-
-        Raises:
-            FileNotFoundError: If a teacher is missing.
-            ValueError: If teachers are needed and none is named, or one can't be used.
-        """
-        if self.soft_weight > 0 and not self.teacher_spec and stage in {"fit", "validate"}:
-            raise ValueError(
-                f"soft_weight is {self.soft_weight} and no teachers are given; name them with "
-                "--model.init_args.teachers, or set soft_weight to 0 for the plain student"
-            )
-        if self.teachers is None and self.teacher_spec and stage != "predict":
-            try:
-                loaded = load_teachers(self.teacher_spec)
-            except FileNotFoundError as error:
-                if stage in {"fit", "validate"}:
-                    raise
-                rank_zero_info(f"agreement with the teachers is not measured: {error}")
-                return
-            self._use(loaded)
-        self.test_metrics = TestMetrics(with_teachers=self.teachers is not None)
-
-    def losses(self, batch: Any, logits: Tensor) -> dict[str, Tensor]:  # Any: also a user's own tuple
-        """Loss, hard loss and, where soft_weight > 0, soft loss and soft cross-entropy.
+    def losses(self, batch: Batch, logits: Tensor) -> dict[str, Tensor]:
+        """Loss, hard loss and, with teachers, soft loss, soft cross-entropy and each feature loss.
 
         Arguments as in `ClassifierModule.losses`.
         """
-        hard = hard_loss(student_logits=logits, labels=batch[1])
-        if self.soft_weight == 0:
+        hard = hard_loss(student_logits=logits, labels=batch.labels)
+        if self.source is None:  # the plain student
             return {"loss": hard, "hard_loss": hard}
-        targets = self._target_log_probs(batch)
-        divergence = soft_divergence(student_logits=logits, target_log_probs=targets, temperature=self.temperature)
-        soft = self.temperature**2 * divergence
-        return {
-            "loss": hard.lerp(soft, self.soft_weight),  # soft_weight * soft + (1 - soft_weight) * hard
-            "soft_loss": soft,
-            "hard_loss": hard,
-            "soft_cross_entropy": divergence.detach() + entropy(targets),
-        }
-
-    def logged_step_scalars(self, losses: dict[str, Tensor], logits: Tensor) -> dict[str, Tensor]:
-        """Which share of the gradient comes from the soft and from the hard loss, as norms at the logits.
-
-        At the logits since that costs next to nothing; what lies behind them is the same for both.
-        """
-        if "soft_loss" not in losses:
-            return {}
-        weights = {"soft": self.soft_weight, "hard": 1 - self.soft_weight}
-        norms = {
-            name: weight * torch.autograd.grad(losses[f"{name}_loss"], logits, retain_graph=True)[0].float().norm()
-            for name, weight in weights.items()
-        }
-        total = sum(norms.values(), torch.zeros((), device=logits.device)).clamp(min=torch.finfo(torch.float32).tiny)
-        return {f"{name}_gradient_share": norm / total for name, norm in norms.items()}
-
-    def softened_targets(self, inputs: Tensor) -> Tensor:
-        """Log of the soft targets at this run's T, (batch, classes), from the live teachers.
-
-        Args:
-            inputs: (batch, ...), as the teachers take them.
-
-        Raises:
-            RuntimeError: If there are no teachers or they are not loaded.
-        """
-        if self.teachers is None:
-            raise RuntimeError("the teachers are not loaded; setup has not run")
-        return self._average(self.teachers(inputs), self.temperature)
+        targets = self.source(batch, self.temperature)
+        soft = self.soft_loss(logits, targets, batch.labels)
+        loss = hard.lerp(soft, self.soft_weight)  # soft_weight * soft + (1 - soft_weight) * hard
+        terms: dict[str, Tensor] = {}
+        if self.feature_losses:
+            weighted, terms = self.feature_losses()
+            loss = loss + weighted
+        cross_entropy = soft_cross_entropy(student_logits=logits.detach(), targets=targets)
+        losses = {"loss": loss, "soft_loss": soft, "hard_loss": hard, "soft_cross_entropy": cross_entropy, **terms}
+        if self.step_is_logged and logits.requires_grad:
+            losses |= gradient_shares(logits, soft=self.soft_weight * soft, hard=(1 - self.soft_weight) * hard)
+        return losses
 
     def teacher_log_probs(self, inputs: Tensor) -> Tensor | None:
-        """Log-probabilities of the averaged teachers at T = 1, (batch, classes); None without teachers.
+        """Log-probabilities of the averaged live teachers at T = 1, (batch, classes); None without teachers.
 
         Args:
             inputs: (batch, ...), as the teachers take them.
         """
-        return None if self.teachers is None else self._average(self.teachers(inputs), 1.0)
-
-    def on_train_start(self) -> None:
-        """Check the teachers on the validation split, or on some training images where there is none; open the store.
-
-        Raises:
-            ValueError: If a teacher is no better than chance, student and teachers differ in classes, or stored soft
-                targets are asked for and not possible.
-        """
-        super().on_train_start()
-        if self.teachers is not None:
-            self._classes = check_teachers(self, self.teachers, self.teacher_records)
-            if self.soft_weight > 0:
-                self._open_store(self.teachers)
-
-    def on_fit_end(self) -> None:
-        """Go back to the live teachers."""
-        self._store = None
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the teachers' fingerprints."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint[RECORD_KEY] |= {
-            "teachers": [record["fingerprint"] for record in self.teacher_records],
-            "soft_targets_stored": self._stored,
-        }
+        return None if self.live_teachers is None else self.live_teachers.answer(inputs, 1.0).log_probs
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on training with other teachers than those the run began with.
-
-        Raises:
-            ValueError: If the teachers' fingerprints differ.
-        """
-        super().on_load_checkpoint(checkpoint)
-        record = checkpoint.get(RECORD_KEY, {})
-        before, self._stored = record.get("teachers"), record.get("soft_targets_stored")
-        training = self._trainer is not None and self._trainer.state.fn == "fit"
-        if not training or before is None:
-            return
-        now = [record["fingerprint"] for record in self.teacher_records]
-        if before != now:
-            raise ValueError(
-                f"this run began with other teachers: expected fingerprints {_short(before)}, got {_short(now)} "
-                f"from {[record['source'] for record in self.teacher_records]}; "
-                "bring the old teachers back or start a new run"
-            )
-
-    @property
-    def _net_argument(self) -> str:
-        return "student"
-
-    def _hold(self, ensemble: FrozenEnsemble | None) -> None:
-        # Not registered as a child: the teachers stay out of checkpoints, optimizer and DDP.
-        self.__dict__["teachers"] = ensemble
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:  # Any: torch's own signature
-        """Move the unregistered teachers along with the module; their number type stays."""
-        applied = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.teachers is not None:
-            self.teachers.to(self.device)
-        return applied
-
-    def _use(self, loaded: Sequence[Teacher]) -> None:
-        teacher_shares(self.teacher_weights, len(loaded))
-        ensemble = FrozenEnsemble(loaded, self.teacher_precision)
-        self._hold(ensemble.to(self.device))
-        self.teacher_records = [teacher.record() for teacher in ensemble.teachers]
-
-    def _target_log_probs(self, batch: Any) -> Tensor:
-        """Log of the soft targets of a batch, stored or live, (batch, classes)."""
-        if self._store is not None:
-            if not isinstance(batch, Batch):
-                raise ValueError(
-                    f"stored soft targets need batches of type kd_lightning.Batch, got {type(batch).__name__}; "
-                    "set soft_targets to live"
-                )
-            return self._store.target_log_probs(batch.indices, batch.views)
-        return self.softened_targets(batch[0])
-
-    def _open_store(self, ensemble: FrozenEnsemble) -> None:
-        data = getattr(self.trainer, "datamodule", None)
-        spec = None
-        if self.soft_targets != "live":
-            spec = store_spec(ensemble, data, options=self.store_options, temperature=self.temperature)
-        mode: Mode = self.soft_targets
-        if mode == "auto" and self._stored is not None:
-            mode = "stored" if self._stored else "live"  # a resumed run goes on as it began
-        batches = self.trainer.estimated_stepping_batches * self.trainer.accumulate_grad_batches
-        loader: Any = self.trainer.train_dataloader  # Any: ours, or a user's own with or without a length
-        epoch: float
-        try:
-            epoch = len(loader)
-        except TypeError:  # an iterable data set has none
-            epoch = self.trainer.num_training_batches
-        stored, reason = decide(
-            mode,
-            data,
-            epochs=batches / epoch,
-            spec=spec,
-            classes=self._classes,
-            options=self.store_options,
-        )
-        if self._stored is not None and self.soft_targets == "auto":
-            reason = "as the run began"
-        self._stored = stored
-        rank_zero_info(f"soft targets: {'stored' if stored else 'live'} ({reason})")
-        if self.plan_only:
-            return
-        if stored and spec is not None and isinstance(data, ViewedData):
-            self._store = open_store(
-                spec, ensemble, data, options=self.store_options, device=self.device, say=rank_zero_info
-            )
-            self._store.average(partial(self._average, temperature=self.temperature))
-
-    def _average(self, teacher_logits: Tensor, temperature: float) -> Tensor:
-        return soft_target_log_probs(
-            teacher_logits=teacher_logits,
-            temperature=temperature,
-            averaging=self.averaging,
-            weights=self.teacher_weights,
-        )
-
-
-def _short(fingerprints: Sequence[str]) -> list[str]:
-    return [text[:12] for text in fingerprints]
+        """Leave out layers of feature losses that are not made here: only training needs them."""
+        own = self.state_dict().keys()
+        weights = checkpoint["state_dict"]
+        for name in [name for name in weights if name.startswith("feature_losses.") and name not in own]:
+            del weights[name]

@@ -127,11 +127,6 @@ class SmallConvNet(nn.Sequential):
         }
 
 
-def parameter_count(net: nn.Module) -> int:
-    """Number of trainable and frozen parameters of a net, buffers left out."""
-    return sum(parameter.numel() for parameter in net.parameters())
-
-
 def _check_dropout(**chances: float) -> None:
     for name, chance in chances.items():
         if not 0 <= chance < 1:

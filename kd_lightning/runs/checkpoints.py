@@ -1,13 +1,10 @@
 """Checkpoint files: where a run keeps them, and reading them without running code from them."""
 
-import hashlib
 import pickle
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 # Our entry in a checkpoint: "net" (class_path and init_args, or None) and, from the command line, "config".
 RECORD_KEY = "kd_lightning"
@@ -61,17 +58,3 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(f"{path} is not a Lightning checkpoint: it has no state_dict")
     return checkpoint
-
-
-def fingerprint(net: nn.Module) -> str:
-    """SHA-256 over a net's class and the names, types, shapes and bytes of its parameters and buffers.
-
-    Two nets with the same fingerprint give the same logits in eval mode; it says nothing of their training.
-    """
-    digest = hashlib.sha256(repr(net).encode())
-    tensors: Iterable[tuple[str, Tensor]] = sorted(net.state_dict().items())
-    for name, tensor in tensors:
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -3,18 +3,16 @@
 from collections.abc import Sequence
 from glob import glob, has_magic  # Path.glob takes no absolute patterns
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
-import jsonargparse
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
-from kd_lightning.nets.digits import parameter_count
+from kd_lightning.nets.description import build_net, fingerprint, parameter_count
 from kd_lightning.runs.checkpoints import (
     CHECKPOINT_DIR,
     RECORD_KEY,
-    fingerprint,
     read_checkpoint,
     run_checkpoint,
     run_folder,
@@ -23,7 +21,6 @@ from kd_lightning.runs.files import CONFIG_FILE
 
 TeacherSpec = str | Sequence[str | nn.Module]
 Precision = Literal["float32", "bfloat16"]
-Built = TypeVar("Built")
 
 
 class Teacher(NamedTuple):
@@ -219,39 +216,6 @@ def load_teacher(path: Path) -> Teacher:
     }
     _load_state(net, weights, path)
     return Teacher(net, str(path), record.get("data", {}))
-
-
-def build_net(description: dict[str, Any]) -> nn.Module:
-    """Build a net from its class_path and init_args, with fresh weights.
-
-    Raises:
-        ValueError: If the class can't be imported or does not take these arguments.
-    """
-    return build_object(description, nn.Module)
-
-
-def build_object(description: dict[str, Any], base: type[Built]) -> Built:
-    """Build an object of a class below `base` from its class_path and init_args.
-
-    Raises:
-        ValueError: If the class can't be imported or does not take these arguments.
-    """
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_argument("--built", type=base)
-    try:
-        built: Built = parser.instantiate_classes(parser.parse_object({"built": description})).built
-    except jsonargparse.ArgumentError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise ValueError(f"can't build {description.get('class_path')}: {reason}") from error
-    return built
-
-
-def describe_net(net: nn.Module) -> dict[str, Any] | None:
-    """The class_path and init_args of a net that keeps its arguments in `init_args`, None for others."""
-    init_args = getattr(net, "init_args", None)
-    if not isinstance(init_args, dict):
-        return None
-    return {"class_path": f"{type(net).__module__}.{type(net).__qualname__}", "init_args": init_args}
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -4,8 +4,7 @@ The teachers are frozen, so their logits are constants. They are kept per teache
 weights and averaging stay free. One table holds an entry per view of each training image, then one per validation
 image; entries are kept together, so that a batch reads whole lines of memory:
 
-    logits.npy   (entries, teachers, classes), or (entries, teachers, top_k + 1) with top_k
-    classes.npy  (entries, teachers, top_k), only with top_k: which classes these logits belong to
+    logits.npy   (entries, teachers, classes)
     store.json   what it was made from, and the files' checksums
 
 A folder appears under its final name only when it is whole. Its name is a hash over everything that the logits
@@ -25,19 +24,17 @@ from torch import Tensor
 from kd_lightning.runs.files import flush, write_json
 from kd_lightning.teachers.ensemble import FrozenEnsemble
 from kd_lightning.teachers.npy import TableWriter, file_checksum, locked, map_table, size_text
-from kd_lightning.teachers.store_plan import StoreOptions, StoreSpec, ViewedData, class_type
+from kd_lightning.teachers.store_plan import StoreOptions, StoreSpec, ViewedData
 
 _RECORD = "store.json"
-_LOGITS, _CLASSES = "logits.npy", "classes.npy"
+_LOGITS = "logits.npy"
 _FILL_BATCH = 1000  # entries per teachers' pass; measured as fast as any larger one on two cores
 _SAMPLE = 32  # entries that are compared with the teachers when a store is opened
 _SAMPLE_TOLERANCE = 0.02  # absolute and relative: above the rounding of float16 and of bfloat16 passes
-_AVERAGED_LIMIT = 256_000_000  # bytes of averaged soft targets that are held in memory; beyond, a batch at a time
-_AVERAGE_BATCH = 10_000  # entries; keeps what is in between small
 
 
 class SoftTargetStore:
-    """Stored logits, read by row and view, and the soft targets made of them.
+    """Stored logits, read by row and view.
 
     Args:
         folder: A whole store.
@@ -50,30 +47,16 @@ class SoftTargetStore:
     def __init__(self, folder: Path, train_rows: Tensor, val_rows: Tensor, classes: int, views: int) -> None:
         self.folder = folder
         self._logits = map_table(folder / _LOGITS)
-        self._classes = map_table(folder / _CLASSES) if (folder / _CLASSES).exists() else None
-        self._count = classes
+        self.classes = classes
+        self.entry_count = len(self._logits)
         self._stride = len(train_rows)
-        self._averaged: Tensor | None = None
         rows = int(torch.cat([train_rows, val_rows]).max()) + 1
         self._first_entry = torch.full((rows,), -1)
         self._first_entry[train_rows] = torch.arange(len(train_rows))
         self._first_entry[val_rows] = views * len(train_rows) + torch.arange(len(val_rows))
 
-    def average(self, average: Callable[[Tensor], Tensor]) -> None:
-        """Set how teachers are averaged, and do it once for all entries where the result is small enough to hold.
-
-        Args:
-            average: Maps logits (teachers, batch, classes) to log-probabilities (batch, classes).
-        """
-        self._average = average
-        entries = len(self._logits)
-        if entries * self._count * 4 <= _AVERAGED_LIMIT:
-            self._averaged = torch.empty(entries, self._count)
-            for part in torch.split(torch.arange(entries), _AVERAGE_BATCH):
-                self._averaged[part] = average(self.entries(part))
-
-    def target_log_probs(self, rows: Tensor, views: Tensor) -> Tensor:
-        """Log of the soft targets of these rows in these views, (batch, classes) float32; `average` comes first.
+    def logits(self, rows: Tensor, views: Tensor) -> Tensor:
+        """The teachers' logits on these rows in these views, (teachers, batch, classes) float32, before softmax.
 
         Args:
             rows: (batch,) int64.
@@ -82,19 +65,10 @@ class SoftTargetStore:
         Raises:
             IndexError: If a row is not in the store.
         """
-        entries = self._entries_of(rows, views)
-        if self._averaged is not None:
-            return self._averaged.index_select(0, entries).to(rows.device, non_blocking=True)
-        return self._average(self.entries(entries).to(rows.device, non_blocking=True))
+        return self.entries(self.entries_of(rows, views)).to(rows.device, non_blocking=True)
 
-    def logits(self, rows: Tensor, views: Tensor) -> Tensor:
-        """The teachers' logits on these rows in these views, (teachers, batch, classes) float32, before softmax.
-
-        Arguments and errors are those of `target_log_probs`.
-        """
-        return self.entries(self._entries_of(rows, views)).to(rows.device, non_blocking=True)
-
-    def _entries_of(self, rows: Tensor, views: Tensor) -> Tensor:
+    def entries_of(self, rows: Tensor, views: Tensor) -> Tensor:
+        """Places of these rows in these views in the table, (batch,) int64; arguments and errors as in `logits`."""
         first = self._first_entry[rows.cpu()]
         if int(first.min()) < 0:
             raise IndexError("a batch holds rows that the stored soft targets were not made for")
@@ -102,12 +76,8 @@ class SoftTargetStore:
 
     def entries(self, entries: Tensor) -> Tensor:
         """The teachers' logits of these entries, (teachers, batch, classes) float32."""
-        found = self._logits.index_select(0, entries).float()  # (batch, teachers, classes or top_k + 1)
-        if self._classes is not None:
-            known, rest = found[..., :-1], found[..., -1:]
-            places = self._classes.index_select(0, entries).long()
-            found = rest.expand(*rest.shape[:-1], self._count).clone().scatter_(-1, places, known)
-        return found.transpose(0, 1)  # (batch, teachers, classes) -> (teachers, batch, classes)
+        found = self._logits.index_select(0, entries).float()  # (batch, teachers, classes)
+        return found.transpose(0, 1)  # -> (teachers, batch, classes)
 
 
 def open_store(
@@ -189,51 +159,20 @@ def _write_store(
         shutil.rmtree(leftover)
     part = folder.with_name(f".{spec.key}.part")
     part.mkdir()
-    width = classes if spec.top_k is None else spec.top_k + 1
-    tables = [TableWriter(part / _LOGITS, (spec.entries, len(ensemble), width), np.dtype(spec.dtype))]
-    if spec.top_k is not None:
-        tables.append(TableWriter(part / _CLASSES, (spec.entries, len(ensemble), spec.top_k), class_type(classes)))
+    shape = (spec.entries, len(ensemble), classes)
+    table = TableWriter(part / _LOGITS, shape, np.dtype(spec.dtype))
     try:
         batches = -(-len(rows.rows) // _FILL_BATCH)
         for entries in track(rows.batches(), description="soft targets", total=batches, transient=True):
-            logits = ensemble(rows.inputs(entries).to(device)).transpose(0, 1)  # -> (batch, teachers, classes)
-            columns = [logits] if spec.top_k is None else top_logits(logits, spec.top_k, spec.temperature or 1.0)
-            for table, column in zip(tables, columns, strict=True):
-                table.append(column)
-        checksums = {table.path.name: table.checksum() for table in tables}
+            table.append(ensemble(rows.inputs(entries).to(device)).transpose(0, 1))  # (batch, teachers, classes)
+        checksums = {table.path.name: table.checksum()}
         record = {**spec._asdict(), "key": spec.key, "classes": classes, "sha256": checksums}
         write_json(part / _RECORD, record)
         part.rename(folder)
         flush(folder.parent)
     finally:
-        for table in tables:
-            table.close()
+        table.close()
         shutil.rmtree(part, ignore_errors=True)
-
-
-def top_logits(logits: Tensor, top_k: int, temperature: float) -> list[Tensor]:
-    """The largest logits, one more that stands for each of the others, and the classes of the largest.
-
-    The one that stands for the others gives all of them together the probability that they have at `temperature`.
-
-    Args:
-        logits: (..., classes) float, before softmax.
-        top_k: How many are kept, from 1 to classes - 1.
-        temperature: T > 0, no unit.
-
-    Returns:
-        (..., top_k + 1) float and (..., top_k) int64.
-
-    Raises:
-        ValueError: If nothing would be left out.
-    """
-    classes = logits.shape[-1]
-    if top_k >= classes:
-        raise ValueError(f"store top_k must be below the number of classes, {classes}, got {top_k}")
-    known, places = logits.topk(top_k, dim=-1)
-    others = logits.scatter(-1, places, -torch.inf) / temperature
-    mean = temperature * (others.logsumexp(dim=-1, keepdim=True) - np.log(classes - top_k))
-    return [torch.cat([known, mean], dim=-1), places]
 
 
 def _problem_of(folder: Path, spec: StoreSpec) -> str | None:
@@ -255,11 +194,6 @@ def _stale(store: SoftTargetStore, ensemble: FrozenEnsemble, rows: _Rows, device
     entries = torch.randint(len(rows.rows), (_SAMPLE,), generator=torch.Generator().manual_seed(0))
     stored = store.entries(entries)
     live = ensemble(rows.inputs(entries).to(device)).cpu()
-    # With top_k the smaller logits are replaced by a mean: compare what is kept as it was.
-    kept = (
-        live >= live.topk(min(3, live.shape[-1]), dim=-1).values[..., -1:]
-        if store._classes is None
-        else (live == live.max(dim=-1, keepdim=True).values)
-    )
+    kept = live >= live.topk(min(3, live.shape[-1]), dim=-1).values[..., -1:]
     close = torch.isclose(stored[kept], live[kept], rtol=_SAMPLE_TOLERANCE, atol=_SAMPLE_TOLERANCE)
     return None if bool(close.all()) else "differ from what the teachers answer"

@@ -4,13 +4,13 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kd_lightning.runs.checkpoints import fingerprint
+from kd_lightning.nets.description import fingerprint
 from kd_lightning.teachers.ensemble import FrozenEnsemble
 from kd_lightning.teachers.npy import size_text
 
@@ -27,8 +27,7 @@ class StoreOptions:
         folder: Folder of all stores; runs that need the same logits share one.
         dtype: Number type of the stored logits.
         limit_gb: Largest store that is written, in 10^9 bytes.
-        top_k: Keep each example's largest logits alone and spread the remaining probability evenly, which is exact
-            for these classes at the run's temperature; None keeps all. For T near 1 and a thousand classes and more.
+        top_k: Must be None; older configurations hold it.
     """
 
     folder: str = "runs/soft_targets"
@@ -44,8 +43,10 @@ class StoreOptions:
         """
         if not self.limit_gb > 0:
             raise ValueError(f"store limit_gb must be > 0, got {self.limit_gb}")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"store top_k must be >= 1, got {self.top_k}")
+        if self.top_k is not None:
+            raise ValueError(
+                f"store top_k must be null, got {self.top_k}: a part of the logits is wrong at temperatures above 1"
+            )
 
 
 @runtime_checkable
@@ -86,8 +87,6 @@ class StoreSpec(NamedTuple):
         views: Views of each training image.
         entries: Rows of the table.
         dtype: Number type of the table.
-        top_k: Logits kept per teacher and entry, None for all.
-        temperature: T that the remaining probability was spread at; None where all logits are kept.
         format: Version of the files.
     """
 
@@ -98,8 +97,8 @@ class StoreSpec(NamedTuple):
     views: int
     entries: int
     dtype: str
-    top_k: int | None
-    temperature: float | None
+    top_k: None = None  # keys of stores that are there hold both
+    temperature: None = None
     format: int = FORMAT
 
     @property
@@ -109,10 +108,7 @@ class StoreSpec(NamedTuple):
 
     def bytes_per_entry(self, classes: int) -> int:
         """Size of an entry on disk."""
-        size = np.dtype(self.dtype).itemsize
-        if self.top_k is None:
-            return len(self.teachers) * classes * size
-        return len(self.teachers) * ((self.top_k + 1) * size + self.top_k * class_type(classes).itemsize)
+        return len(self.teachers) * classes * np.dtype(self.dtype).itemsize
 
 
 class Decision(NamedTuple):
@@ -159,7 +155,7 @@ def decide(
     if size > options.limit_gb * 1e9:
         reason = f"{size_text(size)} are more than store.limit_gb, {options.limit_gb}"
         if mode == "stored":
-            raise ValueError(f"soft targets can't be stored: {reason}; raise it, set store.top_k, or go live")
+            raise ValueError(f"soft targets can't be stored: {reason}; raise it, or go live")
         return Decision(stored=False, reason=reason)
     if mode == "stored":
         return Decision(stored=True, reason="as asked")
@@ -172,16 +168,13 @@ def decide(
     )
 
 
-def store_spec(
-    ensemble: FrozenEnsemble, data: object, *, options: StoreOptions, temperature: float
-) -> StoreSpec | None:
+def store_spec(ensemble: FrozenEnsemble, data: object, *, options: StoreOptions) -> StoreSpec | None:
     """Describe the store for these teachers on this data; None where the data module can't be stored.
 
     Args:
         ensemble: The teachers.
         data: The data module, set up.
-        options: Number type and top_k.
-        temperature: T of the run, which matters with top_k alone.
+        options: Number type.
 
     Raises:
         ValueError: If a row both trains and validates.
@@ -199,11 +192,4 @@ def store_spec(
         views=data.view_count,
         entries=data.view_count * len(train_rows) + len(val_rows),
         dtype=options.dtype,
-        top_k=options.top_k,
-        temperature=None if options.top_k is None else temperature,
     )
-
-
-def class_type(classes: int) -> np.dtype[Any]:
-    """The number type that class indices are kept in."""
-    return np.dtype(np.int16 if classes <= np.iinfo(np.int16).max else np.int32)

@@ -16,6 +16,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from kd_lightning.metrics.classification import TABLE_CLASSES
 from kd_lightning.modules.classifier import ClassifierModule
+from kd_lightning.modules.distill import DistillModule
 
 # One chart per entry in TensorBoard's custom scalars, with the curves that belong together.
 CHARTS = {
@@ -213,14 +214,14 @@ def _figures(module: ClassifierModule, examined: _Examined) -> Iterator[tuple[st
         titles = [f"{labels[n]} as {predicted[n]}\n{100 * confidence[n]:.1f} %" for n in worst.tolist()]
         heading = f"most confident of {len(wrong)} mistakes: label as prediction, confidence"
         yield "mistakes", plots.mistakes(_pictures(inputs[worst]), titles, heading)
-    temperature = getattr(module, "temperature", None)
-    if temperature is None or at_one is None:
+    if not isinstance(module, DistillModule) or module.live_teachers is None or at_one is None:
         return
+    temperature = module.temperature
     # The example whose soft targets say most beside the label: the teachers' least sure right answer.
     sure, taught = at_one.max(dim=1)
     row = int(torch.where(taught == labels, sure, 2.0).argmin())
     image = inputs[row : row + 1]
-    softened = module.softened_targets(image.to(module.device))  # type: ignore[operator]  # a DistillModule's
+    softened = module.live_teachers.answer(image.to(module.device), temperature).log_probs
     answers = {
         "label": torch.nn.functional.one_hot(labels[row], classes).float().tolist(),
         "teachers, T = 1": at_one[row].exp().tolist(),

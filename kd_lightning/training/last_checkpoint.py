@@ -19,8 +19,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from kd_lightning.modules.classifier import ClassifierModule, diverged
-from kd_lightning.nets.digits import parameter_count
+from kd_lightning.modules.teacher_setup import TeacherSetup
+from kd_lightning.modules.train_log import diverged
+from kd_lightning.nets.description import parameter_count
 from kd_lightning.runs.checkpoints import BEST, CHECKPOINT_DIR, LAST, RECORD_KEY
 from kd_lightning.runs.files import (
     CONFIG_FILE,
@@ -161,9 +162,6 @@ class LastCheckpoint(Checkpoint):
         if not all(bool(parameter.isfinite().all()) for parameter in trainer.lightning_module.parameters()):
             raise ValueError(diverged(trainer.global_step))
         # What was logged up to here must not be younger than the checkpoint: a resumed run will not log it again.
-        module = trainer.lightning_module
-        if isinstance(module, ClassifierModule) and trainer.training:
-            module.log_window()
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.flush()
@@ -281,7 +279,20 @@ class DryRunDone(Exception):  # noqa: N818  # not an error: all went well
 
 
 class DryRun(Callback):
-    """Ends the training after one step."""
+    """Ends the training after one step.
+
+    Args:
+        fill_store: Whether teachers' logits that are to be stored are computed; else that is only said.
+    """
+
+    def __init__(self, *, fill_store: bool) -> None:
+        self.fill_store = fill_store
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Have the teachers run live: whether their logits would be stored is only said."""
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by Lightning's connector
+            if isinstance(callback, TeacherSetup):
+                callback.fill_store = self.fill_store
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

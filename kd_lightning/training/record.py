@@ -17,7 +17,7 @@ from kd_lightning import __version__
 from kd_lightning.metrics.classification import error_interval
 from kd_lightning.metrics.costs import measure_costs
 from kd_lightning.modules.classifier import ClassifierModule
-from kd_lightning.nets.digits import parameter_count
+from kd_lightning.nets.description import parameter_count
 from kd_lightning.runs.checkpoints import RECORD_KEY, read_checkpoint
 from kd_lightning.runs.files import DETAILS_FILE, write_json
 

@@ -138,7 +138,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not(at: int, teacher: Path, tm
     flags += ["--model.teachers", str(teacher), "--model.soft_targets", "stored", "--trainer.max_epochs", "3"]
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     assert _fit("distill", straight, *flags) == 0
-    stop = ["--trainer.callbacks+", "tests.test_cli.Stop", "--trainer.callbacks.at", str(at)]
+    stop = ["--trainer.callbacks+", "tests.cli.test_command_line.Stop", "--trainer.callbacks.at", str(at)]
     assert _fit("distill", broken, *flags, *stop) == 1
     assert _fit("distill", broken, *flags, "--ckpt_path", "last") == 0
     first, second = _weights(straight), _weights(broken)
@@ -193,7 +193,7 @@ def test_every_config_runs_one_step(config: Path, teacher: Path, tmp_path: Path)
             ["--model.optimizer", "torch.optim.Adam", "--model.optimizer.lrr", "3"],
             "model.optimizer: Option 'lrr' is not accepted",
         ),
-        (["--model.student", "tests.test_cli.Outer.Net", "--model.student.widht", "3"], "model.student: "),
+        (["--model.student", "tests.cli.test_command_line.Outer.Net", "--model.student.widht", "3"], "model.student: "),
         (["--trainer.max_epochs", "x"], "trainer.max_epochs: Expected a <class 'int'>, got x"),
         (["--trainer.max_epoch", "3"], "--trainer.max_epoch"),
         (["--model.student", "torch.nn.Identity"], "the net must have parameters to train, got Identity"),
@@ -283,7 +283,7 @@ def test_a_start_that_fails_leaves_the_older_run_as_it_was(how: list[str], tmp_p
     flags = ["--model.net.hidden", "[8]", "--trainer.max_steps", "2", "--trainer.limit_val_batches", "0"]
     assert _fit("teacher", run, *flags) == 0
     before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
-    assert _fit("teacher", run, *flags, *how, "--trainer.callbacks+", "tests.test_cli.FailsAtStart") == 1
+    assert _fit("teacher", run, *flags, *how, "--trainer.callbacks+", "tests.cli.test_command_line.FailsAtStart") == 1
     assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
 
 
@@ -506,6 +506,9 @@ class Outer:
         pass
 
 
+TWO_WAYS = "tests.cli.test_command_line.TwoWays"
+
+
 class TwoWays(LightningDataModule):
     """A user's own data module: its batch_size is its own, and it has no default for `folder`."""
 
@@ -528,13 +531,17 @@ def test_own_data_keeps_its_own_defaults(
     config.write_text(
         "model: {class_path: kd_lightning.TeacherModule, init_args: {net: {class_path: kd_lightning.MLP, "
         "init_args: {hidden: [8]}}}}\n"
-        + ("data: {class_path: tests.test_cli.TwoWays, init_args: {folder: here}}\n" if by == "config" else "")
+        + (
+            "data: {class_path: tests.cli.test_command_line.TwoWays, init_args: {folder: here}}\n"
+            if by == "config"
+            else ""
+        )
     )
-    named = ["--data", "tests.test_cli.TwoWays", "--data.folder", "here"] if by == "flag" else []
+    named = ["--data", TWO_WAYS, "--data.folder", "here"] if by == "flag" else []
     fit = ["fit", "--config", str(config), *named, *SMALL]
     assert main([*fit, "--dry_run", "true"]) == 0
     assert "one step of 64 examples" in caplog.text
-    missing = ["fit", "--config", str(config), "--data", "tests.test_cli.TwoWays", *SMALL]
+    missing = ["fit", "--config", str(config), "--data", TWO_WAYS, *SMALL]
     if by == "flag":
         assert main(missing) == 1
         assert "folder" in _error(capsys)

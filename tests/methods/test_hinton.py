@@ -14,6 +14,7 @@ from kd_lightning.methods.hinton import (
     soft_cross_entropy,
     soft_loss,
     soft_target_log_probs,
+    soft_targets,
 )
 
 
@@ -32,6 +33,11 @@ def _reference_targets(teachers: np.ndarray, t: float, averaging: str, weights: 
     return _softmax((teachers / t * share).sum(axis=0))
 
 
+def _soft_loss(student: Tensor, teacher: Tensor, temperature: float, averaging: Averaging = "arithmetic") -> Tensor:
+    targets = soft_targets(teacher_logits=teacher, temperature=temperature, averaging=averaging)
+    return soft_loss(student_logits=student, targets=targets)
+
+
 def _logits(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 3
 
@@ -46,18 +52,15 @@ def test_losses_and_gradients_agree_with_reference(
 ) -> None:
     teacher, student = _logits(teachers, 7, 10), _logits(7, 10, seed=1).requires_grad_()
     weights = [float(number + 1) for number in range(teachers)] if weighted else None
-    loss = soft_loss(
-        student_logits=student, teacher_logits=teacher, temperature=t, averaging=averaging, weights=weights
-    )
+    targets = soft_targets(teacher_logits=teacher, temperature=t, averaging=averaging, weights=weights)
+    loss = soft_loss(student_logits=student, targets=targets)
     loss.backward()  # type: ignore[no-untyped-call]
     p = _reference_targets(teacher.numpy(), t, averaging, weights)
     q = _softmax(student.detach().numpy() / t)
     assert loss.item() == pytest.approx(t**2 * (p * np.log(p / q)).sum(axis=1).mean(), abs=1e-6)
     assert student.grad is not None
     np.testing.assert_allclose(student.grad.numpy(), t * (q - p) / 7, atol=1e-6)
-    cross = soft_cross_entropy(
-        student_logits=student, teacher_logits=teacher, temperature=t, averaging=averaging, weights=weights
-    )
+    cross = soft_cross_entropy(student_logits=student, targets=targets)
     assert cross.item() == pytest.approx(-(p * np.log(q)).sum(axis=1).mean(), abs=1e-6)
 
 
@@ -65,12 +68,16 @@ def test_soft_loss_worked_by_hand() -> None:
     teacher = torch.tensor([[math.log(3.0) * 2, 0.0]], dtype=torch.float64)  # at T = 2: 3/4 and 1/4
     student = torch.zeros(1, 2, dtype=torch.float64)  # 1/2 and 1/2
     expected = 4 * (0.75 * math.log(1.5) + 0.25 * math.log(0.5))
-    assert soft_loss(student_logits=student, teacher_logits=teacher, temperature=2).item() == pytest.approx(expected)
+    assert soft_loss(
+        student_logits=student, targets=soft_targets(teacher_logits=teacher, temperature=2)
+    ).item() == pytest.approx(expected)
 
 
 def test_soft_loss_is_zero_at_equality() -> None:
     logits = _logits(4, 10)
-    assert soft_loss(student_logits=logits, teacher_logits=logits, temperature=3).item() == pytest.approx(0, abs=1e-12)
+    assert soft_loss(
+        student_logits=logits, targets=soft_targets(teacher_logits=logits, temperature=3)
+    ).item() == pytest.approx(0, abs=1e-12)
 
 
 def test_gradient_matches_logits_at_high_temperature() -> None:
@@ -78,7 +85,7 @@ def test_gradient_matches_logits_at_high_temperature() -> None:
     teacher, student = _logits(5, 10), _logits(5, 10, seed=1)
     teacher, student = (x - x.mean(dim=1, keepdim=True) for x in (teacher, student))
     student.requires_grad_()
-    soft_loss(student_logits=student, teacher_logits=teacher, temperature=1e5).backward()  # type: ignore[no-untyped-call]
+    _soft_loss(student, teacher, 1e5).backward()  # type: ignore[no-untyped-call]
     assert student.grad is not None
     torch.testing.assert_close(student.grad, (student.detach() - teacher) / 10 / 5, atol=1e-6, rtol=1e-3)
 
@@ -90,7 +97,9 @@ def test_no_nan_at_extremes(dtype: torch.dtype, t: float) -> None:
     student = torch.tensor([[-1e4, 1e4, 3.0]], dtype=dtype, requires_grad=True)
     averages: tuple[Averaging, ...] = ("arithmetic", "geometric")
     for averaging in averages:
-        loss = soft_loss(student_logits=student, teacher_logits=teacher, temperature=t, averaging=averaging)
+        loss = soft_loss(
+            student_logits=student, targets=soft_targets(teacher_logits=teacher, temperature=t, averaging=averaging)
+        )
         (gradient,) = torch.autograd.grad(loss, student)
         assert loss.dtype == torch.float32
         assert loss.isfinite()
@@ -111,14 +120,16 @@ def test_hard_loss_is_cross_entropy_at_one() -> None:
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf])
 def test_temperature_is_checked(temperature: float) -> None:
     with pytest.raises(ValueError, match="temperature must be a finite number > 0"):
-        soft_loss(student_logits=_logits(2, 3), teacher_logits=_logits(2, 3), temperature=temperature)
+        soft_loss(
+            student_logits=_logits(2, 3), targets=soft_targets(teacher_logits=_logits(2, 3), temperature=temperature)
+        )
 
 
 def test_shapes_and_weights_are_checked() -> None:
     with pytest.raises(ValueError, match="one shape"):
-        soft_loss(student_logits=_logits(2, 3), teacher_logits=_logits(2, 4), temperature=1)
+        _soft_loss(_logits(2, 3), _logits(2, 4), 1)
     with pytest.raises(ValueError, match="must be \\(teachers, batch, classes\\)"):
-        soft_loss(student_logits=_logits(2, 3), teacher_logits=_logits(3), temperature=1)
+        _soft_loss(_logits(2, 3), _logits(3), 1)
     with pytest.raises(ValueError, match="one number per teacher, got 1 for 2"):
         soft_target_log_probs(teacher_logits=_logits(2, 2, 3), temperature=1, weights=[1.0])
     with pytest.raises(ValueError, match="not all 0"):

@@ -18,11 +18,11 @@ from torch import nn
 
 from kd_lightning.data.augment import Affine, Augment, Jitter
 from kd_lightning.data.mnist import MNISTDataModule
-from kd_lightning.methods.hinton import soft_loss
+from kd_lightning.methods.hinton import soft_loss, soft_targets
 from kd_lightning.modules.distill import DistillModule
 from kd_lightning.nets.digits import MLP, SmallConvNet
 from kd_lightning.teachers.ensemble import FrozenEnsemble, Teacher
-from kd_lightning.teachers.store import SoftTargetStore, open_store, top_logits
+from kd_lightning.teachers.store import SoftTargetStore, open_store
 from kd_lightning.teachers.store_plan import Mode, StoreOptions, StoreSpec, decide, store_spec
 
 CPU = torch.device("cpu")
@@ -49,7 +49,7 @@ def _data(augment: Augment | None = None, **options: Any) -> MNISTDataModule:
 def _open(
     ensemble: FrozenEnsemble, data: MNISTDataModule, options: StoreOptions, said: list[str] | None = None
 ) -> SoftTargetStore:
-    spec = store_spec(ensemble, data, options=options, temperature=4.0)
+    spec = store_spec(ensemble, data, options=options)
     assert spec is not None
     say: Callable[[str], None] = (said if said is not None else []).append
     return open_store(spec, ensemble, data, options=options, device=CPU, say=say)
@@ -66,7 +66,8 @@ def test_stored_logits_are_the_live_ones(augment: Augment | None, dtype: Any, tm
         stored = store.logits(batch.indices, batch.views)
         torch.testing.assert_close(stored, live, atol=tolerance, rtol=tolerance)
         losses = [
-            soft_loss(student_logits=live[0] * 0.5, teacher_logits=logits, temperature=4.0) for logits in (stored, live)
+            soft_loss(student_logits=live[0] * 0.5, targets=soft_targets(teacher_logits=logits, temperature=4.0))
+            for logits in (stored, live)
         ]
         torch.testing.assert_close(*losses, atol=tolerance, rtol=tolerance)
     assert data.val_size == 200
@@ -190,24 +191,10 @@ def test_code_that_changed_under_the_same_weights_is_noticed(tmp_path: Path, mon
     torch.testing.assert_close(store.logits(rows, torch.zeros_like(rows)), live, atol=1e-2, rtol=1e-2)
 
 
-def test_top_k_keeps_the_largest_and_the_remaining_probability(tmp_path: Path) -> None:
-    data, ensemble = _data(), _ensemble()
-    store = _open(ensemble, data, StoreOptions(folder=str(tmp_path), dtype="float32", top_k=3))
-    rows = data.train_rows
-    live = ensemble(data.inputs(rows, torch.zeros_like(rows)))
-    stored = store.logits(rows, torch.zeros_like(rows))
-    largest = live.topk(3, dim=-1).indices
-    exact, kept = (torch.softmax(logits / 4.0, dim=-1).gather(-1, largest) for logits in (live, stored))
-    torch.testing.assert_close(kept, exact, atol=1e-5, rtol=1e-4)
-    with pytest.raises(ValueError, match="top_k must be below the number of classes, 10, got 10"):
-        top_logits(live, 10, 4.0)
-
-
 def _spec(**changes: Any) -> StoreSpec:
     fields: dict[str, Any] = {
         "teachers": ("a",), "precision": "float32", "data": "d", "rows": "r", "views": 25, "entries": 1_500_000,
-        "dtype": "float16", "top_k": None, "temperature": None,
-    }  # fmt: skip
+        "dtype": "float16",     }  # fmt: skip
     return StoreSpec(**(fields | changes))
 
 
@@ -237,8 +224,8 @@ def test_auto_weighs_views_against_epochs(tmp_path: Path) -> None:
 def test_options_are_checked() -> None:
     with pytest.raises(ValueError, match="limit_gb must be > 0, got 0"):
         StoreOptions(limit_gb=0)
-    with pytest.raises(ValueError, match="top_k must be >= 1, got 0"):
-        StoreOptions(top_k=0)
+    with pytest.raises(ValueError, match="top_k must be null, got 3"):
+        StoreOptions(top_k=3)
 
 
 def test_logits_beyond_float16_are_refused(tmp_path: Path) -> None:
@@ -311,7 +298,7 @@ def test_two_processes_share_one_store(tmp_path: Path) -> None:
 FILL = """
 import sys
 from pathlib import Path
-from tests.test_soft_targets import _data, _ensemble, _open, Jitter, StoreOptions
+from tests.teachers.test_store import _data, _ensemble, _open, Jitter, StoreOptions
 print("ready", flush=True)
 _open(_ensemble(*range(8)), _data(Jitter(2)), StoreOptions(folder=sys.argv[1]))
 """

@@ -1,0 +1,198 @@
+"""TeacherSetup: loads, checks and stores a student's teachers, so that the module only has to ask them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from kd_lightning.data.batches import Batch
+from kd_lightning.methods.hinton import Averaging, teacher_shares
+from kd_lightning.metrics.classification import TestMetrics
+from kd_lightning.runs.checkpoints import RECORD_KEY
+from kd_lightning.teachers.check import check_teachers
+from kd_lightning.teachers.ensemble import FrozenEnsemble, Precision, load_teachers
+from kd_lightning.teachers.source import LiveTeachers, Softener, StoredTeachers, choose_source
+from kd_lightning.teachers.store_plan import Mode, StoreOptions, ViewedData
+
+if TYPE_CHECKING:
+    from kd_lightning.modules.distill import DistillModule
+
+
+@dataclass(frozen=True)
+class TeacherOptions:
+    """Who teaches and how their answers are made into soft targets; each is an argument of `DistillModule`."""
+
+    teachers: str | list[str | nn.Module] | None = None
+    averaging: Averaging = "arithmetic"
+    weights: Sequence[float] | None = None
+    mode: Mode = "auto"
+    store: StoreOptions = StoreOptions()  # noqa: RUF009  # frozen
+    precision: Precision = "float32"
+
+
+class TeacherSetup(Callback):
+    """Gives a `DistillModule` its teachers.
+
+    Before anything runs it loads them. Before the first training step it counts their errors, and decides whether their
+    logits are stored. Their fingerprints go into checkpoints, and a run does not go on with other teachers.
+
+    Args:
+        options: Who teaches, and how.
+
+    Attributes:
+        fill_store: Whether a store may be filled; a dry run only says whether it would be.
+    """
+
+    def __init__(self, options: TeacherOptions) -> None:
+        self.options = options
+        self.fill_store = True
+        self._stored: bool | None = None  # what was decided, kept in checkpoints
+
+    def setup(self, trainer: Trainer, pl_module: "DistillModule", stage: str) -> None:  # type: ignore[override]
+        """Load the teachers.
+
+        Args:
+            trainer: The run's.
+            pl_module: The student.
+            stage: fit and validate need them where soft_weight > 0; test takes them to measure the agreement
+                with them, and does without where their files are gone.
+
+        Raises:
+            FileNotFoundError: If a teacher is missing.
+            ValueError: If teachers are needed and none is named, or one can't be used.
+        """
+        named, needed = self.options.teachers, pl_module.soft_weight > 0 or len(pl_module.feature_losses) > 0
+        training = stage in {"fit", "validate"}
+        if needed and training and not named:
+            raise ValueError(
+                f"soft_weight is {pl_module.soft_weight} and no teachers are given; name them with "
+                "--model.init_args.teachers, or set soft_weight to 0 for the plain student"
+            )
+        if not named or stage == "predict":
+            return
+        if pl_module.live_teachers is None:
+            try:
+                loaded = load_teachers(named)
+            except FileNotFoundError as error:
+                if training:
+                    raise
+                rank_zero_info(f"agreement with the teachers is not measured: {error}")
+                return
+            teacher_shares(self.options.weights, len(loaded))
+            ensemble = FrozenEnsemble(loaded, self.options.precision)
+            softener = Softener(self.options.averaging, self.options.weights, pl_module.soft_loss.prepare)
+            pl_module.live_teachers = LiveTeachers(ensemble, softener)
+            pl_module.teacher_records = [teacher.record() for teacher in ensemble.teachers]
+        pl_module.source = pl_module.live_teachers if needed else None
+        pl_module.test_metrics = TestMetrics(with_teachers=True)
+        if training and pl_module.feature_losses:
+            teachers = pl_module.live_teachers.ensemble.nets
+            if len(teachers) != 1:
+                raise ValueError(f"feature losses compare the student with one teacher, got {len(teachers)}")
+            pl_module.feature_losses.build(pl_module.net, teachers[0], _example(trainer))
+
+    def on_fit_start(self, trainer: Trainer, pl_module: "DistillModule") -> None:  # type: ignore[override]
+        """Move the teachers to the student's device; nobody else does, as they are no child of it."""
+        _move(pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: "DistillModule") -> None:  # type: ignore[override]
+        """Move the teachers to the student's device."""
+        _move(pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: "DistillModule") -> None:  # type: ignore[override]
+        """Move the teachers to the student's device."""
+        _move(pl_module)
+
+    def on_train_start(self, trainer: Trainer, pl_module: "DistillModule") -> None:  # type: ignore[override]
+        """Check the teachers on the validation split, or on some training examples where there is none; open the store.
+
+        Raises:
+            ValueError: If a teacher is no better than chance, student and teachers differ in classes, or stored soft
+                targets are asked for and not possible.
+        """
+        live = pl_module.live_teachers
+        if live is None:
+            return
+        classes = check_teachers(pl_module, live.ensemble, pl_module.teacher_records)
+        if pl_module.source is None:
+            return
+        pl_module.source = choose_source(
+            live,
+            self.options.mode,
+            resumed=self._stored,
+            data=getattr(trainer, "datamodule", None),
+            epochs=_epochs(trainer),
+            classes=classes,
+            options=self.options.store,
+            features=len(pl_module.feature_losses) > 0,
+            fill=self.fill_store,
+            device=pl_module.device,
+        )
+        self._stored = isinstance(pl_module.source, StoredTeachers)
+        if isinstance(pl_module.source, StoredTeachers):
+            pl_module.source.hold(pl_module.temperature)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: "DistillModule") -> None:  # type: ignore[override]
+        """Go back to the live teachers."""
+        pl_module.source = None if pl_module.source is None else pl_module.live_teachers
+
+    def teardown(self, trainer: Trainer, pl_module: "DistillModule", stage: str) -> None:  # type: ignore[override]
+        """Leave the nets as they were: without taps."""
+        pl_module.feature_losses.detach()
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: "DistillModule", checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+        """Add the teachers' fingerprints."""
+        checkpoint.setdefault(RECORD_KEY, {}).update(
+            teachers=[record["fingerprint"] for record in pl_module.teacher_records], soft_targets_stored=self._stored
+        )
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: "DistillModule", checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+        """Refuse to go on training with other teachers than those the run began with.
+
+        Raises:
+            ValueError: If the teachers' fingerprints differ.
+        """
+        record = checkpoint.get(RECORD_KEY, {})
+        before, self._stored = record.get("teachers"), record.get("soft_targets_stored")
+        if trainer.state.fn != "fit" or before is None:
+            return
+        now = [teacher["fingerprint"] for teacher in pl_module.teacher_records]
+        if before != now:
+            raise ValueError(
+                f"this run began with other teachers: expected fingerprints {_short(before)}, got {_short(now)} "
+                f"from {[teacher['source'] for teacher in pl_module.teacher_records]}; "
+                "bring the old teachers back or start a new run"
+            )
+
+
+def _example(trainer: Trainer) -> Tensor:
+    """Inputs of one training example, (1, ...), on the CPU."""
+    data = getattr(trainer, "datamodule", None)
+    if isinstance(data, ViewedData):
+        return data.inputs(data.train_rows[:1], torch.zeros(1, dtype=torch.int64))
+    with torch.random.fork_rng():  # a user's own loader shuffles
+        trainer.fit_loop.setup_data()
+        return Batch.of(next(iter(trainer.train_dataloader or ()))).inputs[:1]
+
+
+def _epochs(trainer: Trainer) -> float:
+    """How many epochs the run trains, maybe a fraction, maybe infinite."""
+    batches = trainer.estimated_stepping_batches * trainer.accumulate_grad_batches
+    loader: Any = trainer.train_dataloader  # Any: ours, or a user's own with or without a length
+    try:
+        return batches / len(loader)
+    except TypeError:  # an iterable data set has none
+        return batches / trainer.num_training_batches
+
+
+def _move(module: "DistillModule") -> None:
+    if module.live_teachers is not None:
+        module.live_teachers.ensemble.to(module.device)
+
+
+def _short(fingerprints: Sequence[str]) -> list[str]:
+    return [text[:12] for text in fingerprints]

@@ -1,0 +1,104 @@
+"""TrainLog: the training's curves."""
+
+import math
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+
+class TrainLog(Callback):
+    """Logs the mean of each number that `training_step` returns, over the batches since the last logged step.
+
+    A step is logged every `log_every_n_steps` of the trainer, and an epoch that is shorter at its end.
+
+    Written at once and not by `self.log`, which costs more than half of an empty step, and which would write after the
+    step's checkpoint: a kill in between would lose the point. Callbacks that save checkpoints run after this one.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[Tensor]] = {}  # of each batch since the last logged step
+        self._logged_at = 0  # global step that was logged last
+        self._restored: list[dict[str, list[float]]] = []  # of each process, from a checkpoint
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on with the values that a resumed run had not logged yet."""
+        if trainer.global_rank < len(self._restored):
+            mine = self._restored[trainer.global_rank]
+            self._values = {name: [torch.tensor(value) for value in values] for name, values in mine.items()}
+        self._restored = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Tell the module whether this step will be logged: some numbers are only worth computing then."""
+        pl_module.step_is_logged = is_logged(trainer, trainer.global_step + 1)  # type: ignore[assignment]  # a bool
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Add this batch, and log where it is time.
+
+        Raises:
+            ValueError: If the loss is no longer a finite number.
+        """
+        if not trainer.log_every_n_steps:  # type: ignore[attr-defined]  # set by Lightning's connector
+            return
+        for name, value in outputs.items():
+            self._values.setdefault(name, []).append(value.detach())
+        step = trainer.global_step
+        if step == self._logged_at or not is_logged(trainer, step):
+            return
+        means = {name: _stacked(values).mean() for name, values in self._values.items()}
+        means["loss"] = means["loss"] * trainer.accumulate_grad_batches  # Lightning has divided it
+        self._values, self._logged_at = {}, step
+        if trainer.world_size > 1:
+            reduced: Any = trainer.strategy.reduce(torch.stack(list(means.values())), reduce_op="mean")
+            means = dict(zip(means, reduced.unbind(), strict=True))
+        values = {f"train/{name}": float(value) for name, value in means.items()}
+        if not math.isfinite(values["train/loss"]):
+            raise ValueError(diverged(step))
+        values["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        for logger in trainer.loggers:
+            logger.log_metrics(values | {"epoch": trainer.current_epoch}, step=step - 1)  # steps are counted from 0
+            logger.save()
+        pl_module.log_dict(values, logger=False, batch_size=1)  # for the progress bar
+
+    def state_dict(self) -> dict[str, Any]:
+        """Values since the last logged step, of each process; called by all of them."""
+        mine = {name: _stacked(values).tolist() for name, values in self._values.items()}
+        of_each: list[Any] = [mine]
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            of_each = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(of_each, mine)
+        return {"values": of_each, "logged_at": self._logged_at}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a checkpoint's values."""
+        self._restored, self._logged_at = state_dict["values"], state_dict["logged_at"]
+
+
+def _stacked(values: list[Tensor]) -> Tensor:
+    """Scalars as one float32 tensor; those from a checkpoint are on the CPU, the newer ones where the module is."""
+    return torch.stack([value.to(values[-1].device) for value in values]).float()
+
+
+def is_logged(trainer: Trainer, step: int) -> bool:
+    """Whether the training's numbers are logged after this global step.
+
+    Args:
+        trainer: Says how often, and how long an epoch is.
+        step: Optimizer steps done.
+    """
+    interval = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's connector
+    steps_of_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
+    if 1 <= steps_of_epoch < interval:
+        interval = int(steps_of_epoch)
+    return bool(interval) and step % interval == 0
+
+
+def diverged(step: int) -> str:
+    """What to say when loss or weights are no longer numbers."""
+    return (
+        f"the loss is no longer a finite number at step {step}; the last checkpoint before is kept: "
+        "lower the learning rate, or set --trainer.gradient_clip_val"
+    )

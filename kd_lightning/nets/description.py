@@ -1,0 +1,63 @@
+"""What a net is: its class and arguments, its size, and a hash of its weights."""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import jsonargparse
+import torch
+from torch import Tensor, nn
+
+Built = TypeVar("Built")
+
+
+def parameter_count(net: nn.Module) -> int:
+    """Number of trainable and frozen parameters of a net, buffers left out."""
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+def build_net(description: dict[str, Any]) -> nn.Module:
+    """Build a net from its class_path and init_args, with fresh weights.
+
+    Raises:
+        ValueError: If the class can't be imported or does not take these arguments.
+    """
+    return build_object(description, nn.Module)
+
+
+def build_object(description: dict[str, Any], base: type[Built]) -> Built:
+    """Build an object of a class below `base` from its class_path and init_args.
+
+    Raises:
+        ValueError: If the class can't be imported or does not take these arguments.
+    """
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--built", type=base)
+    try:
+        built: Built = parser.instantiate_classes(parser.parse_object({"built": description})).built
+    except jsonargparse.ArgumentError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise ValueError(f"can't build {description.get('class_path')}: {reason}") from error
+    return built
+
+
+def describe_net(net: nn.Module) -> dict[str, Any] | None:
+    """The class_path and init_args of a net that keeps its arguments in `init_args`, None for others."""
+    init_args = getattr(net, "init_args", None)
+    if not isinstance(init_args, dict):
+        return None
+    return {"class_path": f"{type(net).__module__}.{type(net).__qualname__}", "init_args": init_args}
+
+
+def fingerprint(net: nn.Module) -> str:
+    """SHA-256 over a net's class and the names, types, shapes and bytes of its parameters and buffers.
+
+    Two nets with the same fingerprint give the same logits in eval mode; it says nothing of their training.
+    """
+    digest = hashlib.sha256(repr(net).encode())
+    tensors: Iterable[tuple[str, Tensor]] = sorted(net.state_dict().items())
+    for name, tensor in tensors:
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,183 @@
+"""Where a batch's soft targets come from: the live teachers, or their stored logits."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from kd_lightning.data.batches import Batch
+from kd_lightning.methods.base import SoftTargets
+from kd_lightning.methods.hinton import Averaging, soft_targets
+from kd_lightning.teachers.ensemble import FrozenEnsemble
+from kd_lightning.teachers.store import SoftTargetStore, open_store
+from kd_lightning.teachers.store_plan import Mode, StoreOptions, ViewedData, decide, store_spec
+
+# Bytes of averaged soft targets that are held in memory; beyond, each batch is averaged when it is asked for.
+_HELD_LIMIT = 256_000_000
+_AVERAGE_BATCH = 10_000  # entries; keeps what is in between small
+
+
+@dataclass(frozen=True)
+class Softener:
+    """Makes soft targets of teachers' logits.
+
+    Args:
+        averaging: How the teachers' softened distributions are combined.
+        weights: One number >= 0 per teacher; equal weights by default.
+        prepare: Changes the logits first, as a `SoftLoss` may ask; None leaves them.
+    """
+
+    averaging: Averaging = "arithmetic"
+    weights: Sequence[float] | None = None
+    prepare: Callable[[Tensor], Tensor] | None = None
+
+    def __call__(self, teacher_logits: Tensor, temperature: float) -> SoftTargets:
+        """Soften and average.
+
+        Args:
+            teacher_logits: (teachers, batch, classes) float, before softmax.
+            temperature: T > 0, no unit.
+        """
+        return soft_targets(
+            teacher_logits=teacher_logits if self.prepare is None else self.prepare(teacher_logits),
+            temperature=temperature,
+            averaging=self.averaging,
+            weights=self.weights,
+        )
+
+
+class TeacherSource(ABC):
+    """Turns a batch into soft targets.
+
+    Frozen, so a copy of a module that holds one shares it: weight averaging in Lightning copies the whole module.
+    """
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """Share it."""
+        return self
+
+    @abstractmethod
+    def __call__(self, batch: Batch, temperature: float) -> SoftTargets:
+        """Compute the soft targets of a batch, (batch, classes), on the batch's device.
+
+        Args:
+            batch: As the student gets it.
+            temperature: T > 0, no unit.
+        """
+
+
+class LiveTeachers(TeacherSource):
+    """The teachers look at each batch.
+
+    Args:
+        ensemble: The frozen teachers.
+        softener: How their logits become soft targets.
+    """
+
+    def __init__(self, ensemble: FrozenEnsemble, softener: Softener) -> None:
+        self.ensemble = ensemble
+        self.softener = softener
+
+    def __call__(self, batch: Batch, temperature: float) -> SoftTargets:
+        """Run the teachers on the batch's inputs."""
+        return self.answer(batch.inputs, temperature)
+
+    def answer(self, inputs: Tensor, temperature: float) -> SoftTargets:
+        """Soft targets for inputs (batch, ...), as the teachers take them."""
+        return self.softener(self.ensemble(inputs), temperature)
+
+
+class StoredTeachers(TeacherSource):
+    """The teachers' logits were computed before; each batch's are read by row and view.
+
+    Averaged soft targets are held in memory where they are small enough.
+
+    Args:
+        store: The teachers' logits.
+        softener: How they become soft targets.
+    """
+
+    def __init__(self, store: SoftTargetStore, softener: Softener) -> None:
+        self.store = store
+        self.softener = softener
+        self._held: SoftTargets | None = None  # of all entries
+
+    def hold(self, temperature: float) -> None:
+        """Average all entries at this temperature now, where the result is small enough to hold.
+
+        Before the first batch, and not when it is asked for: a resumed run must get the same bits for each batch.
+
+        Args:
+            temperature: T > 0 of all batches, no unit.
+        """
+        count, classes = self.store.entry_count, self.store.classes
+        if count * classes * 4 > _HELD_LIMIT:
+            return
+        log_probs = torch.empty(count, classes)
+        for part in torch.split(torch.arange(count), _AVERAGE_BATCH):
+            log_probs[part] = self.softener(self.store.entries(part), temperature).log_probs
+        self._held = SoftTargets(log_probs, temperature)
+
+    def __call__(self, batch: Batch, temperature: float) -> SoftTargets:
+        """Read the batch's soft targets, or the logits to make them of.
+
+        Raises:
+            IndexError: If the store was not made for one of the rows.
+        """
+        entries = self.store.entries_of(batch.indices, batch.views)
+        device = batch.inputs.device
+        if self._held is not None and self._held.temperature == temperature:
+            held = self._held.log_probs.index_select(0, entries)
+            return SoftTargets(held.to(device, non_blocking=True), temperature)
+        return self.softener(self.store.entries(entries).to(device, non_blocking=True), temperature)
+
+
+def choose_source(
+    live: LiveTeachers,
+    mode: Mode,
+    *,
+    resumed: bool | None,
+    data: object,
+    epochs: float,
+    classes: int,
+    options: StoreOptions,
+    features: bool,
+    fill: bool,
+    device: torch.device,
+) -> TeacherSource:
+    """Choose between the live teachers and their stored logits, say why, and fill the store where it is chosen.
+
+    Args:
+        live: The teachers.
+        mode: What the user asked for.
+        resumed: What a resumed run chose when it began, under `auto`; None for a new run.
+        data: The data module.
+        epochs: Epochs that the student trains, may be infinite.
+        classes: Logits of a teacher.
+        options: Where and how logits are stored.
+        features: Whether the teachers' activations are needed, which are not stored.
+        fill: Whether a store may be filled; else the choice is only said.
+        device: Where the teachers run.
+
+    Raises:
+        ValueError: If `stored` is asked for and not possible.
+    """
+    if features:
+        if mode == "stored":
+            raise ValueError("feature losses need the live teachers' activations; set soft_targets to auto or live")
+        rank_zero_info("soft targets: live (feature losses need the teachers' activations)")
+        return live
+    spec = None if mode == "live" else store_spec(live.ensemble, data, options=options)
+    as_before = mode == "auto" and resumed is not None
+    if as_before:
+        mode = "stored" if resumed else "live"
+    stored, reason = decide(mode, data, epochs=epochs, spec=spec, classes=classes, options=options)
+    rank_zero_info(f"soft targets: {'stored' if stored else 'live'} ({'as the run began' if as_before else reason})")
+    if not (stored and fill and spec is not None and isinstance(data, ViewedData)):
+        return live
+    store = open_store(spec, live.ensemble, data, options=options, device=device, say=rank_zero_info)
+    return StoredTeachers(store, live.softener)
