@@ -11,12 +11,12 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from kd_lightning.checkpoints import RECORD_KEY
 from kd_lightning.ensemble import describe_net
 from kd_lightning.loader import derived_seed
-from kd_lightning.metrics import TestMetrics
+from kd_lightning.metrics import Mean, TestMetrics
 from kd_lightning.optimization import SchedulerCallable, default_optimizer, limit_norms, quicken
 
 
@@ -60,7 +60,7 @@ class ClassifierModule(LightningModule, ABC):
         self.max_norm = max_norm
         if compile:
             net.compile()  # in place: the names in a checkpoint stay as they are
-        self.val_accuracy = MeanMetric()
+        self.val_accuracy = Mean()
         self.test_metrics = TestMetrics()
         self._window = _Window()
         self._at_logged_step: dict[str, Tensor] = {}

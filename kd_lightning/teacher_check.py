@@ -37,15 +37,15 @@ def check_teachers(student: ClassifierModule, ensemble: FrozenEnsemble, records:
     """
     trainer = student.trainer
     split, batches = _check_batches(trainer)
-    errors = torch.zeros(len(ensemble), device=student.device)
+    errors = torch.zeros(len(ensemble), dtype=torch.int64, device=student.device)
     label_counts: Tensor | None = None
     for batch in batches:
         inputs, labels = batch[0], batch[1]
         logits = ensemble(inputs)  # (teachers, batch, classes)
         if label_counts is None:
             _check_classes(student, inputs, classes=logits.shape[-1])
-            label_counts = torch.zeros(logits.shape[-1], device=student.device)
-        errors += (logits.argmax(dim=-1) != labels).float().sum(dim=1)
+            label_counts = torch.zeros(logits.shape[-1], dtype=torch.int64, device=student.device)
+        errors += (logits.argmax(dim=-1) != labels).sum(dim=1)
         label_counts += torch.bincount(labels, minlength=len(label_counts))
     if label_counts is None:
         raise ValueError(f"there is no {split} batch to check the teachers on; check the data and the trainer's limits")
