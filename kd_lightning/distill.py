@@ -40,7 +40,7 @@ class DistillModule(ClassifierModule):
         student: The net to train; maps inputs to logits (batch, classes).
         teachers: A checkpoint, a run's folder (its best checkpoint, or its last where there was no validation),
             a glob of either, or a list of such and of modules.
-        temperature: T > 0, no unit, divides the logits of teachers and student in the soft loss.
+        temperature: T in [0.001, 1000], no unit, divides the logits of teachers and student in the soft loss.
         soft_weight: Share of the soft loss, in [0, 1].
         averaging: How the teachers' softened distributions are combined, arithmetic or geometric mean.
         teacher_weights: One number >= 0 per teacher; equal weights by default.

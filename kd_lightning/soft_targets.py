@@ -219,7 +219,7 @@ def top_logits(logits: Tensor, top_k: int, temperature: float) -> list[Tensor]:
     Args:
         logits: (..., classes) float, before softmax.
         top_k: How many are kept, from 1 to classes - 1.
-        temperature: T > 0, no unit.
+        temperature: T in [0.001, 1000], no unit.
 
     Returns:
         (..., top_k + 1) float and (..., top_k) int64.

@@ -176,9 +176,10 @@ def test_every_config_runs_one_step(config: Path, teacher: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--model.temperature", "0"], "temperature must be a finite number > 0, got 0.0"),
-        (["--model.temperature", "-2"], "temperature must be a finite number > 0, got -2.0"),
-        (["--model.temperature", ".nan"], "temperature must be a finite number > 0, got nan"),
+        (["--model.temperature", "0"], "temperature must be from 0.001 to 1000, got 0.0: "),
+        (["--model.temperature", "-2"], "temperature must be from 0.001 to 1000, got -2.0: "),
+        (["--model.temperature", ".nan"], "temperature must be from 0.001 to 1000, got nan: "),
+        (["--model.temperature", "1e200"], "temperature must be from 0.001 to 1000, got 1e+200: "),
         (["--model.soft_weight", "1.5"], "soft_weight must be in [0, 1], got 1.5"),
         (
             ["--model.teachers", "nowhere/*.ckpt"],
