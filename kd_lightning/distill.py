@@ -48,6 +48,8 @@ class DistillModule(ClassifierModule):
             and kept on disk; `auto`, stored where that takes fewer passes.
         store: Where and how stored logits are kept.
         teacher_precision: Number type of the teachers' passes, whatever the student trains in.
+        teachers_must_beat_chance: Refuse to learn from a teacher that is no better than chance on the data that it is
+            checked on before the first step.
         optimizer: Called with the student's parameters; fused Adam with a step size of 1e-3 by default.
         scheduler: Called with the optimizer and the run's number of steps; stepped after each step.
         max_norm: Largest L2 norm of a unit's incoming weights, > 0; None for no limit.
@@ -70,6 +72,7 @@ class DistillModule(ClassifierModule):
         soft_targets: Mode = "auto",
         store: StoreOptions = StoreOptions(),  # noqa: B008  # frozen
         teacher_precision: Precision = "float32",
+        teachers_must_beat_chance: bool = True,
         optimizer: OptimizerCallable | None = None,
         scheduler: SchedulerCallable | None = None,
         max_norm: float | None = None,
@@ -88,6 +91,7 @@ class DistillModule(ClassifierModule):
         self.plan_only = False  # in a dry run: say whether soft targets would be stored, and run the teachers live
         self.store_options = store
         self.teacher_precision: Precision = teacher_precision
+        self.teachers_must_beat_chance = teachers_must_beat_chance
         self._store: SoftTargetStore | None = None  # open while a fit runs
         self._stored: bool | None = None  # what was decided, kept in checkpoints
         self.teacher_records: list[dict[str, Any]] = []
@@ -107,7 +111,7 @@ class DistillModule(ClassifierModule):
 
         Raises:
             FileNotFoundError: If a teacher is missing.
-            ValueError: If teachers are needed and none is named, or one can't be used.
+            ValueError: If teachers are needed and none is named or one can't be used.
         """
         if self.soft_weight > 0 and not self.teacher_spec and stage in {"fit", "validate"}:
             raise ValueError(
@@ -188,7 +192,9 @@ class DistillModule(ClassifierModule):
         """
         super().on_train_start()
         if self.teachers is not None:
-            self._classes = check_teachers(self, self.teachers, self.teacher_records)
+            self._classes = check_teachers(
+                self, self.teachers, self.teacher_records, must_beat_chance=self.teachers_must_beat_chance
+            )
             if self.soft_weight > 0:
                 self._open_store(self.teachers)
 

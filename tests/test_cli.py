@@ -249,6 +249,8 @@ def test_bad_teachers(teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     )
     assert _fit("distill", tmp_path / "d", "--model.teachers", str(untrained)) == 1
     assert "no better than chance" in _error(capsys)
+    allowed = ["--model.teachers", str(untrained), "--model.teachers_must_beat_chance", "false"]
+    assert _fit("distill", tmp_path / "e", *allowed) == 0
 
 
 def test_guards_keep_what_is_on_disk(student: Path, teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
