@@ -18,6 +18,7 @@ from kd_lightning.ensemble import describe_net
 from kd_lightning.loader import derived_seed
 from kd_lightning.metrics import Mean, TestMetrics
 from kd_lightning.optimization import SchedulerCallable, default_optimizer, limit_norms, quicken
+from kd_lightning.precision import check_precision
 
 
 class ClassifierModule(LightningModule, ABC):
@@ -103,6 +104,18 @@ class ClassifierModule(LightningModule, ABC):
                 raise ValueError(f"{name} failed on inputs of shape {tuple(inputs.shape)}: {reason}") from error
             raise
         return logits
+
+    def setup(self, stage: str) -> None:
+        """Look at the precision before anything is read.
+
+        Args:
+            stage: fit, validate, test or predict.
+
+        Raises:
+            ValueError: If the precision can't train.
+        """
+        trainer = self.trainer
+        check_precision(trainer.precision, trainer.strategy.root_device, trains=stage == "fit")
 
     def on_train_start(self) -> None:
         """Log short epochs, too, and give a resumed run its place in the data.

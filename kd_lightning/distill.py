@@ -24,6 +24,7 @@ from kd_lightning.losses import (
 )
 from kd_lightning.metrics import TestMetrics
 from kd_lightning.optimization import SchedulerCallable
+from kd_lightning.precision import note_slow_bfloat16
 from kd_lightning.soft_targets import SoftTargetStore, open_store
 from kd_lightning.store_plan import Mode, StoreOptions, ViewedData, decide, store_spec
 from kd_lightning.teacher_check import check_teachers
@@ -111,8 +112,9 @@ class DistillModule(ClassifierModule):
 
         Raises:
             FileNotFoundError: If a teacher is missing.
-            ValueError: If teachers are needed and none is named or one can't be used.
+            ValueError: If teachers are needed and none is named, one can't be used, or the precision can't train.
         """
+        super().setup(stage)
         if self.soft_weight > 0 and not self.teacher_spec and stage in {"fit", "validate"}:
             raise ValueError(
                 f"soft_weight is {self.soft_weight} and no teachers are given; name them with "
@@ -127,6 +129,8 @@ class DistillModule(ClassifierModule):
                 rank_zero_info(f"agreement with the teachers is not measured: {error}")
                 return
             self._use(loaded)
+            if self.teacher_precision == "bfloat16":
+                note_slow_bfloat16("teacher_precision bfloat16", self.trainer.strategy.root_device)
         self.test_metrics = TestMetrics(with_teachers=self.teachers is not None)
 
     def losses(self, batch: Any, logits: Tensor) -> dict[str, Tensor]:  # Any: also a user's own tuple

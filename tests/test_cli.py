@@ -180,6 +180,7 @@ def test_every_config_runs_one_step(config: Path, teacher: Path, tmp_path: Path)
         (["--model.temperature", "-2"], "temperature must be from 0.001 to 1000, got -2.0: "),
         (["--model.temperature", ".nan"], "temperature must be from 0.001 to 1000, got nan: "),
         (["--model.temperature", "1e200"], "temperature must be from 0.001 to 1000, got 1e+200: "),
+        (["--trainer.precision", "16-true"], "trainer.precision 16-true can't train: in float16 Adam's epsilon"),
         (["--model.soft_weight", "1.5"], "soft_weight must be in [0, 1], got 1.5"),
         (
             ["--model.teachers", "nowhere/*.ckpt"],

@@ -10,7 +10,7 @@ PACKAGE = Path(kd_lightning.__file__).parent
 ORDER = [
     "augment", "loader", "nets", "costs", "losses", "metrics", "datasets", "images", "files", "stopping",
     "checkpoints", "runs", "tables", "data", "ensemble", "store_plan", "soft_targets", "optimization",
-    "classifier", "teacher", "teacher_check", "distill", "results", "progress", "callbacks", "plots",
+    "precision", "classifier", "teacher", "teacher_check", "distill", "results", "progress", "callbacks", "plots",
     "dashboard", "comparison", "report", "export", "messages", "help_texts", "cli", "completion", "__main__",
 ]  # fmt: skip
 
