@@ -1,6 +1,6 @@
 """What goes wrong overnight: kills, full disks, damaged files, two runs in one folder. Nothing already on disk is lost.
 
-docs/reliability.md is the table of what these tests do.
+docs/reliability.md lists what these tests do.
 """
 
 import os
@@ -20,17 +20,14 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.trainer.states import RunningStage
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kd_lightning.cli.command_line import main
 from kd_lightning.runs.resume import await_next_second
 from kd_lightning.training.signals import LOCK_FILE, only_fit_in
+from scripts.faults import ENVIRONMENT, QUICKSTART, checkpoint, curves, differences, start
 
-ROOT = Path(__file__).parent.parent
-QUICKSTART = ROOT / "configs" / "quickstart"
 STUDENT = ["--config", str(QUICKSTART / "student.yaml"), "--model.student.hidden", "[64,64]"]
 QUIET = ["--trainer.enable_progress_bar", "false"]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 TRAINING_KILLS = 20  # with ten of the store's own test, thirty in all
 
 
@@ -43,50 +40,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def _start(*arguments: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "kd_lightning", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-        start_new_session=True,
-    )
-
-
 def _wait_for(file: Path, worker: "subprocess.Popen[str]", seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not file.exists():
         assert worker.poll() is None, worker.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def _last(run: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    return loaded
-
-
-def _same(run: Path, other: Path, drawn: str = "") -> None:
-    """The runs ended with the same weights, optimizer state and curves; of these, `drawn` says whose names count."""
-    ours, theirs = _last(run), _last(other)
-    for name, tensor in ours["state_dict"].items():
-        assert torch.equal(tensor, theirs["state_dict"][name]), name
-    for number, state in ours["optimizer_states"][0]["state"].items():
-        for name, value in state.items():
-            assert torch.equal(
-                torch.as_tensor(value), torch.as_tensor(theirs["optimizer_states"][0]["state"][number][name])
-            )
-    ours_drawn, theirs_drawn = _curves(run), _curves(other)
-    for tag, points in theirs_drawn.items():
-        if tag.startswith(drawn):
-            assert ours_drawn.get(tag) == points, tag
-
-
-def _curves(run: Path) -> dict[str, list[tuple[int, float]]]:
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
-    events.Reload()
-    return {tag: [(p.step, p.value) for p in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 @pytest.mark.faults
@@ -105,17 +64,17 @@ def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
     last, kills, steps = killed_run / "checkpoints" / "last.ckpt", 0, []
     while kills < TRAINING_KILLS:
         before = last.stat().st_mtime_ns if last.exists() else None
-        with _start(*fit, "--run_dir", str(killed_run), "--ckpt_path", "last", "--save_every", "0") as worker:
+        with start(*fit, "--run_dir", str(killed_run), "--ckpt_path", "last", "--save_every", "0") as worker:
             while worker.poll() is None and (not last.exists() or last.stat().st_mtime_ns == before):
                 time.sleep(0.01)
             time.sleep(chance.uniform(0, 0.4))
             assert worker.poll() is None, worker.communicate()[1]
             worker.kill()
         kills += 1
-        steps.append(_last(killed_run)["global_step"])  # whole, whatever was being written
+        steps.append(checkpoint(killed_run)["global_step"])  # whole, whatever was being written
     assert steps == sorted(steps)
     assert main([*fit, "--run_dir", str(killed_run), "--ckpt_path", "last"]) == 0
-    _same(killed_run, whole_run)
+    assert not differences(killed_run, whole_run)
     assert not list((killed_run / "checkpoints").glob(".*.part"))
 
 
@@ -149,7 +108,7 @@ def test_signals_save_and_stop(signum: int, code: int, devices: int, to: str, tm
     several = ["--trainer.accelerator", "cpu", "--trainer.devices", str(devices)]
     several += ["--trainer.strategy", "ddp_fork"] if devices > 1 else []
     fit = ["fit", *STUDENT, "--run_dir", str(run), "--ckpt_path", "last"]
-    with _start(*fit, *several, "--trainer.max_epochs", "3000", *QUIET, "--save_every", "1") as worker:
+    with start(*fit, *several, "--trainer.max_epochs", "3000", *QUIET, "--save_every", "1") as worker:
         _wait_for(run / "checkpoints" / "last.ckpt", worker)
         children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
         ranks = [int(child) for child in children if "kd_lightning" in Path(f"/proc/{child}/cmdline").read_text()]
@@ -167,11 +126,11 @@ def test_signals_save_and_stop(signum: int, code: int, devices: int, to: str, tm
             time.sleep(0.1)
         _, said = worker.communicate(timeout=60)
     assert worker.returncode == code, said
-    stopped = _last(run)["global_step"]
+    stopped = checkpoint(run)["global_step"]
     assert f"step {stopped} is in " in said
     more = ["--trainer.max_steps", str(stopped + 5), "--trainer.max_epochs", "-1"]
     assert main([*fit, *more, *QUIET]) == 0
-    assert _last(run)["global_step"] == stopped + 5
+    assert checkpoint(run)["global_step"] == stopped + 5
 
 
 @pytest.mark.faults
@@ -181,7 +140,7 @@ def test_torchrun_restarts_a_killed_rank(tmp_path: Path) -> None:
     flags = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.max_epochs", "20", *QUIET]
     flags += ["--model.student.dropout_hidden", "0.2", "--data.augment", "kd_lightning.Jitter"]
 
-    def start(run: Path) -> "subprocess.Popen[str]":
+    def train(run: Path) -> "subprocess.Popen[str]":
         fit = ["-m", "kd_lightning", "fit", *STUDENT, *flags, "--run_dir", str(run), "--ckpt_path", "last"]
         return subprocess.Popen(
             [*torchrun, "--max-restarts", "3", *fit, "--save_every", "0.2"],
@@ -192,17 +151,17 @@ def test_torchrun_restarts_a_killed_rank(tmp_path: Path) -> None:
         )
 
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    with start(whole) as worker:
+    with train(whole) as worker:
         _, said = worker.communicate(timeout=240)
         assert worker.returncode == 0, said
-    with start(killed) as worker:
+    with train(killed) as worker:
         _wait_for(killed / "checkpoints" / "last.ckpt", worker)
         children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
         os.kill(int(children[-1]), signal.SIGKILL)
         _, said = worker.communicate(timeout=240)
         assert worker.returncode == 0, said
     assert f"resuming {killed / 'checkpoints' / 'last.ckpt'}" in said
-    _same(killed, whole)
+    assert not differences(killed, whole)
 
 
 class AskedToStop(Callback):
@@ -219,9 +178,9 @@ def test_epochs_of_one_step_stop_too(flags: list[str], tmp_path: Path) -> None:
     asked = ["--trainer.callbacks+", "tests.test_faults.AskedToStop"]
     assert main([*fit, "--run_dir", "whole"]) == 0
     assert main([*fit, "--run_dir", "stopped", *asked]) == 75
-    assert _last(Path("stopped"))["global_step"] == 3
+    assert checkpoint(Path("stopped"))["global_step"] == 3
     assert main([*fit, "--run_dir", "stopped", "--ckpt_path", "last"]) == 0
-    _same(Path("stopped"), Path("whole"))
+    assert not differences(Path("stopped"), Path("whole"))
 
 
 @pytest.mark.parametrize("way", ["time", "should_stop"])
@@ -233,9 +192,9 @@ def test_a_stop_within_an_epoch_is_resumed_exactly(way: str, tmp_path: Path) -> 
     }[way]
     assert main([*fit, "--run_dir", "whole"]) == 0
     assert main([*fit, "--run_dir", "stopped", *stop]) == 0
-    assert 0 < _last(Path("stopped"))["global_step"] < 58
+    assert 0 < checkpoint(Path("stopped"))["global_step"] < 58
     assert main([*fit, "--run_dir", "stopped", "--ckpt_path", "last"]) == 0
-    _same(Path("stopped"), Path("whole"), drawn="train/")  # Lightning validates where it stops
+    assert not differences(Path("stopped"), Path("whole"), validation=False)  # Lightning validates where it stops
 
 
 class StopAtStep(Callback):
@@ -280,18 +239,18 @@ def test_a_full_disk_keeps_the_old_checkpoint(small_disk: Path, capsys: pytest.C
     run = small_disk / "run"
     fit = ["fit", *STUDENT, "--run_dir", str(run), *QUIET, "--trainer.logger", "false"]
     assert main([*fit, "--trainer.max_steps", "10"]) == 0
-    before = _last(run)
+    before = checkpoint(run)
     (small_disk / "filler").write_bytes(b"x" * (shutil.disk_usage(small_disk).free - 4096))
     assert main([*fit, "--trainer.max_steps", "20", "--ckpt_path", "last"]) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert f"can't write checkpoint {run / 'checkpoints' / 'last.ckpt'}: 0.0 MB are free on its disk" in line
-    after = _last(run)
+    after = checkpoint(run)
     assert after["global_step"] == 10
     assert all(torch.equal(tensor, after["state_dict"][name]) for name, tensor in before["state_dict"].items())
     assert not list((run / "checkpoints").glob(".*.part"))
     (small_disk / "filler").unlink()
     assert main([*fit, "--trainer.max_steps", "20", "--ckpt_path", "last"]) == 0
-    assert _last(run)["global_step"] == 20
+    assert checkpoint(run)["global_step"] == 20
 
 
 @pytest.mark.faults
@@ -320,12 +279,12 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, capsys: pytest.C
     run = tmp_path / "run"
     fit = ["fit", *STUDENT, "--run_dir", str(run), *QUIET]
     assert main([*fit, "--trainer.max_steps", "5"]) == 0
-    good = _last(run)["global_step"]
+    good = checkpoint(run)["global_step"]
     for name, flags in (("logged", ["--trainer.log_every_n_steps", "1"]), ("written", ["--trainer.logger", "false"])):
         other = tmp_path / name
         shutil.copytree(run, other)
         # A checkpoint whose weights are about to overflow.
-        state = _last(other)
+        state = checkpoint(other)
         weights = state["state_dict"]
         weights[next(key for key in weights if key.endswith("weight"))].fill_(3e38)
         torch.save(state, other / "checkpoints" / "last.ckpt")
@@ -351,13 +310,13 @@ def test_two_fits_in_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_two_fits_started_at_once(tmp_path: Path) -> None:
     run = tmp_path / "run"
     fit = ["fit", *STUDENT, "--run_dir", str(run), "--ckpt_path", "last", *QUIET, "--trainer.max_epochs", "150"]
-    workers = [_start(*fit) for _ in range(2)]
+    workers = [start(*fit) for _ in range(2)]
     results = [(*worker.communicate(timeout=120), worker.returncode) for worker in workers]
     assert sorted(code for *_, code in results) == [0, 1]
     (refusal,) = [err for _, err, code in results if code == 1]
     assert "a fit is under way" in refusal
     assert main(["fit", *STUDENT, "--run_dir", str(tmp_path / "alone"), *QUIET, "--trainer.max_epochs", "150"]) == 0
-    _same(run, tmp_path / "alone")
+    assert not differences(run, tmp_path / "alone")
 
 
 def test_a_damaged_event_file_stops_nothing(tmp_path: Path) -> None:
@@ -367,9 +326,9 @@ def test_a_damaged_event_file_stops_nothing(tmp_path: Path) -> None:
     (events,) = run.glob("events.out.tfevents.*")
     events.write_bytes(events.read_bytes()[:-7] + b"torn")
     assert main([*fit, "--trainer.max_steps", "8", "--ckpt_path", "last"]) == 0
-    assert _last(run)["global_step"] == 8
+    assert checkpoint(run)["global_step"] == 8
     assert main(["report", str(run), "--output", str(tmp_path / "out")]) == 0
-    assert max(step for step, _ in _curves(run)["train/loss"]) == 7  # steps are counted from 0
+    assert max(step for step, _ in curves(run)["train/loss"]) == 7  # steps are counted from 0
 
 
 def test_a_clock_that_jumps_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,8 +339,8 @@ def test_a_clock_that_jumps_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(time, "time", lambda: real() - 86_400)
     assert main([*fit, "--trainer.max_steps", "8", "--ckpt_path", "last"]) == 0
     monkeypatch.undo()
-    assert [step for step, _ in sorted(_curves(run)["train/loss"])] == list(range(8))
-    assert _last(run)["kd_lightning"]["train_seconds"] > 0
+    assert [step for step, _ in sorted(curves(run)["train/loss"])] == list(range(8))
+    assert checkpoint(run)["kd_lightning"]["train_seconds"] > 0
 
 
 def test_a_read_only_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
-"""Test metrics, exact under any sharding: sums of counts, not means of means."""
+"""Test metrics, exact under any sharding and precision: sums of counts, not means of means."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -11,6 +12,44 @@ from torchmetrics.classification import BinaryCalibrationError, MulticlassConfus
 CALIBRATION_BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4
 # With more classes a confusion matrix is no longer read, and grows with the square.
 TABLE_CLASSES = 100
+
+
+class UncastMetric(Metric):
+    """A metric that counts and sums in float32, whatever number type the module around it is cast to.
+
+    torchmetrics guards `module.half()` and the like, but not `module.to(dtype)`, which the trainer calls under
+    bf16-true and 16-true: bfloat16 can't tell 257 from 256.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # Any: those of the metric that this is mixed with
+        super().__init__(*args, **kwargs)
+        self.set_dtype(torch.float32)  # torch's default type is bfloat16 within the trainer's bf16-true
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any) -> nn.Module:  # Any: torchmetrics' own arguments
+        """Move the metric with its module, and keep number types."""
+        fn_of_bits = fn if self._dtype_convert else lambda tensor: _apply_to_bits(fn, tensor)
+        applied: nn.Module = super()._apply(fn_of_bits, *args)
+        return applied
+
+
+def _apply_to_bits(fn: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
+    """Apply a move or a cast to a tensor's bits: casts leave integers alone."""
+    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    if not tensor.is_floating_point():
+        return fn(tensor)
+    return fn(tensor.view(integers[tensor.itemsize])).view(tensor.dtype)
+
+
+class Sum(UncastMetric, SumMetric):
+    """Sum of values in float32, exact for counts up to 2^24."""
+
+
+class Mean(UncastMetric, MeanMetric):
+    """Mean of values, summed in float32."""
+
+
+class CalibrationError(UncastMetric, BinaryCalibrationError):
+    """Expected calibration error of a binary problem, in float32."""
 
 
 class TestMetrics(nn.Module):
@@ -29,16 +68,16 @@ class TestMetrics(nn.Module):
     def __init__(self, *, with_teachers: bool = False) -> None:
         super().__init__()
         metrics: dict[str, Metric] = {
-            "errors": SumMetric(),
-            "examples": SumMetric(),
-            "accuracy": MeanMetric(),
-            "top2_accuracy": MeanMetric(),
-            "nll": MeanMetric(),
-            "brier": MeanMetric(),
-            "ece": BinaryCalibrationError(n_bins=CALIBRATION_BINS, validate_args=False),
+            "errors": Sum(),
+            "examples": Sum(),
+            "accuracy": Mean(),
+            "top2_accuracy": Mean(),
+            "nll": Mean(),
+            "brier": Mean(),
+            "ece": CalibrationError(n_bins=CALIBRATION_BINS, validate_args=False),
         }
         if with_teachers:
-            metrics |= {"teacher_errors": SumMetric(), "teacher_agreement": MeanMetric()}
+            metrics |= {"teacher_errors": Sum(), "teacher_agreement": Mean()}
         self.scalars = nn.ModuleDict(metrics)
         self.tables = TestTables(with_teachers=with_teachers)
 
@@ -135,14 +174,14 @@ class TestTables(nn.Module):
         return tables
 
 
-class Reliability(Metric):
+class Reliability(UncastMetric):
     """How often the prediction is right, by its confidence, in bins of equal width (Guo et al. 2017, figure 1)."""
 
     sums: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("sums", torch.zeros(3, CALIBRATION_BINS), dist_reduce_fx="sum")
+        self.add_state("sums", torch.zeros(3, CALIBRATION_BINS, dtype=torch.float32), dist_reduce_fx="sum")
 
     def update(self, confidence: Tensor, correct: Tensor) -> None:
         """Add a batch.

@@ -9,10 +9,10 @@ from lightning.pytorch import Callback
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from kd_lightning.data.batches import Batch, derived_seed
-from kd_lightning.metrics.classification import TestMetrics
+from kd_lightning.metrics.classification import Mean, TestMetrics
 from kd_lightning.modules.lightning_internals import QuickHookNames, built_by_command_line, restore_loader_place
 from kd_lightning.modules.optimization import (
     SchedulerCallable,
@@ -21,6 +21,7 @@ from kd_lightning.modules.optimization import (
     limit_norms,
     steps_of_run,
 )
+from kd_lightning.modules.precision import check_precision
 from kd_lightning.modules.train_log import TrainLog
 from kd_lightning.nets.description import describe_net
 from kd_lightning.runs.checkpoints import RECORD_KEY
@@ -67,7 +68,7 @@ class ClassifierModule(QuickHookNames, ABC):
         self.max_norm = max_norm
         if compile:
             net.compile()  # in place: the names in a checkpoint stay as they are
-        self.val_accuracy = MeanMetric()
+        self.val_accuracy = Mean()
         self.test_metrics = TestMetrics()
         self.step_is_logged = False  # set by TrainLog before each step
 
@@ -103,6 +104,17 @@ class ClassifierModule(QuickHookNames, ABC):
     def configure_callbacks(self) -> list[Callback]:
         """The curves of the training."""
         return [TrainLog()]
+
+    def setup(self, stage: str) -> None:
+        """Check the precision before anything is read.
+
+        Args:
+            stage: fit, validate, test or predict.
+
+        Raises:
+            ValueError: If the precision can't train.
+        """
+        check_precision(self.trainer.precision, self.trainer.strategy.root_device, trains=stage == "fit")
 
     def on_train_start(self) -> None:
         """Give a resumed run its place in the data."""

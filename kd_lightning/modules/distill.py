@@ -29,7 +29,7 @@ class DistillModule(ClassifierModule):
         student: The net to train; maps inputs to logits (batch, classes).
         teachers: A checkpoint, a run's folder (its best checkpoint, or its last where there was no validation),
             a glob of either, or a list of such and of modules.
-        temperature: T > 0, no unit, divides the logits of teachers and student in the soft loss.
+        temperature: T in [0.001, 1000], no unit, divides the logits of teachers and student in the soft loss.
         soft_weight: Share of the soft loss, in [0, 1].
         soft_loss: What compares the student's logits with the soft targets; KL by default.
         feature_losses: Further terms that compare activations; each is added with its own weight.
@@ -39,6 +39,8 @@ class DistillModule(ClassifierModule):
             and kept on disk; `auto`, stored where that takes fewer passes.
         store: Where and how stored logits are kept.
         teacher_precision: Number type of the teachers' passes, whatever the student trains in.
+        teachers_must_beat_chance: Refuse to learn from a teacher that is no better than chance on the data that it is
+            checked on before the first step.
         optimizer: Called with the student's parameters; fused Adam with a step size of 1e-3 by default.
         scheduler: Called with the optimizer and the run's number of steps; stepped after each step.
         max_norm: Largest L2 norm of a unit's incoming weights, > 0; None for no limit.
@@ -67,6 +69,7 @@ class DistillModule(ClassifierModule):
         soft_targets: Mode = "auto",
         store: StoreOptions = StoreOptions(),  # noqa: B008  # frozen
         teacher_precision: Precision = "float32",
+        teachers_must_beat_chance: bool = True,
         optimizer: OptimizerCallable | None = None,
         scheduler: SchedulerCallable | None = None,
         max_norm: float | None = None,
@@ -81,7 +84,7 @@ class DistillModule(ClassifierModule):
         self.soft_loss = soft_loss or KL()
         self.feature_losses = FeatureTerms(feature_losses or [])
         self.teacher_options = TeacherOptions(
-            teachers, averaging, teacher_weights, soft_targets, store, teacher_precision
+            teachers, averaging, teacher_weights, soft_targets, store, teacher_precision, teachers_must_beat_chance
         )
         # TeacherSetup sets these. Not registered as children: teachers stay out of checkpoints, optimizer and DDP.
         self.live_teachers: LiveTeachers | None = None

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kd_lightning.data.batches import Batch
 from kd_lightning.methods.hinton import Averaging, teacher_shares
 from kd_lightning.metrics.classification import TestMetrics
+from kd_lightning.modules.precision import note_slow_bfloat16
 from kd_lightning.runs.checkpoints import RECORD_KEY
 from kd_lightning.teachers.check import check_teachers
 from kd_lightning.teachers.ensemble import FrozenEnsemble, Precision, load_teachers
@@ -32,6 +33,7 @@ class TeacherOptions:
     mode: Mode = "auto"
     store: StoreOptions = StoreOptions()  # noqa: RUF009  # frozen
     precision: Precision = "float32"
+    must_beat_chance: bool = True
 
 
 class TeacherSetup(Callback):
@@ -86,6 +88,8 @@ class TeacherSetup(Callback):
             ensemble = FrozenEnsemble(loaded, self.options.precision)
             softener = Softener(self.options.averaging, self.options.weights, pl_module.soft_loss.prepare)
             pl_module.live_teachers = LiveTeachers(ensemble, softener)
+            if self.options.precision == "bfloat16":
+                note_slow_bfloat16("teacher_precision bfloat16", trainer.strategy.root_device)
             pl_module.teacher_records = [teacher.record() for teacher in ensemble.teachers]
         pl_module.source = pl_module.live_teachers if needed else None
         pl_module.test_metrics = TestMetrics(with_teachers=True)
@@ -117,7 +121,12 @@ class TeacherSetup(Callback):
         live = pl_module.live_teachers
         if live is None:
             return
-        classes = check_teachers(pl_module, live.ensemble, pl_module.teacher_records)
+        classes = check_teachers(
+            pl_module,
+            live.ensemble,
+            pl_module.teacher_records,
+            must_beat_chance=self.options.must_beat_chance,
+        )
         if pl_module.source is None:
             return
         pl_module.source = choose_source(

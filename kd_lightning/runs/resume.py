@@ -41,6 +41,7 @@ MAY_CHANGE = (
     "trainer.callbacks",
     "data.init_args.data_dir",
     "data.init_args.device_resident",
+    "model.init_args.teachers_must_beat_chance",
     "model.init_args.store.folder",
     "model.init_args.store.limit_gb",
 )

@@ -20,31 +20,40 @@ CHECK_BATCHES = 20
 
 
 @torch.no_grad()
-def check_teachers(student: LightningModule, ensemble: FrozenEnsemble, records: Sequence[dict[str, Any]]) -> int:
+def check_teachers(
+    student: LightningModule,
+    ensemble: FrozenEnsemble,
+    records: Sequence[dict[str, Any]],
+    *,
+    must_beat_chance: bool = True,
+) -> int:
     """Count each teacher's errors on the validation split, or on some training images where there is none.
 
     Args:
         student: The module that is about to train.
         ensemble: Its teachers.
         records: What teachers.json says of each teacher; errors, examples and split are added.
+        must_beat_chance: Whether a teacher that is no better than chance is refused.
 
     Returns:
         How many classes student and teachers tell apart.
 
     Raises:
-        ValueError: If a teacher is no better than chance, student and teachers differ in classes, or there is no data.
+        ValueError: If a teacher is no better than chance and must be, student and teachers differ in classes, or there
+            is no data.
     """
     trainer = student.trainer
     split, batches = _check_batches(trainer)
-    errors = torch.zeros(len(ensemble), device=student.device)
+    errors = torch.zeros(len(ensemble), dtype=torch.int64, device=student.device)
     label_counts: Tensor | None = None
     for batch in batches:
         inputs, labels = batch[0], batch[1]
         logits = ensemble(inputs)  # (teachers, batch, classes)
         if label_counts is None:
             _check_classes(student, inputs, classes=logits.shape[-1])
-            label_counts = torch.zeros(logits.shape[-1], device=student.device)
-        errors += (logits.argmax(dim=-1) != labels).float().sum(dim=1)
+            low, high = float(inputs.min()), float(inputs.max())
+            label_counts = torch.zeros(logits.shape[-1], dtype=torch.int64, device=student.device)
+        errors += (logits.argmax(dim=-1) != labels).sum(dim=1)
         label_counts += torch.bincount(labels, minlength=len(label_counts))
     if label_counts is None:
         raise ValueError(f"there is no {split} batch to check the teachers on; check the data and the trainer's limits")
@@ -52,12 +61,15 @@ def check_teachers(student: LightningModule, ensemble: FrozenEnsemble, records: 
     examples = int(label_counts.sum())
     for record, count in zip(records, errors.tolist(), strict=True):
         record |= {"errors": int(count), "examples": examples, "split": split}
-        if no_better_than_chance(int(count), label_counts):
+        counted = f"{int(count)} errors on {examples} {split} images"
+        guesses = no_better_than_chance(int(count), label_counts)
+        if guesses and must_beat_chance:
             raise ValueError(
-                f"teacher {record['source']} is no better than chance: {int(count)} errors on {examples} {split} "
-                "images; train it first, or check that it takes images in [0, 1]"
+                f"teacher {record['source']} is no better than chance: {counted}; train it first, or check that it "
+                f"was trained with the same classes and normalisation (here it gets inputs from {low:.2g} to "
+                f"{high:.2g}); --model.teachers_must_beat_chance false lets it teach"
             )
-        rank_zero_info(f"teacher {record['source']}: {int(count)} errors on {examples} {split} images")
+        rank_zero_info(f"teacher {record['source']}: {counted}{', no better than chance' if guesses else ''}")
     _note_leaks(trainer, ensemble.teachers, records)
     if student.logger is not None and student.global_step == 0:
         accuracies = {f"teachers/{n}_accuracy": 1 - record["errors"] / examples for n, record in enumerate(records)}

@@ -176,9 +176,11 @@ def test_every_config_runs_one_step(config: Path, teacher: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--model.temperature", "0"], "temperature must be a finite number > 0, got 0.0"),
-        (["--model.temperature", "-2"], "temperature must be a finite number > 0, got -2.0"),
-        (["--model.temperature", ".nan"], "temperature must be a finite number > 0, got nan"),
+        (["--model.temperature", "0"], "temperature must be from 0.001 to 1000, got 0.0: "),
+        (["--model.temperature", "-2"], "temperature must be from 0.001 to 1000, got -2.0: "),
+        (["--model.temperature", ".nan"], "temperature must be from 0.001 to 1000, got nan: "),
+        (["--model.temperature", "1e200"], "temperature must be from 0.001 to 1000, got 1e+200: "),
+        (["--trainer.precision", "16-true"], "trainer.precision 16-true can't train: in float16 Adam's epsilon"),
         (["--model.soft_weight", "1.5"], "soft_weight must be in [0, 1], got 1.5"),
         (
             ["--model.teachers", "nowhere/*.ckpt"],
@@ -248,6 +250,8 @@ def test_bad_teachers(teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     )
     assert _fit("distill", tmp_path / "d", "--model.teachers", str(untrained)) == 1
     assert "no better than chance" in _error(capsys)
+    allowed = ["--model.teachers", str(untrained), "--model.teachers_must_beat_chance", "false"]
+    assert _fit("distill", tmp_path / "e", *allowed) == 0
 
 
 def test_guards_keep_what_is_on_disk(student: Path, teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:

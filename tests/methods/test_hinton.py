@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from kd_lightning.methods.hinton import (
+    HIGHEST_TEMPERATURE,
+    LOWEST_TEMPERATURE,
     Averaging,
     hard_loss,
     soft_cross_entropy,
@@ -85,9 +87,9 @@ def test_gradient_matches_logits_at_high_temperature() -> None:
     teacher, student = _logits(5, 10), _logits(5, 10, seed=1)
     teacher, student = (x - x.mean(dim=1, keepdim=True) for x in (teacher, student))
     student.requires_grad_()
-    _soft_loss(student, teacher, 1e5).backward()  # type: ignore[no-untyped-call]
+    _soft_loss(student, teacher, 1e3).backward()  # type: ignore[no-untyped-call]
     assert student.grad is not None
-    torch.testing.assert_close(student.grad, (student.detach() - teacher) / 10 / 5, atol=1e-6, rtol=1e-3)
+    torch.testing.assert_close(student.grad, (student.detach() - teacher) / 10 / 5, atol=1e-3, rtol=1e-2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -117,12 +119,21 @@ def test_hard_loss_is_cross_entropy_at_one() -> None:
     assert hard_loss(student_logits=logits, labels=torch.tensor([0])).item() == pytest.approx(-math.log(0.75))
 
 
-@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf, 1e200, 1e9, 1e-9])
 def test_temperature_is_checked(temperature: float) -> None:
-    with pytest.raises(ValueError, match="temperature must be a finite number > 0"):
-        soft_loss(
-            student_logits=_logits(2, 3), targets=soft_targets(teacher_logits=_logits(2, 3), temperature=temperature)
-        )
+    with pytest.raises(ValueError, match=r"temperature must be from 0\.001 to 1000, got "):
+        _soft_loss(_logits(2, 3), _logits(2, 3), temperature)
+
+
+@pytest.mark.parametrize("temperature", [LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE])
+def test_float32_is_enough_at_the_ends_of_the_temperature_range(temperature: float) -> None:
+    teacher = _logits(1, 50, 10)
+    gradients = []
+    for dtype in (torch.float64, torch.float32):
+        student = (teacher[0] + 0.1 * _logits(50, 10, seed=1)).to(dtype).requires_grad_()
+        loss = _soft_loss(student, teacher.to(dtype), temperature)
+        gradients.append(torch.autograd.grad(loss, student)[0].double())
+    assert (gradients[0] - gradients[1]).norm() < 0.002 * gradients[0].norm()
 
 
 def test_shapes_and_weights_are_checked() -> None:

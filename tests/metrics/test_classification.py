@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kd_lightning.metrics.classification import CALIBRATION_BINS, Reliability, TestMetrics, error_interval
+from kd_lightning.metrics.classification import CALIBRATION_BINS, Mean, Reliability, TestMetrics, error_interval
 
 LOGITS = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.5], [0.0, 3.0, 0.0], [1.0, 0.0, 0.9]])
 LABELS = torch.tensor([0, 2, 1, 1])
@@ -85,3 +85,36 @@ def test_no_class_is_needed_beyond_two() -> None:
     one: Tensor = torch.zeros(3, 1)
     metrics.add(one, torch.zeros(3, dtype=torch.int64))
     assert float(metrics.scalars["top2_accuracy"].compute()) == 1  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_cast_module_counts_as_an_uncast_one(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(4_000, 10, generator=generator), torch.randint(10, (4_000,), generator=generator)
+    torch.set_default_dtype(dtype)  # as the trainer does around its steps
+    try:
+        made_there = TestMetrics(with_teachers=True)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    halves = TestMetrics(with_teachers=True), TestMetrics(with_teachers=True).to(dtype), made_there.to(dtype)
+    for metrics in halves:
+        for start in range(0, len(labels), 100):
+            rows = slice(start, start + 100)
+            metrics.add(logits[rows], labels[rows], logits[rows].roll(1, 1).log_softmax(dim=1))
+    exact, cast, cast_there = (
+        {name: float(metric.compute()) for name, metric in metrics.scalars.items()}  # type: ignore[operator]
+        for metrics in halves
+    )
+    assert exact == cast == cast_there
+    assert exact["examples"] == 4_000
+    assert exact["errors"] == int((logits.argmax(dim=1) != labels).sum())
+    assert halves[0].tables.compute() == halves[1].tables.compute() == halves[2].tables.compute()
+
+
+def test_a_cast_in_mid_epoch_loses_no_count() -> None:
+    mean = Mean()
+    mean.update(torch.tensor([1.0] * 1001 + [0.0] * 1000))
+    module = torch.nn.ModuleDict({"mean": mean}).to(torch.bfloat16)
+    assert float(mean.compute()) == pytest.approx(1001 / 2001)
+    module.to("meta")
+    assert mean.device == torch.device("meta")
