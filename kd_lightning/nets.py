@@ -1,6 +1,7 @@
 """Small nets for 28 x 28 digits. Each takes images in [0, 1] and normalises them in its first layer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -130,6 +131,18 @@ class SmallConvNet(nn.Sequential):
 def parameter_count(net: nn.Module) -> int:
     """Number of trainable and frozen parameters of a net, buffers left out."""
     return sum(parameter.numel() for parameter in net.parameters())
+
+
+@contextmanager
+def in_eval_mode(net: nn.Module) -> Iterator[None]:
+    """Evaluate a net, then give each of its layers its own mode back; some may be kept in eval mode on purpose."""
+    modes = [(layer, layer.training) for layer in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for layer, training in modes:
+            layer.training = training
 
 
 def _check_dropout(**chances: float) -> None:

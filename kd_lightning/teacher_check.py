@@ -15,6 +15,7 @@ from kd_lightning.classifier import ClassifierModule
 from kd_lightning.ensemble import FrozenEnsemble, Teacher, teacher_checkpoints
 from kd_lightning.loader import TensorLoader
 from kd_lightning.metrics import no_better_than_chance
+from kd_lightning.nets import in_eval_mode
 
 # Batches of training images that the teachers are checked on where there is no validation split.
 CHECK_BATCHES = 20
@@ -112,10 +113,8 @@ def _check_batches(trainer: Trainer) -> tuple[str, Iterator[Any]]:
 
 
 def _check_classes(student: ClassifierModule, inputs: Tensor, *, classes: int) -> None:
-    training = student.net.training
-    student.net.eval()
-    student_classes = student(inputs).shape[-1]
-    student.net.train(training)
+    with in_eval_mode(student.net):
+        student_classes = student(inputs).shape[-1]
     if student_classes != classes:
         raise ValueError(
             f"student and teachers must agree about the classes, got {student_classes} of the student and "
