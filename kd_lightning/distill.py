@@ -11,7 +11,14 @@ from torch import Tensor, nn
 
 from kd_lightning.checkpoints import RECORD_KEY
 from kd_lightning.classifier import ClassifierModule
-from kd_lightning.ensemble import FrozenEnsemble, Precision, Teacher, load_teachers
+from kd_lightning.ensemble import (
+    FrozenEnsemble,
+    Precision,
+    Teacher,
+    listed_teachers,
+    load_teachers,
+    refuse_shared_weights,
+)
 from kd_lightning.loader import Batch
 from kd_lightning.losses import (
     Averaging,
@@ -40,7 +47,8 @@ class DistillModule(ClassifierModule):
     Args:
         student: The net to train; maps inputs to logits (batch, classes).
         teachers: A checkpoint, a run's folder (its best checkpoint, or its last where there was no validation),
-            a glob of either, or a list of such and of modules.
+            a glob of either, a module, or a list of such. Modules are copied when a fit begins: your own stay as they
+            are.
         temperature: T in [0.001, 1000], no unit, divides the logits of teachers and student in the soft loss.
         soft_weight: Share of the soft loss, in [0, 1].
         averaging: How the teachers' softened distributions are combined, arithmetic or geometric mean.
@@ -57,7 +65,7 @@ class DistillModule(ClassifierModule):
         compile: Compile the student with torch.compile; pays on GPUs and for large nets.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or a teacher shares weights with the student.
     """
 
     teachers: FrozenEnsemble | None
@@ -65,7 +73,7 @@ class DistillModule(ClassifierModule):
     def __init__(
         self,
         student: nn.Module,
-        teachers: str | list[str | nn.Module] | None = None,
+        teachers: str | list[str | nn.Module] | nn.Module | None = None,
         temperature: float = 20.0,
         soft_weight: float = 0.9,
         averaging: Averaging = "arithmetic",
@@ -83,7 +91,8 @@ class DistillModule(ClassifierModule):
         check_temperature(temperature)
         if not 0 <= soft_weight <= 1:
             raise ValueError(f"soft_weight must be in [0, 1], got {soft_weight}")
-        self.teacher_spec = teachers
+        self.teacher_spec = [] if teachers is None else listed_teachers(teachers)
+        refuse_shared_weights(student, self.teacher_spec)
         self.temperature = temperature
         self.soft_weight = soft_weight
         self.averaging: Averaging = averaging
@@ -104,7 +113,7 @@ class DistillModule(ClassifierModule):
         return self.net
 
     def setup(self, stage: str) -> None:
-        """Load the teachers.
+        """Load the teachers; each fit loads them again, since modules may have been trained on in between.
 
         Args:
             stage: fit and validate need them where soft_weight > 0; test takes them to measure the agreement
@@ -120,7 +129,8 @@ class DistillModule(ClassifierModule):
                 f"soft_weight is {self.soft_weight} and no teachers are given; name them with "
                 "--model.init_args.teachers, or set soft_weight to 0 for the plain student"
             )
-        if self.teachers is None and self.teacher_spec and stage != "predict":
+        missing = self.teachers is None or stage == "fit"
+        if missing and self.teacher_spec and stage != "predict":
             try:
                 loaded = load_teachers(self.teacher_spec)
             except FileNotFoundError as error:
