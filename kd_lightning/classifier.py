@@ -33,6 +33,10 @@ class ClassifierModule(LightningModule, ABC):
         max_norm: Largest L2 norm of a unit's incoming weights, > 0; None for no limit.
         compile: Compile the net with torch.compile; pays on GPUs and for large nets.
 
+    Attributes:
+        lr: Step size in place of the optimizer's own, > 0; None keeps the optimizer's. Lightning's `Tuner.lr_find`
+            sets it, and the next fit uses it.
+
     Raises:
         ValueError: If max_norm is out of range, or the net has nothing to train.
     """
@@ -58,6 +62,7 @@ class ClassifierModule(LightningModule, ABC):
         self.net = net
         self.optimizer_of = optimizer or default_optimizer
         self.scheduler_of = scheduler
+        self.lr: float | None = None
         self.max_norm = max_norm
         if compile:
             net.compile()  # in place: the names in a checkpoint stay as they are
@@ -116,6 +121,12 @@ class ClassifierModule(LightningModule, ABC):
         """
         trainer = self.trainer
         check_precision(trainer.precision, trainer.strategy.root_device, trains=stage == "fit")
+
+    def on_fit_start(self) -> None:
+        """Build the optimizer again where a LearningRateFinder has just set `lr`: a schedule must start from it."""
+        groups = self.trainer.optimizers[0].param_groups
+        if self.lr is not None and any(group.get("initial_lr", group["lr"]) != self.lr for group in groups):
+            self.trainer.strategy.setup_optimizers(self.trainer)
 
     def on_train_start(self) -> None:
         """Log short epochs, too, and give a resumed run its place in the data.
@@ -223,6 +234,9 @@ class ClassifierModule(LightningModule, ABC):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimizer of the net's parameters, and the schedule over the whole run."""
         optimizer = self.optimizer_of(self.net.parameters())
+        if self.lr is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr
         quicken(optimizer)
         if self.scheduler_of is None:
             return optimizer
