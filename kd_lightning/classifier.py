@@ -119,8 +119,9 @@ class ClassifierModule(LightningModule, ABC):
         Raises:
             ValueError: If the precision can't train.
         """
-        trainer = self.trainer
-        check_precision(trainer.precision, trainer.strategy.root_device, trains=stage == "fit")
+        trainer = self._trainer
+        if trainer is not None:  # without one, as in a notebook, the precision is the user's own affair
+            check_precision(trainer.precision, trainer.strategy.root_device, trains=stage == "fit")
 
     def on_fit_start(self) -> None:
         """Build the optimizer again where a LearningRateFinder has just set `lr`: a schedule must start from it."""
