@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from kd_lightning.data.augment import Augment
-from kd_lightning.data.batches import TensorLoader
+from kd_lightning.data.batches import Batch, TensorLoader, TensorRows
 from kd_lightning.data.digit_pictures import image_files, read_images
 from kd_lightning.data.mnist_files import (
     DatasetName,
@@ -208,7 +208,12 @@ class MNISTDataModule(LightningDataModule):
         return batch if device.type == "cpu" else super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # Any: Lightning's own signature
-        """Turn uint8 images on the device into float in [0, 1], augmented in training."""
+        """Turn uint8 images on the device into float in [0, 1], augmented in training.
+
+        Lightning also passes the example of `to_onnx` and `to_torchscript` through here; it stays as it is.
+        """
+        if not isinstance(batch, Batch):
+            return batch
         training = self.trainer is not None and self.trainer.training
         return batch._replace(inputs=self._shown(batch.inputs, batch.views if training else None))
 
@@ -250,8 +255,7 @@ class MNISTDataModule(LightningDataModule):
         device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
         images = digits.images.to(device) if self.device_resident else digits.images
         return TensorLoader(
-            # a fifteenth of the time of images[rows]
-            lambda rows: images.index_select(0, rows.to(images.device, non_blocking=True)),
+            TensorRows(images),
             digits.labels,
             rows,
             batch_size=batch_size,

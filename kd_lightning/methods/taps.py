@@ -104,9 +104,10 @@ class FeatureTerms(nn.ModuleDict):
         self.attach(student, teacher)
         if self._built or self._taps is None:
             return
-        training = student.training
+        modes = [(layer, layer.training) for layer in student.modules()]
         student.eval()(inputs)
-        student.train(training)
+        for layer, training in modes:
+            layer.training = training
         teacher(inputs)
         for loss in self.losses.values():
             loss.build(self._taps[0].outputs[loss.student], self._taps[1].outputs[loss.teacher])

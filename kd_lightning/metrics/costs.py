@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kd_lightning.nets.description import parameter_count
+from kd_lightning.nets.description import in_eval_mode, parameter_count
 
 # Passes before and at the measurement; the median of the latter counts.
 WARMUP_PASSES, TIMED_PASSES = 3, 15
@@ -41,26 +41,23 @@ def measure_costs(net: nn.Module, inputs: Tensor) -> Costs:
     """Measure a net on its device, in eval mode.
 
     Args:
-        net: Maps inputs to logits; its mode is put back.
+        net: Maps inputs to logits; its layers' modes are put back.
         inputs: (batch, ...) float, as the net takes them, on its device.
     """
-    training = net.training
-    net.eval()
     counter = FlopCounterMode(display=False)
-    with counter:
-        net(inputs[:1])
     content = io.BytesIO()
     torch.save(net.state_dict(), content)
-    costs = Costs(
-        parameters=parameter_count(net),
-        file_bytes=content.tell(),
-        flops=counter.get_total_flops(),
-        single_ms=_median_ms(net, inputs[:1]),
-        batch_ms=_median_ms(net, inputs),
-        batch_size=len(inputs),
-    )
-    net.train(training)
-    return costs
+    with in_eval_mode(net):
+        with counter:
+            net(inputs[:1])
+        return Costs(
+            parameters=parameter_count(net),
+            file_bytes=content.tell(),
+            flops=counter.get_total_flops(),
+            single_ms=_median_ms(net, inputs[:1]),
+            batch_ms=_median_ms(net, inputs),
+            batch_size=len(inputs),
+        )
 
 
 def _median_ms(net: nn.Module, inputs: Tensor) -> float:

@@ -21,7 +21,7 @@ from kd_lightning.modules.optimization import (
     limit_norms,
     steps_of_run,
 )
-from kd_lightning.modules.precision import check_precision
+from kd_lightning.modules.precision import PrecisionCheck
 from kd_lightning.modules.train_log import TrainLog
 from kd_lightning.nets.description import describe_net
 from kd_lightning.runs.checkpoints import RECORD_KEY
@@ -38,6 +38,10 @@ class ClassifierModule(QuickHookNames, ABC):
         scheduler: Called with the optimizer and the run's number of steps; stepped after each step.
         max_norm: Largest L2 norm of a unit's incoming weights, > 0; None for no limit.
         compile: Compile the net with torch.compile; pays on GPUs and for large nets.
+
+    Attributes:
+        lr: Step size in place of the optimizer's own, > 0; None keeps the optimizer's. Lightning's `Tuner.lr_find`
+            sets it, and the next fit uses it.
 
     Raises:
         ValueError: If max_norm is out of range, or the net has nothing to train.
@@ -65,6 +69,7 @@ class ClassifierModule(QuickHookNames, ABC):
         self.net = net
         self.optimizer_of = optimizer or default_optimizer
         self.scheduler_of = scheduler
+        self.lr: float | None = None
         self.max_norm = max_norm
         if compile:
             net.compile()  # in place: the names in a checkpoint stay as they are
@@ -102,19 +107,14 @@ class ClassifierModule(QuickHookNames, ABC):
         return logits
 
     def configure_callbacks(self) -> list[Callback]:
-        """The curves of the training."""
-        return [TrainLog()]
+        """Check the precision; log the training's curves."""
+        return [PrecisionCheck(), TrainLog()]
 
-    def setup(self, stage: str) -> None:
-        """Check the precision before anything is read.
-
-        Args:
-            stage: fit, validate, test or predict.
-
-        Raises:
-            ValueError: If the precision can't train.
-        """
-        check_precision(self.trainer.precision, self.trainer.strategy.root_device, trains=stage == "fit")
+    def on_fit_start(self) -> None:
+        """Build the optimizer again where a LearningRateFinder has just set `lr`: a schedule must start from it."""
+        groups = self.trainer.optimizers[0].param_groups
+        if self.lr is not None and any(group.get("initial_lr", group["lr"]) != self.lr for group in groups):
+            self.trainer.strategy.setup_optimizers(self.trainer)
 
     def on_train_start(self) -> None:
         """Give a resumed run its place in the data."""
@@ -161,6 +161,9 @@ class ClassifierModule(QuickHookNames, ABC):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimizer of all trainable parameters, the method's own ones too, and the schedule over the whole run."""
         optimizer = self.optimizer_of(self.parameters())
+        if self.lr is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr
         enable_fused_kernels(optimizer)
         if self.scheduler_of is None:
             return optimizer

@@ -13,7 +13,7 @@ from kd_lightning.methods.taps import FeatureTerms
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.optimization import SchedulerCallable, gradient_shares
 from kd_lightning.modules.teacher_setup import TeacherOptions, TeacherSetup
-from kd_lightning.teachers.ensemble import FrozenEnsemble, Precision
+from kd_lightning.teachers.ensemble import FrozenEnsemble, Precision, listed_teachers, refuse_shared_weights
 from kd_lightning.teachers.source import LiveTeachers, TeacherSource
 from kd_lightning.teachers.store_plan import Mode, StoreOptions
 
@@ -28,7 +28,8 @@ class DistillModule(ClassifierModule):
     Args:
         student: The net to train; maps inputs to logits (batch, classes).
         teachers: A checkpoint, a run's folder (its best checkpoint, or its last where there was no validation),
-            a glob of either, or a list of such and of modules.
+            a glob of either, a module, or a list of such. Modules are copied when a fit begins: your own stay as they
+            are.
         temperature: T in [0.001, 1000], no unit, divides the logits of teachers and student in the soft loss.
         soft_weight: Share of the soft loss, in [0, 1].
         soft_loss: What compares the student's logits with the soft targets; KL by default.
@@ -47,7 +48,7 @@ class DistillModule(ClassifierModule):
         compile: Compile the student with torch.compile; pays on GPUs and for large nets.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or a teacher shares weights with the student.
 
     Example:
         >>> module = DistillModule(student=MLP(hidden=[300]), teachers="runs/mnist/teacher", temperature=4.0)
@@ -59,7 +60,7 @@ class DistillModule(ClassifierModule):
     def __init__(
         self,
         student: nn.Module,
-        teachers: str | list[str | nn.Module] | None = None,
+        teachers: str | list[str | nn.Module] | nn.Module | None = None,
         temperature: float = 20.0,
         soft_weight: float = 0.9,
         soft_loss: SoftLoss | None = None,
@@ -83,8 +84,10 @@ class DistillModule(ClassifierModule):
         self.soft_weight = soft_weight
         self.soft_loss = soft_loss or KL()
         self.feature_losses = FeatureTerms(feature_losses or [])
+        listed = [] if teachers is None else listed_teachers(teachers)
+        refuse_shared_weights(student, listed)
         self.teacher_options = TeacherOptions(
-            teachers, averaging, teacher_weights, soft_targets, store, teacher_precision, teachers_must_beat_chance
+            listed, averaging, teacher_weights, soft_targets, store, teacher_precision, teachers_must_beat_chance
         )
         # TeacherSetup sets these. Not registered as children: teachers stay out of checkpoints, optimizer and DDP.
         self.live_teachers: LiveTeachers | None = None

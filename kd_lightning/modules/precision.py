@@ -3,7 +3,20 @@
 import platform
 
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
+
+
+class PrecisionCheck(Callback):
+    """Checks the precision before anything is read."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check it.
+
+        Raises:
+            ValueError: If the precision can't train.
+        """
+        check_precision(trainer.precision, trainer.strategy.root_device, trains=stage == "fit")
 
 
 def check_precision(precision: str, device: torch.device, *, trains: bool) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class TeacherOptions:
     """Who teaches and how their answers are made into soft targets; each is an argument of `DistillModule`."""
 
-    teachers: str | list[str | nn.Module] | None = None
+    teachers: Sequence[str | nn.Module] = ()
     averaging: Averaging = "arithmetic"
     weights: Sequence[float] | None = None
     mode: Mode = "auto"
@@ -55,7 +55,7 @@ class TeacherSetup(Callback):
         self._stored: bool | None = None  # what was decided, kept in checkpoints
 
     def setup(self, trainer: Trainer, pl_module: "DistillModule", stage: str) -> None:  # type: ignore[override]
-        """Load the teachers.
+        """Load the teachers; each fit loads them again.
 
         Args:
             trainer: The run's.
@@ -76,7 +76,7 @@ class TeacherSetup(Callback):
             )
         if not named or stage == "predict":
             return
-        if pl_module.live_teachers is None:
+        if pl_module.live_teachers is None or stage == "fit":  # modules may have been trained on in between
             try:
                 loaded = load_teachers(named)
             except FileNotFoundError as error:

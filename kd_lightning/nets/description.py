@@ -1,7 +1,8 @@
 """What a net is: its class and arguments, its size, and a hash of its weights."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import jsonargparse
@@ -14,6 +15,18 @@ Built = TypeVar("Built")
 def parameter_count(net: nn.Module) -> int:
     """Number of trainable and frozen parameters of a net, buffers left out."""
     return sum(parameter.numel() for parameter in net.parameters())
+
+
+@contextmanager
+def in_eval_mode(net: nn.Module) -> Iterator[None]:
+    """Evaluate a net, then give each of its layers its own mode back; some may be kept in eval mode on purpose."""
+    modes = [(layer, layer.training) for layer in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for layer, training in modes:
+            layer.training = training
 
 
 def build_net(description: dict[str, Any]) -> nn.Module:

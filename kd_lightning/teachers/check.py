@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kd_lightning.data.batches import TensorLoader
 from kd_lightning.metrics.classification import no_better_than_chance
+from kd_lightning.nets.description import in_eval_mode
 from kd_lightning.teachers.ensemble import FrozenEnsemble, Teacher, teacher_checkpoints
 
 # Batches of training images that the teachers are checked on where there is no validation split.
@@ -111,10 +112,8 @@ def _check_batches(trainer: Trainer) -> tuple[str, Iterator[Any]]:
 
 
 def _check_classes(student: LightningModule, inputs: Tensor, *, classes: int) -> None:
-    training = student.training
-    student.eval()
-    student_classes = student(inputs).shape[-1]
-    student.train(training)
+    with in_eval_mode(student):
+        student_classes = student(inputs).shape[-1]
     if student_classes != classes:
         raise ValueError(
             f"student and teachers must agree about the classes, got {student_classes} of the student and "

@@ -1,6 +1,8 @@
 """The frozen teachers: finding and loading them, and their logits."""
 
-from collections.abc import Sequence
+import copy
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from glob import glob, has_magic  # Path.glob takes no absolute patterns
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -8,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
+from torch.nn.parameter import is_lazy
 
 from kd_lightning.nets.description import build_net, fingerprint, parameter_count
 from kd_lightning.runs.checkpoints import (
@@ -19,7 +22,7 @@ from kd_lightning.runs.checkpoints import (
 )
 from kd_lightning.runs.files import CONFIG_FILE
 
-TeacherSpec = str | Sequence[str | nn.Module]
+TeacherSpec = str | os.PathLike[str] | nn.Module | Iterable[str | os.PathLike[str] | nn.Module]
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -49,7 +52,7 @@ class FrozenEnsemble(nn.Module):
     """Teachers that never train: always in eval mode, without gradients.
 
     Args:
-        teachers: At least one.
+        teachers: At least one. Their nets are frozen in place; `load_teachers` makes copies.
         precision: Number type of their passes, whatever the student trains in. In bfloat16 the small differences
             that soft targets consist of are rounded.
         batched: Run teachers of one architecture as a single batched pass. By default on CUDA alone: on the CPU it
@@ -143,19 +146,74 @@ def load_teachers(teachers: TeacherSpec) -> list[Teacher]:
 
     Args:
         teachers: A checkpoint, a run's folder (its best checkpoint, or its last where there was no validation),
-            a glob of either, or a list of such and of modules.
+            a glob of either, a module, or a list of such. Modules are copied: the user's own stay as they are.
 
     Raises:
         FileNotFoundError: If nothing matches.
-        ValueError: If a checkpoint is damaged or can't be rebuilt, or two files of one run match.
+        ValueError: If a checkpoint is damaged or can't be rebuilt, two files of one run match, or a module can't be
+            copied.
     """
     loaded = []
-    for teacher in [teachers] if isinstance(teachers, str) else teachers:
+    for teacher in listed_teachers(teachers):
         if isinstance(teacher, nn.Module):
-            loaded.append(Teacher(teacher, type(teacher).__qualname__, {}))
+            loaded.append(Teacher(_copied(teacher), type(teacher).__qualname__, {}))
         else:
             loaded += [load_teacher(path) for path in teacher_checkpoints(teacher)]
     return loaded
+
+
+def listed_teachers(teachers: TeacherSpec) -> list[str | nn.Module]:
+    """The paths and modules that were given as teachers, one by one.
+
+    A module is one teacher, even where it is iterable as nn.Sequential is; only an nn.ModuleList counts as a list.
+
+    Raises:
+        ValueError: If something else was given.
+    """
+    whole = isinstance(teachers, nn.Module) and not isinstance(teachers, nn.ModuleList)
+    given: object = [teachers] if whole or isinstance(teachers, str | os.PathLike) else teachers
+    if not isinstance(given, Iterable) or isinstance(given, Mapping):
+        raise ValueError(f"teachers must be paths, modules or a list of them, got {type(given).__name__}")
+    listed = [os.fspath(teacher) if isinstance(teacher, os.PathLike) else teacher for teacher in given]
+    for teacher in listed:
+        if not isinstance(teacher, str | nn.Module):
+            raise ValueError(f"each teacher must be a path or a module, got {type(teacher).__name__} {teacher!r}")
+    return listed
+
+
+def _copied(net: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(net)
+    except Exception as error:  # a net may hold anything
+        raise ValueError(
+            f"the teacher {type(net).__qualname__} can't be copied ({error}); expected a module that copy.deepcopy "
+            "takes, since a teacher is frozen while the user's own module stays as it is"
+        ) from error
+
+
+def refuse_shared_weights(student: nn.Module, teachers: Sequence[str | nn.Module]) -> None:
+    """Refuse a teacher whose weights would change while the student trains.
+
+    Raises:
+        ValueError: If a teacher is the student itself, or shares parameters with it.
+    """
+    trained = {_place(parameter) for parameter in student.parameters()} - {0}
+    for number, teacher in enumerate(teachers):
+        if not isinstance(teacher, nn.Module):
+            continue
+        shared = [name for name, parameter in teacher.named_parameters() if _place(parameter) in trained]
+        if shared:
+            whole = teacher is student or len(shared) == len(list(teacher.parameters()))
+            what = "the student is its own teacher" if whole else f"teacher {number} shares {shared} with the student"
+            raise ValueError(
+                f"{what}: expected a teacher that stays as it is while the student trains; "
+                "pass copy.deepcopy(net) for one of them"
+            )
+
+
+def _place(parameter: nn.Parameter) -> int:
+    """Where a parameter's numbers lie, 0 where it has none yet."""
+    return 0 if is_lazy(parameter) else parameter.untyped_storage().data_ptr()
 
 
 def teacher_checkpoints(pattern: str) -> list[Path]:

@@ -1,23 +1,129 @@
 """The frozen teachers stay as they are, outside the student's checkpoint, optimizer and modes."""
 
+import copy
+import functools
+from pathlib import Path
+from typing import Any
+
 import lightning
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from kd_lightning import Batch, SoftTargets
-from kd_lightning.data.mnist import MNISTDataModule
-from kd_lightning.modules.distill import DistillModule
-from kd_lightning.modules.teacher import TeacherModule
-from kd_lightning.nets.digits import MLP, SmallConvNet
-from kd_lightning.teachers.ensemble import FrozenEnsemble, Teacher
+from kd_lightning import MLP, Batch, DistillModule, MNISTDataModule, SmallConvNet, SoftTargets, TeacherModule
+from kd_lightning.teachers.ensemble import FrozenEnsemble, Teacher, listed_teachers, load_teachers
 from kd_lightning.teachers.source import LiveTeachers, Softener, TeacherSource
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 
 
-def test_teachers_do_not_change() -> None:
-    data = MNISTDataModule(dataset="mnist5k", val_size=200)
+@pytest.fixture(scope="module")
+def data() -> MNISTDataModule:
+    return MNISTDataModule(dataset="mnist5k", val_size=200, batch_size=64)
+
+
+@functools.cache
+def _trained() -> nn.Sequential:
+    teacher = TeacherModule(net=MLP(hidden=[16]))
+    _fit(teacher, MNISTDataModule(dataset="mnist5k", val_size=200, batch_size=64), max_steps=40)
+    assert isinstance(teacher.net, nn.Sequential)
+    return teacher.net.train()
+
+
+def _fit(module: lightning.LightningModule, data: MNISTDataModule, **flags: Any) -> None:
+    lightning.Trainer(**{"max_steps": 2} | QUIET | flags).fit(module, data)
+
+
+class _Fails(lightning.Callback):
+    def on_train_batch_end(self, *args: Any) -> None:
+        raise ArithmeticError
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_users_own_module_stays_as_it_was(fails: bool, data: MNISTDataModule) -> None:
+    teacher = _trained()
+    teacher[3].eval()
+    teacher[2].requires_grad_(requires_grad=False)
+    before = [layer.training for layer in teacher.modules()], [p.requires_grad for p in teacher.parameters()]
+    student = DistillModule(student=MLP(hidden=[8]), teachers=[teacher])
+    try:
+        _fit(student, data, callbacks=[_Fails()] if fails else [])
+    except ArithmeticError:
+        assert fails
+    after = [layer.training for layer in teacher.modules()], [p.requires_grad for p in teacher.parameters()]
+    teacher.train().requires_grad_()
+    assert after == before
+    teacher(torch.rand(3, 1, 28, 28)).sum().backward()
+
+
+def test_each_fit_learns_from_the_teacher_as_it_is_then(data: MNISTDataModule) -> None:
+    teacher = copy.deepcopy(_trained())
+    student = DistillModule(student=MLP(hidden=[8]), teachers=[teacher])
+    _fit(student, data)
+    before = student.teacher_records[0]["fingerprint"]
+    nn.init.zeros_(next(iter(teacher.parameters()))[0])
+    _fit(student, data)
+    assert student.teacher_records[0]["fingerprint"] != before
+
+
+@pytest.mark.filterwarnings("ignore:Found .* in eval mode at the start of training")
+def test_layers_that_the_user_holds_in_eval_mode_stay_so(data: MNISTDataModule) -> None:
+    net = SmallConvNet(channels=[2], hidden=8)
+    held = [layer.eval() for layer in net if isinstance(layer, nn.BatchNorm2d)]
+    student = DistillModule(student=net, teachers=[_trained()])
+    _fit(student, data)
+    assert net.training
+    assert not any(layer.training for layer in held)
+    lightning.Trainer(**QUIET).test(student, data, verbose=False)  # type: ignore[arg-type]
+    assert not any(layer.training for layer in held)
+
+
+def test_a_module_is_one_teacher_and_a_list_of_modules_many(data: MNISTDataModule) -> None:
+    student = DistillModule(student=MLP(hidden=[8]), teachers=_trained())
+    _fit(student, data)
+    assert [record["source"] for record in student.teacher_records] == ["MLP"]
+    assert all(name.startswith("net.") for name in student.state_dict())
+    nets = [MLP(hidden=[4]), MLP(hidden=[4])]
+    assert listed_teachers(nn.ModuleList(nets)) == listed_teachers(tuple(nets)) == listed_teachers(iter(nets)) == nets
+    assert listed_teachers([Path("runs/a"), "runs/b"]) == ["runs/a", "runs/b"]
+    assert listed_teachers(Path("runs/a")) == ["runs/a"]
+
+
+@pytest.mark.parametrize(
+    ("teachers", "message"),
+    [
+        (3, "teachers must be paths, modules or a list of them, got int"),
+        ({"a": MLP(hidden=[4])}, "got dict"),
+        ([MLP(hidden=[4]), None], "each teacher must be a path or a module, got NoneType None"),
+    ],
+)
+def test_what_is_no_teacher(teachers: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DistillModule(student=MLP(hidden=[8]), teachers=teachers)
+
+
+def test_a_student_is_not_its_own_teacher() -> None:
+    net = MLP(hidden=[8])
+    given: list[Any] = [net, [net], [TeacherModule(net=net)]]
+    for teachers in given:
+        with pytest.raises(ValueError, match=r"its own teacher: .* pass copy.deepcopy\(net\)"):
+            DistillModule(student=net, teachers=teachers)
+    other = MLP(hidden=[8])
+    other[2] = net[2]
+    with pytest.raises(ValueError, match=r"teacher 1 shares \['2.weight', '2.bias'\] with the student"):
+        DistillModule(student=net, teachers=[MLP(hidden=[8]), other])
+    DistillModule(student=net, teachers=[copy.deepcopy(net)])
+
+
+def test_a_teacher_that_cannot_be_copied_is_named() -> None:
+    net = MLP(hidden=[4])
+    rows: Any = (row for row in [0])
+    net.rows = rows
+    with pytest.raises(ValueError, match=r"the teacher MLP can't be copied \(cannot pickle 'generator' object\)"):
+        load_teachers(net)
+
+
+def test_teachers_do_not_change(data: MNISTDataModule) -> None:
     teacher = TeacherModule(net=SmallConvNet(channels=[4], hidden=16))
     lightning.Trainer(max_epochs=1, **QUIET).fit(teacher, data)  # type: ignore[arg-type]
     before = {name: tensor.clone() for name, tensor in teacher.net.state_dict().items()}
