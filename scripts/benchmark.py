@@ -2,6 +2,7 @@
 
     python -m scripts.benchmark --quick true          # a minute, fewer cases
     python -m scripts.benchmark                       # everything, about 25 minutes on two cores; docs/benchmark.*
+    python -m scripts.benchmark --only '["On a GPU"]'  # needs a GPU; the other parts are meant for the CPU
     python -m scripts.benchmark --only '[Training]'   # one part anew, the others as they are in docs/benchmark.json
 
 All cases of a table run in turns in one process, several times over; medians are reported. Let nothing else run.
@@ -51,7 +52,9 @@ from kd_lightning.training.last_checkpoint import LastCheckpoint
 
 EXAMPLES = 60_000
 T, SOFT_WEIGHT = 20.0, 0.9
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # what `fit` chooses by itself
 TRAINING, DATA_PATH, START_UP = "Training", "Data path, images per second", "Start-up, seconds of a process"
+ON_GPU = "On a GPU"
 IMPORTS = "import lightning.pytorch.cli, torchvision, torchmetrics"
 
 
@@ -62,11 +65,11 @@ class EpochTimer(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self._started = time.perf_counter()
+        self._started = _now()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the time."""
-        EpochTimer.seconds.append(time.perf_counter() - self._started)
+        EpochTimer.seconds.append(_now() - self._started)
 
 
 class Case(NamedTuple):
@@ -142,17 +145,19 @@ class Bench:
     def hand_written(self, width: int, batch: int) -> float:
         """Seconds of an epoch of the shortest loop over the same net, batches and optimizer."""
         net, optimizer = _student(width)
+        images, labels = self.images.to(DEVICE), self.labels.to(DEVICE)
         # Lightning sets this, and each optimizer step is then slower by 0.1 ms; a hand-written loop knows no Lightning.
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
 
         def epoch(steps: int) -> float:
-            started = time.perf_counter()
-            for rows in torch.randperm(len(self.labels)).split(batch)[:steps]:  # type: ignore[no-untyped-call]
-                loss = F.cross_entropy(net(self.images[rows].float().div_(255)), self.labels[rows])
+            started = _now()
+            order = torch.randperm(len(labels), device=DEVICE)
+            for rows in order.split(batch)[:steps]:  # type: ignore[no-untyped-call]
+                loss = F.cross_entropy(net(images[rows].float().div_(255)), labels[rows])
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
-            return time.perf_counter() - started
+            return _now() - started
 
         epoch(20)
         return epoch(len(self.labels))
@@ -163,12 +168,14 @@ class Bench:
         DataLoader with torchvision's transforms per example, each teacher's forward at each step, Adam as it comes,
         the loss read at each step.
         """
-        net = MLP(hidden=[width, width], mean=0.0, std=1.0)
+        net = MLP(hidden=[width, width], mean=0.0, std=1.0).to(DEVICE)
+        ensemble.to(DEVICE)
         optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
         loader = DataLoader(Digits(self.images, self.labels), batch_size=batch, shuffle=True)
         started, total = 0.0, 0.0
-        for step, (images, labels) in enumerate(loader):
+        for step, (pictures, answers) in enumerate(loader):
+            images, labels = pictures.to(DEVICE), answers.to(DEVICE)
             with torch.no_grad():
                 targets = torch.stack([F.softmax(teacher(images) / T, dim=1) for teacher in ensemble.nets]).mean(dim=0)
             logits = net(images)
@@ -179,10 +186,10 @@ class Bench:
             optimizer.step()
             total += loss.item()
             if step == 4:
-                started = time.perf_counter()
+                started = _now()
             if step == 4 + steps:
                 break
-        return (time.perf_counter() - started) / steps * len(loader)
+        return (_now() - started) / steps * len(loader)
 
     def _main(self, arguments: list[str], run: Path) -> None:
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # as in a process of its own
@@ -264,6 +271,26 @@ def frame_cases(bench: Bench, widths: list[int], batches: list[int]) -> list[Cas
             ("fit, distilled, stored", count, partial(bench.fit, width, batch, count, *stored)),
         )
     ]
+
+
+def gpu_cases(bench: Bench, *, usual_steps: int) -> list[Case]:
+    """Floor, plain and distilled fit with all images on the GPU, and the usual loop."""
+    count = len(list((bench.root / "teachers").iterdir()))
+    resident = ["--data.device_resident", "true"]
+    cases = []
+    for width, batch in ((800, 128), (800, 1024)):
+        fit = partial(bench.fit, width, batch)
+        usual = partial(bench.usual, width, batch, bench.ensemble(count), usual_steps)
+        runs = [
+            ("hand-written loop, plain", 0, partial(bench.hand_written, width, batch)),
+            ("fit, plain", 0, partial(fit, 0, *resident)),
+            ("fit, plain, images copied to the GPU", 0, partial(fit, 0)),
+            ("fit, distilled, stored", count, partial(fit, count, *resident, "--model.soft_targets", "stored")),
+            ("fit, distilled, live", count, partial(fit, count, *resident, "--model.soft_targets", "live")),
+            ("usual loop", count, usual),
+        ]
+        cases += [Case(name, width, batch, teachers, EXAMPLES, run) for name, teachers, run in runs]
+    return cases
 
 
 def growth_cases(bench: Bench) -> list[Case]:
@@ -423,8 +450,15 @@ print("memory", code, before, peak[0])
 
 
 def _student(width: int) -> tuple[nn.Module, torch.optim.Optimizer]:
-    net = MLP(hidden=[width, width])
+    net = MLP(hidden=[width, width]).to(DEVICE)
     return net, torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
+
+
+def _now() -> float:
+    """Seconds, once a GPU has done what it was asked for."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _write_idx(folder: Path) -> None:
@@ -446,8 +480,9 @@ def _machine() -> dict[str, str]:
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+    gpu = f"{torch.cuda.get_device_name()} and " if DEVICE.type == "cuda" else ""
     return {
-        "processor": f"{os.cpu_count()} cores of {model}",
+        "processor": f"{gpu}{os.cpu_count()} cores of {model}",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "lightning": lightning.__version__,
@@ -505,14 +540,17 @@ def run(
             "Peak anonymous memory, ten teachers, 25 views, MB": lambda: measure_memory(bench, teachers),
             "Crash safety, a run of the quickstart's student": lambda: time_crash_safety(bench),
             START_UP: lambda: time_startup(repeats),
+            ON_GPU: lambda: time_in_turns(gpu_cases(bench, usual_steps=100), repeats),
         }
+        if DEVICE.type != "cuda":
+            del parts[ON_GPU]
         chosen = [TRAINING, DATA_PATH, START_UP] if quick else only or list(parts)
         if unknown := set(chosen) - parts.keys():
             sys.exit(f"error: no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
         earlier = folder / "benchmark.json"
         kept = json.loads(earlier.read_text())["parts"] if only and earlier.is_file() else {}
         measured = {name: {**_machine(), "result": parts[name]()} for name in chosen}
-    results = {"parts": {name: (kept | measured)[name] for name in parts if name in kept | measured}}
+    results = {"parts": kept | measured}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "benchmark.json").write_text(json.dumps(results, indent=2) + "\n")
     (folder / "benchmark.md").write_text("\n".join(_markdown(results["parts"])))

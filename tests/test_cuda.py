@@ -1,0 +1,120 @@
+"""What only a GPU can show: resident data, pinned transfers, live and stored teachers, bfloat16, resuming, export."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from kd_lightning import MLP, MNISTDataModule, SmallConvNet, main
+from kd_lightning.teachers.ensemble import FrozenEnsemble, Teacher
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU with CUDA, which torch does not find here"),
+]
+CONFIGS = Path(__file__).parents[1] / "configs" / "quickstart"
+SHORT = ["--trainer.accelerator", "gpu", "--trainer.devices", "1", "--trainer.enable_progress_bar", "false"]
+SHORT += ["--trainer.max_epochs", "3", "--save_every", "0"]
+
+
+def _fit(config: str, run: Path, *options: str) -> int:
+    return main(["fit", "--config", str(CONFIGS / f"{config}.yaml"), "--run_dir", str(run), *SHORT, *options])
+
+
+def _distill(teacher: Path, run: Path, *options: str) -> int:
+    store = ["--model.store.folder", str(run.parent / "store"), "--model.teachers", str(teacher)]
+    return _fit("distill", run, "--model.student.hidden", "[64]", *store, *options)
+
+
+def _state(run: Path) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    return state
+
+
+def _assert_close(first: Path, second: Path, tolerance: float) -> None:
+    for name, tensor in _state(first).items():
+        torch.testing.assert_close(_state(second)[name], tensor, atol=tolerance, rtol=tolerance, msg=name)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "teacher"
+    assert _fit("teacher", run, "--model.net.hidden", "[256,256]") == 0
+    return run
+
+
+def test_the_loader_pins_its_batches_and_resident_data_is_on_the_gpu() -> None:
+    import lightning
+
+    for resident in (False, True):
+        data = MNISTDataModule(dataset="mnist5k", val_size=100, device_resident=resident)
+        data.trainer = lightning.Trainer(accelerator="gpu", devices=1, logger=False, enable_checkpointing=False)
+        data.setup("fit")
+        batch = next(iter(data.train_dataloader()))
+        assert batch.inputs.is_cuda == resident
+        assert batch.labels.is_pinned()
+
+
+def test_resident_data_trains_to_the_same_weights(teacher: Path, tmp_path: Path) -> None:
+    jitter = ["--data.augment", "kd_lightning.Jitter", "--model.soft_targets", "live"]
+    assert _distill(teacher, tmp_path / "copied", *jitter) == 0
+    assert _distill(teacher, tmp_path / "resident", *jitter, "--data.device_resident", "true") == 0
+    _assert_close(tmp_path / "copied", tmp_path / "resident", 1e-6)
+
+
+@pytest.mark.parametrize("net", [MLP(hidden=[64]), SmallConvNet(channels=[8], hidden=16)], ids=["mlp", "conv"])
+def test_live_teachers_answer_as_on_the_cpu(net: torch.nn.Module) -> None:
+    ensemble = FrozenEnsemble([Teacher(net, "a net", {}), Teacher(net, "again", {})])
+    images = torch.rand(32, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    expected = ensemble(images)
+    torch.testing.assert_close(ensemble.cuda()(images.cuda()).cpu(), expected, atol=2e-3, rtol=2e-3)
+    ensemble.cpu()
+
+
+def test_stored_targets_train_as_live_ones(teacher: Path, tmp_path: Path) -> None:
+    for mode in ("live", "stored"):
+        store = ["--model.store.dtype", "float32", "--model.soft_targets", mode]
+        assert _distill(teacher, tmp_path / mode, *store) == 0
+    _assert_close(tmp_path / "live", tmp_path / "stored", 2e-3)
+
+
+def test_feature_losses_train(teacher: Path, tmp_path: Path) -> None:
+    file = tmp_path / "hints.yaml"
+    file.write_text(
+        "model: {init_args: {feature_losses: [{class_path: kd_lightning.Hints, "
+        'init_args: {student: "3", teacher: "3"}}]}}\n',
+        encoding="utf-8",
+    )
+    assert _distill(teacher, tmp_path / "run", "--config", str(file)) == 0
+    assert "feature_losses.hints.regressor.weight" in _state(tmp_path / "run")
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "16-mixed"])
+def test_short_number_types_train(precision: str, teacher: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert _distill(teacher, run, "--trainer.precision", precision) == 0
+    assert (
+        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["kd_lightning"]["validation"]["val/accuracy"]
+        > 0.7
+    )
+
+
+@pytest.mark.parametrize("at", [7, 40])
+def test_a_stopped_run_ends_as_if_it_had_not(at: int, teacher: Path, tmp_path: Path) -> None:
+    dropout = ["--model.student.dropout_hidden", "0.5", "--data.augment", "kd_lightning.Jitter"]
+    stop = ["--trainer.callbacks+", "tests.cli.test_command_line.Stop", "--trainer.callbacks.at", str(at)]
+    assert _distill(teacher, tmp_path / "straight", *dropout) == 0
+    assert _distill(teacher, tmp_path / "broken", *dropout, *stop) == 1
+    assert _distill(teacher, tmp_path / "broken", *dropout, "--ckpt_path", "last") == 0
+    for name, tensor in _state(tmp_path / "straight").items():
+        assert torch.equal(_state(tmp_path / "broken")[name], tensor), name
+
+
+def test_a_run_from_the_gpu_is_tested_predicted_and_exported(teacher: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert _distill(teacher, run) == 0
+    assert main(["test", "--ckpt_path", str(run), *SHORT[:6]]) == 0
+    assert main(["predict", "--ckpt_path", str(run), *SHORT[:6]]) == 0
+    for form in ("onnx", "safetensors", "pt2"):
+        assert main(["export", str(run), "--format", form]) == 0
