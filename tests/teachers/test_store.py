@@ -20,7 +20,7 @@ from kd_lightning.data.augment import Affine, Augment, Jitter
 from kd_lightning.data.mnist import MNISTDataModule
 from kd_lightning.methods.hinton import soft_loss, soft_targets
 from kd_lightning.modules.distill import DistillModule
-from kd_lightning.nets.digits import MLP, SmallConvNet
+from kd_lightning.nets.digits import MLP
 from kd_lightning.teachers.ensemble import FrozenEnsemble, Teacher
 from kd_lightning.teachers.store import SoftTargetStore, open_store
 from kd_lightning.teachers.store_plan import Mode, StoreOptions, StoreSpec, decide, store_spec
@@ -252,16 +252,6 @@ def test_rows_outside_the_store_are_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(IndexError, match="rows that the stored soft targets were not made for"):
         store.logits(outside[:3], torch.zeros(3, dtype=torch.int64))
-
-
-def test_a_batched_pass_gives_what_the_loop_gives() -> None:
-    nets = [SmallConvNet(channels=[4], hidden=8) for _ in range(3)]
-    teachers = [Teacher(net, "net", {}) for net in nets]
-    images = torch.rand(5, 1, 28, 28)
-    loop, batched = FrozenEnsemble(teachers, batched=False), FrozenEnsemble(teachers, batched=True)
-    torch.testing.assert_close(batched(images), loop(images), atol=1e-5, rtol=1e-5)
-    mixed = FrozenEnsemble([*teachers, Teacher(MLP(hidden=[8]), "other", {})], batched=True)
-    assert mixed(images).shape == (4, 5, 10)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
