@@ -2,11 +2,15 @@
 
 import sys
 
-from kd_lightning.cli.command_line import main
+from kd_lightning.training.signals import end_with_launcher, exit_on_signals
 
 
 def run() -> None:
     """Run the command line and end the process with its exit code."""
+    end_with_launcher()
+    exit_on_signals()
+    from kd_lightning.cli.command_line import main  # takes seconds, in which a signal may come
+
     sys.exit(main())
 
 

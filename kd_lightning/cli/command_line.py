@@ -18,7 +18,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from torch.multiprocessing.spawn import ProcessException
+from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 
 from kd_lightning import __version__, data, modules, nets, teachers  # noqa: F401 (short class names in YAML: imported classes)
 from kd_lightning.cli.arguments import ARGUMENTS, DESCRIPTION, OTHER_COMMANDS, PROG, SUBCOMMANDS
@@ -47,11 +47,12 @@ from kd_lightning.training.last_checkpoint import (
     LastCheckpoint,
     NoProfiler,
     RunRecord,
+    TakeSignals,
     best_checkpoint,
 )
 from kd_lightning.training.progress import RunProgress
 from kd_lightning.training.record import TestDetails, metrics_record, prediction_rows, write_csv
-from kd_lightning.training.signals import EXIT_CODES, Stopped, only_fit_in, stop_signals
+from kd_lightning.training.signals import EXIT_CODES, Stopped, StopSignals, end_with_launcher, only_fit_in
 
 DEBUG_VARIABLE = "KD_LIGHTNING_DEBUG"
 
@@ -63,9 +64,11 @@ def main(args: Sequence[str] | None = None) -> int:
         args: The arguments after the program's name; those of this process by default.
 
     Returns:
-        The exit code: 0 for success, 1 for an error, 143 after SIGTERM, 130 after Ctrl-C.
+        The exit code: 0 for success, 1 for an error, and after a signal what EXIT_CODES says.
     """
     arguments = list(sys.argv[1:] if args is None else args)
+    signals = StopSignals()
+    end_with_launcher()
     hush()
     try:
         if arguments and not arguments[0].startswith("-") and arguments[0] not in (*SUBCOMMANDS, *OTHER_COMMANDS):
@@ -73,14 +76,16 @@ def main(args: Sequence[str] | None = None) -> int:
             raise ValueError(f"no subcommand {arguments[0]}; expected one of {known}")
         if arguments and arguments[0] in OTHER_COMMANDS:
             module, _, function = OTHER_COMMANDS[arguments[0]].partition(":")
-            getattr(import_module(module), function)(arguments[1:])
+            with signals.installed():
+                getattr(import_module(module), function)(arguments[1:])
             return 0
-        with ExitStack() as held:
-            cli = DistillCLI(with_data_named(with_config_of_run(arguments)), held)
+        with signals.installed(), ExitStack() as held:
+            cli = DistillCLI(with_data_named(with_config_of_run(arguments)), held, signals)
     except ProcessException as error:  # of a process that trained, under ddp_fork and ddp_spawn
+        stopped_by = _signal_of_ranks(error, signals)
+        if stopped_by is not None:
+            return _stopped(stopped_by)
         name, reason = raised_in_child(error)
-        if name == Stopped.__name__:
-            return EXIT_CODES[signal.Signals[reason]]
         if name == DryRunDone.__name__:
             return 0
         print(f"error: {reason}", file=sys.stderr)
@@ -94,9 +99,9 @@ def main(args: Sequence[str] | None = None) -> int:
         print("error: interrupted", file=sys.stderr)
         return EXIT_CODES[signal.SIGINT]
     except SIGTERMException:  # Lightning lets it end the process with 0
-        return 143
+        return EXIT_CODES[signal.SIGTERM]
     except Stopped as stopped:
-        return stopped.exit_code
+        return _stopped(stopped.signal)
     except SystemExit as stop:  # --help and --print_config end so, and Lightning after Ctrl-C
         if isinstance(stop.__context__, KeyboardInterrupt):
             return EXIT_CODES[signal.SIGINT]
@@ -104,7 +109,21 @@ def main(args: Sequence[str] | None = None) -> int:
     finally:
         if args is not None:
             gc.collect()  # a trainer is full of cycles, and holds images and optimizer until they are looked for
-    return 143 if cli.trainer.received_sigterm else 0
+    return EXIT_CODES[signal.SIGTERM] if cli.trainer.received_sigterm else 0
+
+
+def _signal_of_ranks(error: ProcessException, signals: StopSignals) -> signal.Signals | None:
+    """The signal that ended the ranks; None where they failed."""
+    if not isinstance(error, ProcessExitedException):
+        return None
+    by_code = {code: signum for signum, code in EXIT_CODES.items()}
+    return signal.Signals(signals.received) if signals.received else by_code.get(error.exit_code)
+
+
+def _stopped(signum: signal.Signals) -> int:
+    """Say what ended the run; the exit code."""
+    print(f"stopped by {signum.name}", file=sys.stderr)
+    return EXIT_CODES[signum]
 
 
 class DistillCLI(LightningCLI):
@@ -112,11 +131,13 @@ class DistillCLI(LightningCLI):
 
     Args:
         args: The arguments after the program's name.
-        held: Takes what a fit holds while it runs: its folder, and the signals that stop it.
+        held: Takes what a fit holds while it runs: its folder.
+        signals: What asks the run to stop.
     """
 
-    def __init__(self, args: list[str], held: ExitStack | None = None) -> None:
+    def __init__(self, args: list[str], held: ExitStack | None = None, signals: StopSignals | None = None) -> None:
         self._held = held or ExitStack()
+        self._signals = signals or StopSignals()
         self._arguments = args
         self._resumed: dict[str, Any] | None = None
         self._replaced: list[Path] = []
@@ -182,7 +203,7 @@ class DistillCLI(LightningCLI):
         kwargs.setdefault("default_root_dir", given.get("default_root_dir") or self._run_dir)
         plugins = given.get("plugins") or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
-        # Lightning's own requeueing saves within the signal: see stopping.py, which does it between two steps.
+        # Lightning's own requeueing saves within the signal: see training/signals.py, which does it between two steps.
         slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() and not plugins else []
         kwargs["plugins"] = [*plugins, AtomicCheckpointIO(), *slurm]
         if given.get("profiler") is None:
@@ -203,7 +224,9 @@ class DistillCLI(LightningCLI):
                 flush_secs=10,
             )
         progress = [] if given.get("enable_progress_bar") is False else [RunProgress()]
-        records: list[Callback] = [TestDetails(self._run_dir)] if self.subcommand == "test" else []
+        records: list[Callback] = [TakeSignals(self._signals)]
+        if self.subcommand == "test":
+            records.append(TestDetails(self._run_dir))
         if self.subcommand == "fit":
             records.append(Banner())
         if dry:
@@ -215,7 +238,7 @@ class DistillCLI(LightningCLI):
                 LastCheckpoint(
                     self._run_dir,
                     interval=self._value("save_every"),
-                    signals=self._held.enter_context(stop_signals()),
+                    signals=self._signals,
                 ),
                 Dashboard(self._saved_config(), self._arguments, self._value("pictures_every")),
             ]

@@ -3,7 +3,7 @@
 import fcntl
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,8 @@ class TableWriter:
 
     def close(self) -> None:
         """Close the file, finished or not."""
-        self._file.close()
+        with suppress(OSError):  # on a full disk; the write that failed has said so
+            self._file.close()
 
     def checksum(self) -> str:
         """Bring the finished file to disk and give its SHA-256."""
@@ -78,11 +79,31 @@ def file_checksum(path: Path) -> str:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a file's lock; the system gives it back when the process ends, however it ends."""
+def locked(path: Path) -> Iterator[bool]:
+    """Wait for a file's lock and hold it; the system gives it back when the process ends, however it ends.
+
+    Yields:
+        Whether it is held: Lustre and NFS may be mounted without locks.
+    """
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            yield False
+        else:
+            yield True
+
+
+def is_locked(path: Path) -> bool | None:
+    """Whether another process holds a file's lock; None where there are no locks."""
+    try:
+        with path.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    return False
 
 
 def size_text(size: int) -> str:

@@ -12,8 +12,12 @@ depend on; what lies in it is checked against its checksums, and a sample of it 
 """
 
 import json
+import os
+import platform
 import shutil
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +27,15 @@ from torch import Tensor
 
 from kd_lightning.runs.files import flush, write_json
 from kd_lightning.teachers.ensemble import FrozenEnsemble
-from kd_lightning.teachers.npy import TableWriter, file_checksum, locked, map_table, size_text
-from kd_lightning.teachers.store_plan import StoreOptions, StoreSpec, ViewedData
+from kd_lightning.teachers.npy import TableWriter, file_checksum, is_locked, locked, map_table, size_text
+from kd_lightning.teachers.store_plan import KEY_LENGTH, StoreOptions, StoreSpec, ViewedData
 
 _RECORD = "store.json"
 _LOGITS = "logits.npy"
 _FILL_BATCH = 1000  # entries per teachers' pass; measured as fast as any larger one on two cores
 _SAMPLE = 32  # entries that are compared with the teachers when a store is opened
 _SAMPLE_TOLERANCE = 0.02  # absolute and relative: above the rounding of float16 and of bfloat16 passes
+_ABANDONED_SECONDS = 24 * 3600  # where there are no locks: a fill writes every few seconds
 
 
 class SoftTargetStore:
@@ -91,8 +96,9 @@ def open_store(
 ) -> SoftTargetStore:
     """Open the store, and compute it first where there is none or a damaged one.
 
-    Processes that ask for one store at the same time take turns: the first computes, the others find it done. This
-    holds for the ranks of a run too; no collective operation is waited for.
+    A whole store is only read: it may lie on a disk that nobody can write. Processes that ask for one that is not there
+    take turns: the first computes, the others find it done. This holds for the ranks of a run too; no collective
+    operation is waited for. Where the file system has no locks, each computes, and the first to finish is used.
 
     Args:
         spec: From `store_spec` for the same teachers and data.
@@ -110,22 +116,26 @@ def open_store(
     rows = _Rows(data)
     with torch.no_grad():
         classes = ensemble(rows.inputs(torch.arange(1)).to(device)).shape[-1]
+    # A whole store takes no lock: it may lie where nobody can write.
+    found = _whole_store(folder, spec, ensemble, rows, classes, device)
+    if isinstance(found, SoftTargetStore):
+        return found
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(folder.with_name(f".{spec.key}.lock")):
-            problem = _problem_of(folder, spec)
-            if problem is None:
-                store = SoftTargetStore(folder, rows.train, rows.val, classes, spec.views)
-                problem = _stale(store, ensemble, rows, device)
-                if problem is None:
-                    return store
-            if folder.exists():
-                say(f"stored soft targets in {folder} {problem}; computing them anew")
+        with locked(_lock_of(folder)) as alone:
+            if not alone:
+                say(f"no locks in {folder.parent}, so another process may compute the same soft targets")
+            found = _whole_store(folder, spec, ensemble, rows, classes, device)
+            if isinstance(found, SoftTargetStore):
+                return found
+            if found is not None:
+                say(f"stored soft targets in {folder} {found}; computing them anew")
                 shutil.rmtree(folder)
             say(
                 f"computing soft targets: {len(ensemble)} teachers on {spec.entries:,} images, "
                 f"{size_text(spec.entries * spec.bytes_per_entry(classes))} in {folder}"
             )
+            _remove_abandoned_parts(folder, alone=alone)
             _write_store(folder, spec, ensemble, rows, classes, device)
     except OSError as error:
         raise OSError(
@@ -152,27 +162,84 @@ class _Rows:
         return iter(torch.split(torch.arange(len(self.rows)), _FILL_BATCH))
 
 
+def _whole_store(
+    folder: Path, spec: StoreSpec, ensemble: FrozenEnsemble, rows: _Rows, classes: int, device: torch.device
+) -> SoftTargetStore | str | None:
+    """The store, or what is wrong with it, or None where there is none."""
+    if not folder.exists():
+        return None
+    problem = _problem_of(folder, spec)
+    if problem is not None:
+        return problem
+    store = SoftTargetStore(folder, rows.train, rows.val, classes, spec.views)
+    return _stale(store, ensemble, rows, device) or store
+
+
 def _write_store(
     folder: Path, spec: StoreSpec, ensemble: FrozenEnsemble, rows: _Rows, classes: int, device: torch.device
 ) -> None:
-    for leftover in folder.parent.glob(f".{spec.key}.*part"):  # of killed runs; the lock keeps others out
-        shutil.rmtree(leftover)
-    part = folder.with_name(f".{spec.key}.part")
-    part.mkdir()
+    """Compute the logits and write them; whatever ends it early, nothing of it stays.
+
+    Raises:
+        OSError: If it can't be written.
+    """
+    # Without locks others may write a part of the same store.
+    part = folder.with_name(f".{spec.key}.{platform.node()}-{os.getpid()}.part")
     shape = (spec.entries, len(ensemble), classes)
-    table = TableWriter(part / _LOGITS, shape, np.dtype(spec.dtype))
     try:
-        batches = -(-len(rows.rows) // _FILL_BATCH)
-        for entries in track(rows.batches(), description="soft targets", total=batches, transient=True):
-            table.append(ensemble(rows.inputs(entries).to(device)).transpose(0, 1))  # (batch, teachers, classes)
-        checksums = {table.path.name: table.checksum()}
+        part.mkdir()
+        with closing(TableWriter(part / _LOGITS, shape, np.dtype(spec.dtype))) as table:
+            batches = -(-len(rows.rows) // _FILL_BATCH)
+            for entries in track(rows.batches(), description="soft targets", total=batches, transient=True):
+                table.append(ensemble(rows.inputs(entries).to(device)).transpose(0, 1))  # (batch, teachers, classes)
+            checksums = {table.path.name: table.checksum()}
         record = {**spec._asdict(), "key": spec.key, "classes": classes, "sha256": checksums}
         write_json(part / _RECORD, record)
-        part.rename(folder)
-        flush(folder.parent)
+        _rename(part, folder, spec)
     finally:
-        table.close()
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _rename(part: Path, folder: Path, spec: StoreSpec) -> None:
+    """Give a finished part its final name, unless another process was faster.
+
+    Raises:
+        OSError: If it can't be renamed.
+    """
+    try:
+        part.rename(folder)
+    except OSError:
+        if _problem_of(folder, spec) is not None:
+            raise
+    flush(folder.parent)
+
+
+def _remove_abandoned_parts(folder: Path, *, alone: bool) -> None:
+    """Remove what killed processes left of this store and of others, and nothing that a process still writes.
+
+    Args:
+        folder: Of this store.
+        alone: Whether this process holds its lock.
+    """
+    for part in folder.parent.glob(f".{'[0-9a-f]' * KEY_LENGTH}.*part"):
+        store = folder.with_name(part.name.split(".")[1])  # .KEY.HOST-PROCESS.part
+        in_use = False if alone and store == folder else is_locked(_lock_of(store))
+        if in_use is None:  # no locks here
+            in_use = _written_lately(part)
+        if not in_use:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _written_lately(part: Path) -> bool:
+    """Whether a process may still be writing a part."""
+    try:
+        return time.time() - max(file.stat().st_mtime for file in (part, *part.iterdir())) < _ABANDONED_SECONDS
+    except FileNotFoundError:  # it was finished or removed just now
+        return True
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
 
 
 def _problem_of(folder: Path, spec: StoreSpec) -> str | None:

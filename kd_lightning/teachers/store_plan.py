@@ -17,6 +17,7 @@ from kd_lightning.teachers.npy import size_text
 Mode = Literal["auto", "stored", "live"]
 
 FORMAT = 1  # raised when the files' meaning changes; an older store is then another store
+KEY_LENGTH = 20  # hexadecimal digits of a store's name
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class StoreSpec(NamedTuple):
     @property
     def key(self) -> str:
         """Name of the store's folder."""
-        return hashlib.sha256(json.dumps(self._asdict()).encode()).hexdigest()[:20]
+        return hashlib.sha256(json.dumps(self._asdict()).encode()).hexdigest()[:KEY_LENGTH]
 
     def bytes_per_entry(self, classes: int) -> int:
         """Size of an entry on disk."""

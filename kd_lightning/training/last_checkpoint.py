@@ -97,7 +97,7 @@ class LastCheckpoint(Checkpoint):
         self, run: Path, interval: float = 60.0, check_every: int = 20, signals: StopSignals | None = None
     ) -> None:
         super().__init__()
-        if interval < 0:
+        if not interval >= 0:  # so that it refuses NaN, too
             raise ValueError(f"save_every must be >= 0, got {interval}")
         self.path = run / CHECKPOINT_DIR / LAST
         self.interval = interval
@@ -111,7 +111,7 @@ class LastCheckpoint(Checkpoint):
         """Start the clock, and take the signals from Lightning."""
         self._written_at = time.monotonic()
         self._looked_at_step = trainer.global_step
-        self.signals.install(trains=trainer.world_size > 1)
+        self.signals.install()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """From here on there is something to save."""
@@ -157,6 +157,7 @@ class LastCheckpoint(Checkpoint):
         """Write the final weights."""
         if self._written_step != trainer.global_step:
             self._write(trainer)
+        self.signals.end_steps()
 
     def _write(self, trainer: Trainer) -> None:
         if not all(bool(parameter.isfinite().all()) for parameter in trainer.lightning_module.parameters()):
@@ -167,6 +168,41 @@ class LastCheckpoint(Checkpoint):
                 logger.experiment.flush()
         trainer.save_checkpoint(self.path)
         self._written_at, self._written_step = time.monotonic(), trainer.global_step
+
+
+class TakeSignals(Callback):
+    """Takes the signals in each process that works, and back from Lightning, which takes them between setup and start.
+
+    Args:
+        signals: What asks the run to stop.
+    """
+
+    def __init__(self, signals: StopSignals) -> None:
+        self.signals = signals
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take them in this process, which may be a rank that was forked."""
+        self.signals.install()
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take them back."""
+        self.signals.install()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take them back."""
+        self.signals.install()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take them back."""
+        self.signals.install()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take them back."""
+        self.signals.install()
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take them back."""
+        self.signals.install()
 
 
 class NoProfiler(PassThroughProfiler):

@@ -1,5 +1,9 @@
-"""Stopping a run from outside: signals that ask for it, and one fit at a time in a folder."""
+"""Stopping a run from outside: signals that ask for it, a launcher that died, and one fit at a time in a folder.
 
+Imports nothing that takes time: a signal may come while torch and Lightning are being imported.
+"""
+
+import ctypes
 import fcntl
 import multiprocessing
 import os
@@ -8,33 +12,41 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from lightning.pytorch.utilities import rank_zero_info
-
 LOCK_FILE = ".lock"
-# What a process ends with after the signal. 143 is the shell's own for SIGTERM; 75 is sysexits.h's "try again later",
-# by which a job script knows that it should requeue: the scheduler said that the time is up. 130 is the shell's for
-# Ctrl-C.
-EXIT_CODES = {signal.SIGTERM: 143, signal.SIGUSR1: 75, signal.SIGINT: 130}
+# What a process ends with after the signal. 143, 130 and 129 are the shell's own for SIGTERM, Ctrl-C and a closed
+# terminal; 75 is sysexits.h's "try again later", by which a job script knows that it should requeue: the scheduler said
+# that the time is up.
+EXIT_CODES = {signal.SIGTERM: 143, signal.SIGUSR1: 75, signal.SIGINT: 130, signal.SIGHUP: 129}
+# Number of the process that starts the other ranks of a node under `ddp`; they find it in their environment.
+LAUNCHER = "KD_LIGHTNING_LAUNCHER"
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# A rank may hear the same signal from the terminal and from its launcher; what comes later is another wish.
+_SAME_WISH_SECONDS = 1.0
 
 
-class Stopped(Exception):  # noqa: N818  # what was asked for, not an error
-    """The run was asked to stop and has written its checkpoint.
+class Stopped(SystemExit):
+    """The run was asked to stop, and has saved what there was to save.
+
+    A SystemExit, so that no `except Exception` on the way takes it for a failure, and a forked rank ends with its code.
 
     Args:
         signum: The signal.
     """
 
     def __init__(self, signum: int) -> None:
-        super().__init__(signal.Signals(signum).name)
-        self.exit_code = EXIT_CODES[signal.Signals(signum)]
+        self.signal = signal.Signals(signum)
+        super().__init__(EXIT_CODES[self.signal])
 
 
 class StopSignals:
-    """Notes SIGTERM, SIGUSR1 and Ctrl-C; the run looks between two steps, when nothing is half done.
+    """Takes over SIGTERM, SIGUSR1, SIGHUP and Ctrl-C.
+
+    While a net trains, a signal is noted, and the run looks between two steps, when nothing is half done. At any other
+    time there is nothing to save, and the signal raises `Stopped` at once.
 
     Lightning's own handlers work inside the signal: they write a checkpoint, or talk to other ranks, while a step is
     under way, which repeats a batch or waits for ever:
@@ -44,58 +56,109 @@ class StopSignals:
     def __init__(self) -> None:
         self.received = 0  # the first signal's number, 0 for none
         self._received_at = 0.0
-        self._process = 0  # that took the signals over
-        self._trains = False
+        self._first_process = self._process = os.getpid()
+        self._looks_between_steps = False
+        self._ignored: frozenset[signal.Signals] | None = None
 
-    def install(self, *, trains: bool) -> None:
-        """Take the signals over; only the main thread can, and elsewhere nothing is done.
+    def install(self) -> None:
+        """Take the signals over in this process; only the main thread can, and elsewhere nothing is done.
 
-        Args:
-            trains: Whether this process looks between its steps. One that only started the processes that train hands
-                the signal on to them; where there is nothing to save yet, Ctrl-C interrupts at once.
+        What is ignored from the start stays ignored, as `nohup` and a job script's `trap "" USR1` want it. Ctrl-C is
+        the exception: shells ignore it for what runs in the background, and torch tells ranks by it that their parent
+        is gone.
         """
-        self._trains, self._process = trains, os.getpid()
-        if threading.current_thread() is threading.main_thread():
-            for signum in EXIT_CODES:
-                signal.signal(signum, self._note)
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if self._ignored is None:
+            self._ignored = _ignored_signals()
+        self._process = os.getpid()
+        for signum in EXIT_CODES.keys() - self._ignored:
+            signal.signal(signum, self._note)
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Take the signals over, and put the former handlers back at the end."""
+        before = {signum: signal.getsignal(signum) for signum in EXIT_CODES}
+        self.install()
+        try:
+            yield
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                for signum, handler in before.items():
+                    signal.signal(signum, handler)
 
     def begin_steps(self) -> None:
         """Say that from now on this process looks between its steps."""
-        self._trains = True
+        self._looks_between_steps = True
+
+    def end_steps(self) -> None:
+        """Say that this process no longer looks: all is saved."""
+        self._looks_between_steps = False
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a rank that has not begun looks later; a data loader's worker never does
-            self.received = self.received or signum
+        if os.getpid() != self._process and multiprocessing.current_process().daemon:
+            return  # a data loader's worker, which ends with the process that it works for
+        first = not self.received
+        again = self.received == signum and time.monotonic() - self._received_at > _SAME_WISH_SECONDS
+        if not (first or again):
             return
-        children = [] if self._trains else multiprocessing.active_children()
-        if signum == signal.SIGINT:
-            # Both the terminal and the parent tell a rank: within a second it is the same wish.
-            again = self.received == signum and time.monotonic() - self._received_at > 1
-            if again or not (self._trains or children):
-                raise KeyboardInterrupt
-            if not self.received:
-                rank_zero_info("stopping after this step; Ctrl-C again stops at once and loses what is not saved")
-        if not self.received:
+        if first:
             self.received, self._received_at = signum, time.monotonic()
-        for child in children:
-            if child.pid is not None:
-                os.kill(child.pid, signum)
+        if not self._looks_between_steps:
+            self._end(signum, again=again)
+        elif signum == signal.SIGINT:
+            if again:
+                raise KeyboardInterrupt
+            if os.environ.get("LOCAL_RANK", "0") == "0":
+                _write_line("stopping after this step; Ctrl-C again stops at once and loses what is not saved")
+
+    def _end(self, signum: int, *, again: bool) -> None:
+        """Pass the signal on to the other processes of the run and end, or wait for the ranks that this one started.
+
+        Raises:
+            Stopped: If this process started no ranks.
+            KeyboardInterrupt: If it waits for ranks and Ctrl-C comes again.
+        """
+        ranks = [child for child in multiprocessing.active_children() if not child.daemon]
+        for process in (*(rank.pid for rank in ranks), self._launcher()):
+            if process is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signum)
+        if not ranks:
+            raise Stopped(signum)
+        if again and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+
+    def _launcher(self) -> int | None:
+        """The process that started this rank; None where it is no rank, or torchrun or a scheduler started it."""
+        parent = os.getppid()
+        forked = parent == self._first_process
+        return parent if forked or (_is_started_rank() and os.environ.get(LAUNCHER) == str(parent)) else None
 
 
-@contextmanager
-def stop_signals() -> Iterator[StopSignals]:
-    """Note signals from now on, and put the former handlers back at the end."""
-    signals = StopSignals()
-    if threading.current_thread() is not threading.main_thread():
-        yield signals
+def exit_on_signals() -> None:
+    """End at once with the signal's exit code: for the seconds of the imports, when nothing needs cleaning up."""
+    for signum in EXIT_CODES.keys() - _ignored_signals():
+        signal.signal(signum, lambda signum, _: os._exit(EXIT_CODES[signal.Signals(signum)]))
+
+
+def end_with_launcher() -> None:
+    """Have this rank killed when the process that started it ends, however that ends.
+
+    Under `ddp` the process that the user started is rank 0, which starts the others. Where it is killed before all have
+    met, torch lets the others wait half an hour for it. On Linux the kernel tells them; elsewhere nobody does.
+    """
+    if not _is_started_rank():
+        os.environ[LAUNCHER] = str(os.getpid())
         return
-    before = {signum: signal.getsignal(signum) for signum in EXIT_CODES}
-    signals.install(trains=False)
-    try:
-        yield signals
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+    launcher = os.environ.get(LAUNCHER, "")
+    if not launcher.isdigit():
+        return
+    with suppress(AttributeError):  # not Linux
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(launcher):  # it ended before the kernel knew
+        _write_line(f"error: the process that started this rank, {launcher}, has ended")
+        os._exit(1)
 
 
 @contextmanager
@@ -105,6 +168,8 @@ def only_fit_in(run: Path) -> Iterator[None]:
     Raises:
         BlockingIOError: If another fit holds it.
     """
+    from lightning.pytorch.utilities import rank_zero_info
+
     path = run / LOCK_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
@@ -127,3 +192,20 @@ def only_fit_in(run: Path) -> Iterator[None]:
             if [other.name for other in run.iterdir()] == [LOCK_FILE]:  # the fit failed before it wrote anything
                 path.unlink()
                 run.rmdir()
+
+
+def _ignored_signals() -> frozenset[signal.Signals]:
+    """What this process ignores, but for Ctrl-C."""
+    ignored = {signum for signum in EXIT_CODES if signal.getsignal(signum) is signal.SIG_IGN}
+    return frozenset(ignored - {signal.SIGINT})
+
+
+def _is_started_rank() -> bool:
+    """Whether Lightning started this process as a further rank; torchrun watches over its own."""
+    return os.environ.get("LOCAL_RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" not in os.environ
+
+
+def _write_line(text: str) -> None:
+    """Write to stderr from within a signal, where Python's own streams may be in the middle of a write."""
+    with suppress(OSError):
+        os.write(2, f"{text}\n".encode())

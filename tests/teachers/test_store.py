@@ -1,8 +1,12 @@
 """Stored soft targets equal live ones, are never stale or damaged, and survive kills and company."""
 
+import errno
+import fcntl
+import hashlib
 import multiprocessing
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -242,6 +246,80 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"can't write soft targets into .*file.*; set --model.store.folder elsewhere"):
         _open(_ensemble(), _data(), StoreOptions(folder=str(tmp_path / "file" / "store")))
+
+
+def _fail(*_: object) -> None:
+    raise AssertionError("a whole store is only read")
+
+
+def test_a_whole_store_is_only_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options, ensemble, data = StoreOptions(folder=str(tmp_path)), _ensemble(), _data()
+    first = _open(ensemble, data, options)
+    monkeypatch.setattr("kd_lightning.teachers.store.locked", _fail)
+    monkeypatch.setattr(Path, "mkdir", _fail)
+    assert _open(ensemble, data, options).folder == first.folder
+
+
+@pytest.mark.faults
+def test_a_whole_store_on_a_read_only_disk(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    options, ensemble, data, said = StoreOptions(folder=str(disk)), _ensemble(), _data(), list[str]()
+    first = _open(ensemble, data, options)
+    mounts = [["mount", "--bind", str(disk), str(disk)], ["mount", "-o", "remount,ro,bind", str(disk)]]
+    if any(subprocess.run(mount, check=False).returncode for mount in mounts):
+        pytest.skip("a file system can be mounted by root alone")
+    try:
+        assert _open(ensemble, data, options, said).folder == first.folder
+        assert not said
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)  # noqa: S607  # found as mount was
+
+
+def test_a_store_on_a_disk_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("kd_lightning.teachers.npy.fcntl.flock", flock)
+    options, ensemble, data, said = StoreOptions(folder=str(tmp_path)), _ensemble(), _data(), list[str]()
+    parts = {age: _abandoned_part(tmp_path, age) for age in ("old", "new")}
+    day_before = time.time() - 25 * 3600
+    for path in (parts["old"] / "logits.npy", parts["old"]):
+        os.utime(path, (day_before, day_before))
+    first = _open(ensemble, data, options, said)
+    assert f"no locks in {tmp_path}, so another process may compute the same soft targets" in said
+    assert [age for age, part in parts.items() if part.exists()] == ["new"]  # it may still be written
+    assert _open(ensemble, data, options).folder == first.folder
+
+
+def _abandoned_part(stores: Path, name: str) -> Path:
+    key = hashlib.sha256(name.encode()).hexdigest()[:20]
+    part = stores / f".{key}.elsewhere-1.part"
+    part.mkdir()
+    (part / "logits.npy").write_bytes(b"begun")
+    return part
+
+
+def test_parts_of_killed_fills_are_removed(tmp_path: Path) -> None:
+    abandoned, written = _abandoned_part(tmp_path, "abandoned"), _abandoned_part(tmp_path, "written")
+    with (tmp_path / f".{written.name.split('.')[1]}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _open(_ensemble(), _data(), StoreOptions(folder=str(tmp_path)))
+    assert not abandoned.exists()
+    assert written.exists()
+
+
+def test_a_full_disk_keeps_nothing_of_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit on the size of files stands for the disk."""
+    # So small that something is in the file's buffer when a write fails: closing the file then fails, too.
+    monkeypatch.setattr("kd_lightning.teachers.store._FILL_BATCH", 50)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"can't write soft targets into .*: File too large; set --model"):
+            _open(_ensemble(), _data(), StoreOptions(folder=str(tmp_path)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
 def test_rows_outside_the_store_are_refused(tmp_path: Path) -> None:
