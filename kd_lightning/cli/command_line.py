@@ -24,7 +24,7 @@ from kd_lightning import __version__, data, modules, nets, teachers  # noqa: F40
 from kd_lightning.cli.arguments import ARGUMENTS, DESCRIPTION, OTHER_COMMANDS, PROG, SUBCOMMANDS
 from kd_lightning.cli.messages import USER_ERRORS, hush, innermost_reason, raised_in_child
 from kd_lightning.modules.classifier import ClassifierModule
-from kd_lightning.runs.checkpoints import BEST, LAST, read_checkpoint, run_folder
+from kd_lightning.runs.checkpoints import BEST, LAST, RECORD_KEY, read_checkpoint, run_folder
 from kd_lightning.runs.files import EVENT_FILES, METRICS_FILE, PREDICTIONS_FILE, write_atomically, write_json
 from kd_lightning.runs.resume import (
     await_next_second,
@@ -51,7 +51,7 @@ from kd_lightning.training.last_checkpoint import (
     best_checkpoint,
 )
 from kd_lightning.training.progress import RunProgress
-from kd_lightning.training.record import TestDetails, metrics_record, prediction_rows, write_csv
+from kd_lightning.training.record import TestDetails, metrics_record, prediction_rows, scope_of_test, write_csv
 from kd_lightning.training.signals import EXIT_CODES, Stopped, StopSignals, end_with_launcher, only_fit_in
 
 DEBUG_VARIABLE = "KD_LIGHTNING_DEBUG"
@@ -226,7 +226,9 @@ class DistillCLI(LightningCLI):
         progress = [] if given.get("enable_progress_bar") is False else [RunProgress()]
         records: list[Callback] = [TakeSignals(self._signals)]
         if self.subcommand == "test":
-            records.append(TestDetails(self._run_dir))
+            tested = Path(self._value("ckpt_path"))
+            self._scope = scope_of_test(self.config_dump, self._tested_config, self.datamodule, tested, self._run_dir)
+            records.append(TestDetails(self._run_dir / self._scope.details_file))
         if self.subcommand == "fit":
             records.append(Banner())
         if dry:
@@ -260,11 +262,16 @@ class DistillCLI(LightningCLI):
             rank_zero_info(f"run: {self._run_dir}\nnext: {PROG} test --ckpt_path {self._run_dir}")
 
     def test(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
-        """Test, and write metrics.json into the run's folder."""
+        """Test, and write metrics.json, or metrics-other.json where the result is not the run's own."""
         self.trainer.test(**kwargs)
-        path = self._run_dir / METRICS_FILE
-        record = metrics_record(self.model, self.trainer.callback_metrics, Path(kwargs["ckpt_path"]), self._run_dir)
+        scope = self._scope
+        path = self._run_dir / scope.metrics_file
+        tested = Path(kwargs["ckpt_path"])
+        record = metrics_record(self.model, self.trainer.callback_metrics, tested, self._run_dir, scope)
         rank_zero_only(write_json)(path, record)
+        if scope.foreign is not None:
+            rank_zero_info(f"metrics: {path}, and not {METRICS_FILE}: {scope.foreign}")
+            return
         if any(self._run_dir.glob(EVENT_FILES)):
             rank_zero_only(add_test_scalars)(self._run_dir, record["test"], record["steps"])
         rank_zero_info(f"metrics: {path}\nnext: {PROG} report {self._run_dir.parent}")
@@ -324,7 +331,9 @@ class DistillCLI(LightningCLI):
                 f"{self.subcommand} needs a trained net: --ckpt_path with a run's folder, a file, best or last"
             )
         path = named_checkpoint(self._run_dir, given, BEST)
-        refuse_other_module(read_checkpoint(path), path, self._value("model.class_path"))
+        checkpoint = read_checkpoint(path)
+        refuse_other_module(checkpoint, path, self._value("model.class_path"))
+        self._tested_config = checkpoint.get(RECORD_KEY, {}).get("config")
         self._run_dir = run_folder(path) or self._run_dir
         self.config[self.subcommand]["ckpt_path"] = str(path)
 

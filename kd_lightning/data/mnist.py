@@ -51,6 +51,8 @@ class MNISTDataModule(LightningDataModule):
 
     num_classes = 10
 
+    test_data_arguments = ("dataset",)  # see training.record.NamesTestData
+
     def __init__(
         self,
         dataset: DatasetName = "MNIST",

@@ -125,20 +125,33 @@ def read_run(folder: Path) -> Run:
         problems.append("metrics.json is damaged: it has no errors and examples")
         metrics = {}
     if not metrics and not problems:
-        problems.append("not tested" if any(folder.glob("checkpoints/*.ckpt")) else "no checkpoint yet")
+        tested = "not tested" if not (folder / "metrics-other.json").is_file() else "not tested on all of its own data"
+        problems.append(tested if any(folder.glob("checkpoints/*.ckpt")) else "no checkpoint yet")
     if not isinstance(details.get("tables", {}), dict):
         details = {}
     return Run(folder, config, metrics, details, "; ".join(problems) or None)
 
 
 def group_runs(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs that differ by their seed alone, together, in the order given."""
+    """Runs that differ by their seed alone and were tested on the same data, together, in the order given."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         shared = {key: value for key, value in run.config.items() if key not in _PER_RUN}
         key = json.dumps(shared, sort_keys=True, default=str) if shared else str(run.folder)
         groups.setdefault(key, []).append(run)
-    return list(groups.values())
+    return [group for members in groups.values() for group in _by_test_data(members)]
+
+
+def _by_test_data(members: Sequence[Run]) -> list[list[Run]]:
+    """Split runs by what they were tested on; those without a test stand with the first."""
+    groups: dict[str, list[Run]] = {}
+    untested = [run for run in members if not run.metrics]
+    for run in members:
+        if run.metrics:
+            tested = (run.metrics.get("data"), run.metrics["test"]["examples"])
+            groups.setdefault(json.dumps(tested, sort_keys=True), []).append(run)
+    first, *others = list(groups.values()) or [[]]
+    return [sorted([*first, *untested], key=list(members).index), *others]
 
 
 def table_rows(groups: Sequence[Sequence[Run]]) -> list[Row]:
@@ -149,7 +162,15 @@ def table_rows(groups: Sequence[Sequence[Run]]) -> list[Row]:
         if ensemble is not None and ensemble not in rows:
             rows.append(ensemble)
         rows.append(_row(members))
-    return rows
+    return [_told_apart(row, rows) for row in rows]
+
+
+def _told_apart(row: Row, rows: Sequence[Row]) -> Row:
+    """The row, named with its test data's size where a row of the same name has another."""
+    sizes = {other.examples for other in rows if other.name == row.name and other.examples}
+    if row.examples is None or len(sizes) < 2:
+        return row
+    return row._replace(name=f"{row.name} ({row.examples:,} test images)")
 
 
 def print_table(rows: Sequence[Row]) -> None:

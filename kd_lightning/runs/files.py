@@ -10,6 +10,9 @@ CONFIG_FILE = "config.yaml"
 TEACHERS_FILE = "teachers.json"
 METRICS_FILE = "metrics.json"
 DETAILS_FILE = "details.json"
+# Of a test that is not the run's own, see training.record.EvaluationScope.
+OTHER_METRICS_FILE = "metrics-other.json"
+OTHER_DETAILS_FILE = "details-other.json"
 PREDICTIONS_FILE = "predictions.csv"
 EVENT_FILES = "events.out.tfevents.*"
 

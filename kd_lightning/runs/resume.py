@@ -14,6 +14,8 @@ from kd_lightning.runs.files import (
     DETAILS_FILE,
     EVENT_FILES,
     METRICS_FILE,
+    OTHER_DETAILS_FILE,
+    OTHER_METRICS_FILE,
     PREDICTIONS_FILE,
     TEACHERS_FILE,
     flat,
@@ -21,6 +23,8 @@ from kd_lightning.runs.files import (
 
 DEFAULT_DATA = "kd_lightning.MNISTDataModule"
 EVALUATIONS = ("validate", "test", "predict")
+# What evaluations leave in a run's folder; it says nothing of weights that are trained further.
+RESULT_FILES = (METRICS_FILE, DETAILS_FILE, OTHER_METRICS_FILE, OTHER_DETAILS_FILE, PREDICTIONS_FILE)
 # What a resumed run may change: its length, where it runs, and what it shows.
 MAY_CHANGE = (
     "run_dir",
@@ -52,9 +56,7 @@ def run_files(run: Path) -> Iterator[Path]:
     for pattern in (
         CONFIG_FILE,
         TEACHERS_FILE,
-        METRICS_FILE,
-        DETAILS_FILE,
-        PREDICTIONS_FILE,
+        *RESULT_FILES,
         "hparams.yaml",
         EVENT_FILES,
         f"{CHECKPOINT_DIR}/*.ckpt",

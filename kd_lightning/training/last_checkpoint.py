@@ -25,14 +25,11 @@ from kd_lightning.nets.description import parameter_count
 from kd_lightning.runs.checkpoints import BEST, CHECKPOINT_DIR, LAST, RECORD_KEY
 from kd_lightning.runs.files import (
     CONFIG_FILE,
-    DETAILS_FILE,
-    METRICS_FILE,
-    PREDICTIONS_FILE,
     TEACHERS_FILE,
     write_atomically,
     write_json,
 )
-from kd_lightning.runs.resume import run_files
+from kd_lightning.runs.resume import RESULT_FILES, run_files
 from kd_lightning.teachers.npy import size_text
 from kd_lightning.training.signals import Stopped, StopSignals
 
@@ -245,7 +242,7 @@ class RunRecord(Callback):
             return
         self._taken = True
         parts = (self.run / CHECKPOINT_DIR).glob(".*.part")  # a killed run's
-        stale = [self.run / name for name in (METRICS_FILE, DETAILS_FILE, PREDICTIONS_FILE)]  # of older weights
+        stale = [self.run / name for name in RESULT_FILES]  # of older weights
         for file in (*self.replaced, *parts, *stale):
             file.unlink(missing_ok=True)
         text = yaml.safe_dump(self.config, sort_keys=False)

@@ -3,10 +3,10 @@
 import csv
 import json
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import lightning
 import torch
@@ -18,25 +18,115 @@ from kd_lightning.metrics.classification import error_interval
 from kd_lightning.metrics.costs import measure_costs
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.nets.description import parameter_count
-from kd_lightning.runs.checkpoints import RECORD_KEY, read_checkpoint
-from kd_lightning.runs.files import DETAILS_FILE, write_json
+from kd_lightning.runs.checkpoints import RECORD_KEY, read_checkpoint, run_folder
+from kd_lightning.runs.files import (
+    CONFIG_FILE,
+    DETAILS_FILE,
+    METRICS_FILE,
+    OTHER_DETAILS_FILE,
+    OTHER_METRICS_FILE,
+    write_json,
+)
 
 _COUNTS = {"errors", "examples", "teacher_errors"}
+# Arguments of a data module that say how examples are served, not which.
+_SERVING = {"batch_size", "eval_batch_size", "num_workers", "pin_memory", "persistent_workers", "prefetch_factor"}
+
+
+@runtime_checkable
+class NamesTestData(Protocol):
+    """A data module that says which of its arguments decide on the test set; of others nearly all are taken to."""
+
+    test_data_arguments: Sequence[str]
+
+
+class EvaluationScope(NamedTuple):
+    """Which examples a test looks at, and whether its result is the run's own.
+
+    Attributes:
+        data: The data module's class, and its arguments that decide on the test set.
+        limits: Options of the trainer that leave test examples out.
+        foreign: Why the result is not the run's own; None where it is.
+    """
+
+    data: dict[str, Any]
+    limits: dict[str, Any]
+    foreign: str | None
+
+    @property
+    def metrics_file(self) -> str:
+        """Name of the file for the figures."""
+        return METRICS_FILE if self.foreign is None else OTHER_METRICS_FILE
+
+    @property
+    def details_file(self) -> str:
+        """Name of the file for the tables."""
+        return DETAILS_FILE if self.foreign is None else OTHER_DETAILS_FILE
+
+
+def scope_of_test(
+    config: Mapping[str, Any], run_config: Mapping[str, Any] | None, datamodule: object, checkpoint: Path, run: Path
+) -> EvaluationScope:
+    """Compare what a test looks at with what its run should be tested on: all test examples of its own data.
+
+    Args:
+        config: Of the test, resolved.
+        run_config: Of the run that wrote the checkpoint; None where it was not written from the command line.
+        datamodule: The test's data.
+        checkpoint: The tested file.
+        run: The folder that the result goes to.
+    """
+    arguments = datamodule.test_data_arguments if isinstance(datamodule, NamesTestData) else None
+    data = _test_data(config.get("data"), arguments)
+    limits = _test_limits(config["trainer"])
+    expected = data if run_config is None else _test_data(run_config.get("data"), arguments)
+    foreign = None
+    if run_folder(checkpoint) is None and (run / CONFIG_FILE).is_file():
+        foreign = f"{checkpoint} is not a checkpoint of the run {run}"
+    elif data != expected:
+        names = sorted(name for name in data.keys() | expected.keys() if data.get(name) != expected.get(name))
+        differences = (f"{name} {data.get(name)!r} in place of the run's {expected.get(name)!r}" for name in names)
+        foreign = f"tested on other data, {', '.join(differences)}"
+    elif limits:
+        given = ", ".join(f"{name} {value}" for name, value in limits.items())
+        foreign = f"tested on a part of the data, {given}"
+    return EvaluationScope(data, limits, foreign)
+
+
+def _test_data(described: Any, arguments: Sequence[str] | None) -> dict[str, Any]:  # Any: a configuration's value
+    """Class and arguments of a configured data module that decide on the test set."""
+    if not isinstance(described, Mapping):
+        return {}
+    given = dict(described.get("init_args") or {})
+    kept = given.keys() - _SERVING if arguments is None else arguments
+    name_of_class = str(described.get("class_path")).rpartition(".")[2]  # one class has several paths
+    return {"class": name_of_class, **{name: given.get(name) for name in sorted(kept)}}
+
+
+def _test_limits(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the trainer that leave test examples out, with their values."""
+    limits = {}
+    if trainer.get("fast_dev_run"):
+        limits["fast_dev_run"] = trainer["fast_dev_run"]
+    share = trainer.get("limit_test_batches")
+    if share is not None and not (isinstance(share, float) and share == 1.0):  # the integer 1 is a single batch
+        limits["limit_test_batches"] = share
+    return limits
 
 
 class TestDetails(Callback):
-    """Writes details.json: the test's tables, and what net and teachers cost to use.
+    """Writes details: the test's tables, and what net and teachers cost to use.
 
     In the process that tests, since a forked process hands nothing back but the logged numbers.
 
     Args:
-        run: The run's folder.
+        file: Where to.
     """
 
     __test__ = False  # not a test case, whatever its name
 
-    def __init__(self, run: Path) -> None:
-        self.run = run
+    def __init__(self, file: Path) -> None:
+        self.file = file
         self._inputs: Tensor | None = None
 
     def on_test_batch_start(
@@ -55,11 +145,11 @@ class TestDetails(Callback):
             teachers = getattr(module, "teachers", None)
             if teachers is not None:
                 costs["teachers"] = measure_costs(teachers, self._inputs)._asdict()
-            write_json(self.run / DETAILS_FILE, {"tables": tables, "costs": costs})
+            write_json(self.file, {"tables": tables, "costs": costs})
 
 
 def metrics_record(
-    module: ClassifierModule, measured: dict[str, Any], checkpoint_path: Path, run: Path
+    module: ClassifierModule, measured: dict[str, Any], checkpoint_path: Path, run: Path, scope: EvaluationScope
 ) -> dict[str, Any]:
     """Content of metrics.json: the test figures, and what they were measured on and with.
 
@@ -68,19 +158,30 @@ def metrics_record(
         measured: What the trainer logged, by key; those below test/ are taken.
         checkpoint_path: The tested file.
         run: The run's folder, where the test has left its details.
+        scope: What the test looked at.
+
+    Raises:
+        ValueError: If it looked at nothing.
     """
     checkpoint = read_checkpoint(checkpoint_path)
     origin = checkpoint.get(RECORD_KEY, {})
     metrics: dict[str, Any] = {
         key.removeprefix("test/"): float(value) for key, value in measured.items() if key.startswith("test/")
     }
+    if not metrics.get("examples"):
+        raise ValueError(
+            "the test saw no example, so there is no result; "
+            "check --trainer.limit_test_batches and the data's test_dataloader"
+        )
     for count in _COUNTS & metrics.keys():
         metrics[count] = int(metrics[count])
-    details_file = run / DETAILS_FILE
+    details_file = run / scope.details_file
     details = json.loads(details_file.read_text()) if details_file.is_file() else {}
     record: dict[str, Any] = {
         "test": dict(sorted(metrics.items())),
         "error_rate_interval": error_interval(metrics["errors"], metrics["examples"]),
+        "data": scope.data,
+        "limits": scope.limits,
         "costs": details.get("costs"),
         "checkpoint": checkpoint_path.name,
         "epochs": origin.get("epochs"),
@@ -95,6 +196,7 @@ def metrics_record(
         record |= {"teacher_parameters": parameter_count(teachers), "teachers": len(teachers)}
     return record | {
         "device": str(module.device),
+        "precision": module.trainer.precision,
         "threads": torch.get_num_threads(),
         "versions": {
             "kd_lightning": __version__,

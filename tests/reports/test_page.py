@@ -23,7 +23,8 @@ def _run(root: Path, name: str, errors: int | None, seed: int = 0, **metrics: An
     config = {"seed_everything": seed, "run_dir": str(folder), "model": {"init_args": {"temperature": temperature}}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     if errors is not None:
-        test = {"errors": errors, "examples": 1000, "teacher_agreement": 0.9, "teacher_errors": 7}
+        examples = metrics.pop("examples", 1000)
+        test = {"errors": errors, "examples": examples, "teacher_agreement": 0.9, "teacher_errors": 7}
         record = {"test": test, "parameters": 100, "train_seconds": 2.0, **metrics}
         (folder / "metrics.json").write_text(json.dumps(record))
     return folder
@@ -43,6 +44,24 @@ def test_rows_over_seeds(tmp_path: Path) -> None:
     assert taught.cells()["errors"] == "13.0 ± 3.6"
     assert taught.cells()["error %"] == "1.30 ± 0.36"
     assert unfinished.cells()["errors"] == "no checkpoint yet"
+
+
+def test_rows_are_averaged_over_the_same_test_data_only(tmp_path: Path) -> None:
+    for seed, errors in enumerate([10, 12]):
+        _run(tmp_path, f"taught-{seed}", errors, seed, data={"dataset": "MNIST"})
+    _run(tmp_path, "taught-2", 900, 2, data={"dataset": "KMNIST"})
+    _run(tmp_path, "taught-3", 90, 3, data={"dataset": "MNIST"}, examples=100)
+    _run(tmp_path, "taught-4", None, 4)
+    groups = group_runs([read_run(folder) for folder in find_runs([str(tmp_path)])])
+    assert [[run.name for run in members] for members in groups] == [
+        ["taught-0", "taught-1", "taught-4"],
+        ["taught-2"],
+        ["taught-3"],
+    ]
+    own, other, part = table_rows(groups)
+    assert own.errors == [10, 12]
+    assert part.name == "taught-3"
+    assert other.cells()["errors"] == "900"
 
 
 class _Parsed(HTMLParser):
