@@ -14,7 +14,7 @@ from typing import Any
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningDataModule, Trainer
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -24,6 +24,7 @@ from kd_lightning import __version__, data, modules, nets, teachers  # noqa: F40
 from kd_lightning.cli.arguments import ARGUMENTS, DESCRIPTION, OTHER_COMMANDS, PROG, SUBCOMMANDS
 from kd_lightning.cli.messages import USER_ERRORS, hush, innermost_reason, raised_in_child
 from kd_lightning.modules.classifier import ClassifierModule
+from kd_lightning.modules.lightning_internals import FreePassProfiler, OpenCommandLine
 from kd_lightning.runs.checkpoints import BEST, LAST, RECORD_KEY, read_checkpoint, run_folder
 from kd_lightning.runs.files import EVENT_FILES, METRICS_FILE, PREDICTIONS_FILE, write_atomically, write_json
 from kd_lightning.runs.resume import (
@@ -45,7 +46,6 @@ from kd_lightning.training.last_checkpoint import (
     DryRun,
     DryRunDone,
     LastCheckpoint,
-    NoProfiler,
     RunRecord,
     TakeSignals,
     best_checkpoint,
@@ -126,7 +126,7 @@ def _stopped(signum: signal.Signals) -> int:
     return EXIT_CODES[signum]
 
 
-class DistillCLI(LightningCLI):
+class DistillCLI(OpenCommandLine):
     """LightningCLI with run folders, crash-safe checkpoints and guards against silent surprises.
 
     Args:
@@ -134,6 +134,8 @@ class DistillCLI(LightningCLI):
         held: Takes what a fit holds while it runs: its folder.
         signals: What asks the run to stop.
     """
+
+    subcommand_help = SUBCOMMANDS
 
     def __init__(self, args: list[str], held: ExitStack | None = None, signals: StopSignals | None = None) -> None:
         self._held = held or ExitStack()
@@ -167,26 +169,13 @@ class DistillCLI(LightningCLI):
         for name, (default, text) in ARGUMENTS.items():
             parser.add_argument(f"--{name}", type=type(default), default=default, help=text)
 
-    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:  # Any: Lightning's own
-        super()._add_subcommands(parser, **kwargs)
-        action = parser._subcommands_action
-        for listed in action._choices_actions if action else []:
-            listed.help = SUBCOMMANDS[listed.dest]
-
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the arguments, also from Python beside other arguments of the process."""
         self.config = parser.parse_args(args)  # type: ignore[arg-type]  # main hands over a list
 
-    def _parse_ckpt_path(self) -> None:
-        """Leave the configuration as it was given.
-
-        Lightning would put the checkpoint's hyperparameters over configuration and flags, in silence:
-        https://github.com/Lightning-AI/pytorch-lightning/pull/21455
-        """
-
     def before_instantiate_classes(self) -> None:
         """Check the run's folder and the checkpoint before anything is built or written."""
-        self._dump_config()
+        self.dump_config()
         self.config[self.subcommand]["weights_only"] = True  # a checkpoint must not run code
         self._run_dir = Path(self._value("run_dir"))
         check_strategy(self._value("trainer.strategy"))
@@ -207,7 +196,7 @@ class DistillCLI(LightningCLI):
         slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() and not plugins else []
         kwargs["plugins"] = [*plugins, AtomicCheckpointIO(), *slurm]
         if given.get("profiler") is None:
-            kwargs["profiler"] = NoProfiler()
+            kwargs["profiler"] = FreePassProfiler()
         if dry:
             kwargs["enable_checkpointing"] = False
         if not fitting:
@@ -340,7 +329,7 @@ class DistillCLI(LightningCLI):
     def _saved_config(self) -> dict[str, Any]:
         """The resolved configuration without what belongs to one call alone."""
         per_call = {
-            *self._subcommand_method_arguments[self.subcommand or ""],
+            *self.method_arguments(),
             "overwrite",
             "dry_run",
             "prepare",

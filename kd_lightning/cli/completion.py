@@ -2,7 +2,6 @@
 
 import argparse
 import inspect
-from collections.abc import Iterator
 
 import jsonargparse
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
@@ -11,6 +10,7 @@ from kd_lightning.cli.arguments import OTHER_COMMANDS, SUBCOMMANDS
 from kd_lightning.cli.command_line import DistillCLI
 from kd_lightning.data.mnist import MNISTDataModule
 from kd_lightning.modules.distill import DistillModule
+from kd_lightning.modules.lightning_internals import options_of_subcommands
 from kd_lightning.modules.teacher import TeacherModule
 
 COMMAND = "kd_lightning"
@@ -57,10 +57,10 @@ def _run(shell: str) -> None:
         raise ValueError(f"no completion for {shell}; expected one of {', '.join(shtab.SUPPORTED_SHELLS)}")
     plain = argparse.ArgumentParser(COMMAND)
     subcommands = plain.add_subparsers()
-    parsers = _subcommand_parsers()
+    options = _options_of_subcommands()
     for name, text in SUBCOMMANDS.items():
         subcommand = subcommands.add_parser(name, help=text, add_help=False)
-        for option in sorted(set(_options(parsers[name]))):
+        for option in sorted(set(options[name])):
             action = subcommand.add_argument(f"--{option}")
             if option in FILES:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]  # where shtab looks
@@ -69,18 +69,16 @@ def _run(shell: str) -> None:
     print(shtab.complete(plain, shell))
 
 
-def _subcommand_parsers() -> dict[str, argparse.ArgumentParser]:
+def _options_of_subcommands() -> dict[str, list[str]]:
+    """Long options of each subcommand, without the dashes, and those of this package's classes."""
+    of_classes = [f"{key}.{name}" for key, classes in CLASSES.items() for each in classes for name in _arguments(each)]
     try:
         _ParserOnly([])
     except _Built as built:
-        action = built.parser._subcommands_action
-        if action is not None:
-            return dict(action.choices)
+        listed = options_of_subcommands(built.parser)
+        return {name: [*(option[2:] for option in options), *of_classes] for name, options in listed.items()}
     raise RuntimeError("the command line has no subcommands")
 
 
-def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
-    """Long options of a subcommand, without the dashes."""
-    yield from (text[2:] for action in parser._actions for text in action.option_strings if text.startswith("--"))
-    for key, classes in CLASSES.items():
-        yield from (f"{key}.{name}" for each in classes for name in inspect.signature(each).parameters)
+def _arguments(cls: type) -> list[str]:
+    return list(inspect.signature(cls).parameters)

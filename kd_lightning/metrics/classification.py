@@ -22,12 +22,21 @@ class UncastMetric(Metric):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # Any: those of the metric that this is mixed with
+        self._casts = False
         super().__init__(*args, **kwargs)
         self.set_dtype(torch.float32)  # torch's default type is bfloat16 within the trainer's bf16-true
 
+    def set_dtype(self, dst_type: str | torch.dtype) -> Metric:
+        """Change the number type on purpose."""
+        self._casts = True
+        try:
+            return super().set_dtype(dst_type)
+        finally:
+            self._casts = False
+
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any) -> nn.Module:  # Any: torchmetrics' own arguments
         """Move the metric with its module, and keep number types."""
-        fn_of_bits = fn if self._dtype_convert else lambda tensor: _apply_to_bits(fn, tensor)
+        fn_of_bits = fn if self._casts else lambda tensor: _apply_to_bits(fn, tensor)
         applied: nn.Module = super()._apply(fn_of_bits, *args)
         return applied
 

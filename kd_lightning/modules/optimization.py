@@ -8,6 +8,8 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from kd_lightning.modules.lightning_internals import skip_cuda_graph_check
+
 SchedulerCallable = Callable[[torch.optim.Optimizer, int], LRScheduler]
 
 
@@ -34,13 +36,7 @@ def enable_fused_kernels(optimizer: torch.optim.Optimizer) -> None:
         if group.get("fused") is None and not chosen and supported:
             group["fused"] = True
     if all(p.device.type == "cpu" for group in optimizer.param_groups for p in group["params"]):
-        # At each step torch asks whether a GPU records it, and since Lightning sets PYTORCH_NVML_BASED_CUDA_CHECK, it
-        # looks for NVIDIA's library on disk each time: 0.1 ms.
-        optimizer._accelerator_graph_capture_health_check = _nothing_to_check  # type: ignore[method-assign]
-
-
-def _nothing_to_check() -> None:
-    """Stand in for a check that only concerns GPUs."""
+        skip_cuda_graph_check(optimizer)
 
 
 class WarmupCosine(LambdaLR):

@@ -6,6 +6,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from kd_lightning.modules.lightning_internals import computes_in_bfloat16
+
 
 class PrecisionCheck(Callback):
     """Checks the precision before anything is read."""
@@ -58,5 +60,4 @@ def has_bfloat16_instructions() -> bool:
     """Whether an x86 processor computes in bfloat16; True for other processors, of which nothing was measured."""
     if platform.machine().lower() not in {"x86_64", "amd64"}:
         return True
-    # torch has no public name for these: https://github.com/pytorch/pytorch/blob/main/torch/cpu/__init__.py
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return computes_in_bfloat16()

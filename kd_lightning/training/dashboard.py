@@ -74,9 +74,8 @@ class Dashboard(Callback):
             values = dict(_hyperparameters(self.config))
             teachers = getattr(pl_module, "teachers", None)
             values["teachers"] = 0 if teachers is None else len(teachers)
-            file_writer = writer._get_file_writer()
             for summary in _hparams_summaries(values):
-                file_writer.add_summary(summary)
+                writer.file_writer.add_summary(summary)  # add_custom_scalars has made it
             text = yaml.safe_dump(self.config, sort_keys=False)
             writer.add_text("config", _code(text), trainer.global_step)
             writer.add_text("command", _code(shlex.join(["python", "-m", "kd_lightning", *self.command])))
