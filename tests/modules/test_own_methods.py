@@ -94,3 +94,32 @@ def test_feature_losses_need_one_teacher(teacher: Path, tmp_path: Path, capsys: 
     fixed = ["--model.student.hidden", "[8]", "--run_dir", str(run), *SMALL]
     assert main(["fit", "--config", str(CONFIGS / "distill.yaml"), *_hints(tmp_path), *fixed, *two]) == 1
     assert "compare the student with one teacher, got 2" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["JensenShannon", "LogitMatching", "DKD", "DIST", "NKD", "Standardised"])
+def test_every_soft_loss_trains_from_the_command_line(loss: str, teacher: Path, tmp_path: Path) -> None:
+    chosen = ["--model.soft_loss", f"kd_lightning.{loss}", "--trainer.max_steps", "3"]
+    assert _distill(teacher, tmp_path / "run", *chosen) == 0
+    assert {"train/soft_loss", "val/soft_loss"} <= set(_tags(tmp_path / "run"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["SimilarityPreserving", "Relational"])
+def test_every_feature_loss_trains_from_a_file(loss: str, teacher: Path, tmp_path: Path) -> None:
+    file = tmp_path / "features.yaml"
+    file.write_text(HINTS.replace("Hints", loss), encoding="utf-8")
+    assert _distill(teacher, tmp_path / "run", "--config", str(file), "--trainer.max_steps", "3") == 0
+    name = {"SimilarityPreserving": "similarity_preserving", "Relational": "relational"}[loss]
+    assert {f"train/{name}", f"val/{name}"} <= set(_tags(tmp_path / "run"))
+
+
+@pytest.mark.slow
+def test_a_wrapped_soft_loss_is_chosen_in_a_file(teacher: Path, tmp_path: Path) -> None:
+    file = tmp_path / "wrapped.yaml"
+    file.write_text(
+        "model: {init_args: {soft_loss: {class_path: kd_lightning.Standardised, init_args: "
+        "{loss: {class_path: kd_lightning.DKD, init_args: {other_weight: 2}}}}}}\n",
+        encoding="utf-8",
+    )
+    assert _distill(teacher, tmp_path / "run", "--config", str(file), "--trainer.max_steps", "3") == 0

@@ -1,0 +1,45 @@
+"""Logit standardisation: any soft loss, over logits that have mean 0 and deviation 1."""
+
+from torch import Tensor
+
+from kd_lightning.methods.base import SoftLoss, SoftTargets
+from kd_lightning.methods.hinton import KL, at_least_float32
+
+
+class Standardised(SoftLoss):
+    """Another soft loss over (logits - mean) / deviation of each example, of student and teachers alike.
+
+    The student then need not match the teachers' scale, and T means the same for every example.
+    Source: Sun et al. 2024, "Logit Standardization in Knowledge Distillation", https://arxiv.org/abs/2403.01427,
+    algorithm 1; its settings are T = 2 and a soft loss weighted 9 to 1.
+
+    Args:
+        loss: The soft loss; KL by default.
+
+    Example:
+        >>> loss = Standardised(DKD())(student_logits, targets, labels)
+    """
+
+    def __init__(self, loss: SoftLoss | None = None) -> None:
+        super().__init__()
+        self.loss = loss or KL()
+
+    def prepare(self, teacher_logits: Tensor) -> Tensor:
+        """Standardise the teachers' logits, (teachers, batch, classes)."""
+        return self.loss.prepare(standardised(teacher_logits))
+
+    def forward(self, student_logits: Tensor, targets: SoftTargets, labels: Tensor) -> Tensor:
+        """Compute the other loss; arguments and errors are its own."""
+        loss: Tensor = self.loss(standardised(student_logits), targets, labels)
+        return loss
+
+
+def standardised(logits: Tensor) -> Tensor:
+    """Logits less their mean, divided by their standard deviation over the classes; 0 where all are equal.
+
+    Args:
+        logits: (..., classes) float, before softmax.
+    """
+    logits = at_least_float32(logits)
+    centred = logits - logits.mean(dim=-1, keepdim=True)
+    return centred / (logits.std(dim=-1, keepdim=True) + 1e-7)
