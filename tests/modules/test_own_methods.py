@@ -99,7 +99,7 @@ def test_feature_losses_need_one_teacher(teacher: Path, tmp_path: Path, capsys: 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["JensenShannon", "LogitMatching", "DKD", "DIST", "NKD", "Standardised"])
 def test_every_soft_loss_trains_from_the_command_line(loss: str, teacher: Path, tmp_path: Path) -> None:
-    chosen = ["--model.soft_loss", f"kd_lightning.{loss}", "--trainer.max_steps", "3"]
+    chosen = ["--model.soft_loss", f"kd_lightning.{loss}", "--trainer.max_steps", "6"]
     assert _distill(teacher, tmp_path / "run", *chosen) == 0
     assert {"train/soft_loss", "val/soft_loss"} <= set(_tags(tmp_path / "run"))
 
@@ -109,7 +109,7 @@ def test_every_soft_loss_trains_from_the_command_line(loss: str, teacher: Path, 
 def test_every_feature_loss_trains_from_a_file(loss: str, teacher: Path, tmp_path: Path) -> None:
     file = tmp_path / "features.yaml"
     file.write_text(HINTS.replace("Hints", loss), encoding="utf-8")
-    assert _distill(teacher, tmp_path / "run", "--config", str(file), "--trainer.max_steps", "3") == 0
+    assert _distill(teacher, tmp_path / "run", "--config", str(file), "--trainer.max_steps", "6") == 0
     name = {"SimilarityPreserving": "similarity_preserving", "Relational": "relational"}[loss]
     assert {f"train/{name}", f"val/{name}"} <= set(_tags(tmp_path / "run"))
 
@@ -122,4 +122,4 @@ def test_a_wrapped_soft_loss_is_chosen_in_a_file(teacher: Path, tmp_path: Path) 
         "{loss: {class_path: kd_lightning.DKD, init_args: {other_weight: 2}}}}}}\n",
         encoding="utf-8",
     )
-    assert _distill(teacher, tmp_path / "run", "--config", str(file), "--trainer.max_steps", "3") == 0
+    assert _distill(teacher, tmp_path / "run", "--config", str(file), "--trainer.max_steps", "6") == 0
