@@ -23,6 +23,7 @@ from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 
 from kd_lightning import __version__, data, modules, nets, teachers  # noqa: F401 (short class names in YAML: imported classes)
 from kd_lightning.cli.arguments import ARGUMENTS, DESCRIPTION, OTHER_COMMANDS, PROG, SUBCOMMANDS
+from kd_lightning.cli.lossy_output import output_may_be_lost
 from kd_lightning.cli.messages import USER_ERRORS, hush, innermost_reason, raised_in_child
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.lightning_internals import FreePassProfiler, OpenCommandLine
@@ -181,6 +182,8 @@ class DistillCLI(OpenCommandLine):
 
     def before_instantiate_classes(self) -> None:
         """Check the run's folder and the checkpoint before anything is built or written."""
+        if self._run_by_main and self.subcommand != "validate":  # which leaves no file
+            self._held.enter_context(output_may_be_lost())
         self.dump_config()
         self.config[self.subcommand]["weights_only"] = True  # a checkpoint must not run code
         self._run_dir = Path(self._value("run_dir"))
