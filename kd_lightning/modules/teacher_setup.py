@@ -15,7 +15,7 @@ from kd_lightning.metrics.classification import TestMetrics
 from kd_lightning.modules.precision import note_slow_bfloat16
 from kd_lightning.runs.checkpoints import RECORD_KEY
 from kd_lightning.teachers.check import check_teachers
-from kd_lightning.teachers.ensemble import FrozenEnsemble, Precision, load_teachers
+from kd_lightning.teachers.ensemble import FrozenEnsemble, Precision, Teacher, load_teachers
 from kd_lightning.teachers.source import LiveTeachers, Softener, StoredTeachers, choose_source
 from kd_lightning.teachers.store_plan import Mode, StoreOptions, ViewedData
 
@@ -85,12 +85,9 @@ class TeacherSetup(Callback):
                 rank_zero_info(f"agreement with the teachers is not measured: {error}")
                 return
             teacher_shares(self.options.weights, len(loaded))
-            ensemble = FrozenEnsemble(loaded, self.options.precision)
-            softener = Softener(self.options.averaging, self.options.weights, pl_module.soft_loss.prepare)
-            pl_module.live_teachers = LiveTeachers(ensemble, softener)
+            pl_module.live_teachers = self._live(loaded, pl_module)
             if self.options.precision == "bfloat16":
                 note_slow_bfloat16("teacher_precision bfloat16", trainer.strategy.root_device)
-            pl_module.teacher_records = [teacher.record() for teacher in ensemble.teachers]
         pl_module.source = pl_module.live_teachers if needed else None
         pl_module.test_metrics = TestMetrics(with_teachers=True)
         if training and pl_module.feature_losses:
@@ -160,22 +157,32 @@ class TeacherSetup(Callback):
         )
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: "DistillModule", checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
-        """Refuse to go on training with other teachers than those the run began with.
+        """Go on with the teachers in the order that the run began with, wherever they lie now.
 
         Raises:
-            ValueError: If the teachers' fingerprints differ.
+            ValueError: If the teachers' fingerprints are others.
         """
         record = checkpoint.get(RECORD_KEY, {})
         before, self._stored = record.get("teachers"), record.get("soft_targets_stored")
         if trainer.state.fn != "fit" or before is None:
             return
         now = [teacher["fingerprint"] for teacher in pl_module.teacher_records]
-        if before != now:
+        if sorted(before) != sorted(now):
             raise ValueError(
                 f"this run began with other teachers: expected fingerprints {_short(before)}, got {_short(now)} "
                 f"from {[teacher['source'] for teacher in pl_module.teacher_records]}; "
                 "bring the old teachers back or start a new run"
             )
+        live = pl_module.live_teachers
+        if live is not None and before != now:  # a glob finds renamed teachers in another order
+            by_fingerprint = dict(zip(now, live.ensemble.teachers, strict=True))
+            pl_module.live_teachers = self._live([by_fingerprint[each] for each in before], pl_module)
+            pl_module.source = None if pl_module.source is None else pl_module.live_teachers
+
+    def _live(self, teachers: Sequence[Teacher], module: "DistillModule") -> LiveTeachers:
+        ensemble = FrozenEnsemble(teachers, self.options.precision)
+        module.teacher_records = [teacher.record() for teacher in ensemble.teachers]
+        return LiveTeachers(ensemble, Softener(self.options.averaging, self.options.weights, module.soft_loss.prepare))
 
 
 def _example(trainer: Trainer) -> Tensor:

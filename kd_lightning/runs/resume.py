@@ -25,7 +25,8 @@ DEFAULT_DATA = "kd_lightning.MNISTDataModule"
 EVALUATIONS = ("validate", "test", "predict")
 # What evaluations leave in a run's folder; it says nothing of weights that are trained further.
 RESULT_FILES = (METRICS_FILE, DETAILS_FILE, OTHER_METRICS_FILE, OTHER_DETAILS_FILE, PREDICTIONS_FILE)
-# What a resumed run may change: its length, where it runs, and what it shows.
+# What a resumed run may change: its length, where it runs, what it shows, and where its teachers lie. That they are the
+# same ones is told by their fingerprints, see modules/teacher_setup.py.
 MAY_CHANGE = (
     "run_dir",
     "save_every",
@@ -46,6 +47,7 @@ MAY_CHANGE = (
     "data.init_args.data_dir",
     "data.init_args.device_resident",
     "model.init_args.teachers_must_beat_chance",
+    "model.init_args.teachers",
     "model.init_args.store.folder",
     "model.init_args.store.limit_gb",
 )
@@ -114,8 +116,12 @@ def forbidden_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [
         f"{key}: the run has {old.get(key)!r}, asked for {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not key.startswith(MAY_CHANGE)
+        if old.get(key) != new.get(key) and not _may_change(key)
     ]
+
+
+def _may_change(key: str) -> bool:
+    return any(key == each or key.startswith(f"{each}.") for each in MAY_CHANGE)
 
 
 def refuse_other_module(checkpoint: dict[str, Any], path: Path, asked: str) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rich import get_console
 from rich.progress import track
 from torch import Tensor
 
@@ -190,7 +191,14 @@ def _write_store(
         part.mkdir()
         with closing(TableWriter(part / _LOGITS, shape, np.dtype(spec.dtype))) as table:
             batches = -(-len(rows.rows) // _FILL_BATCH)
-            for entries in track(rows.batches(), description="soft targets", total=batches, transient=True):
+            shown = track(
+                rows.batches(),
+                description="soft targets",
+                total=batches,
+                transient=True,
+                disable=not get_console().is_terminal,  # it would leave an empty line in a log
+            )
+            for entries in shown:
                 table.append(ensemble(rows.inputs(entries).to(device)).transpose(0, 1))  # (batch, teachers, classes)
             checksums = {table.path.name: table.checksum()}
         record = {**spec._asdict(), "key": spec.key, "classes": classes, "sha256": checksums}

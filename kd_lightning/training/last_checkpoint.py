@@ -1,5 +1,6 @@
 """Crash-safe checkpoints and what a run leaves in its folder."""
 
+import errno
 import math
 import os
 import shutil
@@ -55,11 +56,20 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             write_atomically(Path(path), lambda part: torch.save(checkpoint, part))
         except RuntimeError as error:  # torch's writer says "unexpected pos" on a full disk
-            free = shutil.disk_usage(Path(path).parent).free
-            raise OSError(
-                f"can't write checkpoint {path}: {size_text(free)} are free on its disk; make room and resume with "
-                "--ckpt_path last, an older checkpoint is whole"
-            ) from error
+            raise _disk_is_full(Path(path)) from error
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+                raise
+            raise _disk_is_full(Path(path)) from error
+
+
+def _disk_is_full(path: Path) -> OSError:
+    older = any(path.parent.glob("*.ckpt"))
+    return OSError(
+        f"can't write checkpoint {path}: {size_text(shutil.disk_usage(path.parent).free)} are free on its disk; "
+        "make room and go on with --ckpt_path last, "
+        + ("an older checkpoint is whole" if older else "from the first step, as no checkpoint was written before")
+    )
 
 
 def best_checkpoint(run: Path) -> ModelCheckpoint:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import suppress
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -61,8 +62,8 @@ class RunProgress(ProgressBar):
         if trainer.state.fn == "fit" and not trainer.sanity_checking and self._interval == DRAW_SECONDS:
             self._show(trainer.global_step, _description(trainer), trainer)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the last state standing."""
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the last state standing; only now, when the last checkpoint is written."""
         if self._progress is not None:
             self._show(trainer.global_step, _description(trainer), trainer)
         self._stop()
@@ -110,7 +111,8 @@ class RunProgress(ProgressBar):
         self._task = self._progress.add_task("", total=total if math.isfinite(total) else None, figures="")
         self._shown_at = time.monotonic()
         if self._progress.console.is_terminal:
-            self._progress.start()
+            with suppress(OSError):
+                self._progress.start()
 
     def _show(self, done: int, description: str, trainer: Trainer) -> None:
         if self._progress is None:
@@ -119,15 +121,17 @@ class RunProgress(ProgressBar):
         known = trainer.callback_metrics
         figures = "  ".join(f"{name} {float(known[key]):.3f}" for key, name in _SHOWN.items() if key in known)
         self._progress.update(self._task, completed=done, description=description, figures=figures)
-        if self._progress.console.is_terminal:
-            self._progress.refresh()
-        else:
-            total = self._progress.tasks[0].total
-            print(f"{description}, step {done}{f' of {total:.0f}' if total else ''}: {figures}", flush=True)
+        with suppress(OSError):  # on a full disk or a closed pipe: printing is never worth a run
+            if self._progress.console.is_terminal:
+                self._progress.refresh()
+            else:
+                total = self._progress.tasks[0].total
+                print(f"{description}, step {done}{f' of {total:.0f}' if total else ''}: {figures}", flush=True)
 
     def _stop(self) -> None:
         if self._progress is not None and self._progress.console.is_terminal:
-            self._progress.stop()
+            with suppress(OSError):
+                self._progress.stop()
         self._progress = None
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -396,6 +397,22 @@ def test_a_try_writes_no_run(way: str, teacher: Path, tmp_path: Path, caplog: py
     if way == "prepare":
         assert _fit("distill", tmp_path / "run", *taught, "--trainer.max_steps", "1") == 0
         assert "computing soft targets" not in caplog.text
+
+
+def test_a_dry_run_writes_nothing_where_the_data_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["--data.dataset", "FashionMNIST", "--data.data_dir", str(tmp_path / "data")]
+    assert _fit("student", tmp_path / "run", *data, "--dry_run", "true") == 1
+    assert "raw; download it with --prepare true" in _error(capsys)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_next_command_can_be_pasted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = tmp_path / "my runs" / "one"
+    flags = ["--model.student.hidden", "[8]", "--trainer.max_steps", "1", "--trainer.limit_val_batches", "0"]
+    assert _fit("student", run, *flags) == 0
+    assert main(["test", "--ckpt_path", str(run), *SMALL]) == 0
+    commands = [shlex.split(line) for line in caplog.text.splitlines() if line.startswith("next: ")]
+    assert [command[-1] for command in commands] == [str(run), str(run.parent)]
 
 
 def test_a_run_that_fails_before_it_begins_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,6 +51,52 @@ def test_damaged_idx_file(tmp_path: Path) -> None:
         read_digits("MNIST", tmp_path)
 
 
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torchvision.datasets.FashionMNIST.mirrors", ["http://127.0.0.1:9/"])
+    monkeypatch.setattr("torchvision.datasets.QMNIST.resources", {"train": [("http://127.0.0.1:9/a.gz", "0")] * 2})
+    monkeypatch.setattr("torchvision.datasets.EMNIST.url", "http://127.0.0.1:9/gzip.zip")
+
+
+@pytest.mark.parametrize("name", ["FashionMNIST", "QMNIST", "EMNIST"])
+@pytest.mark.parametrize("known", [False, True], ids=["new folder", "known folder"])
+def test_a_failed_download_leaves_no_folder(name: Any, known: bool, tmp_path: Path, no_network: None) -> None:
+    data_dir = tmp_path / "data"
+    if known:
+        data_dir.mkdir()
+    with pytest.raises(FileNotFoundError, match=f"{name} is not under .* and can't be downloaded"):
+        download_digits(name, data_dir)
+    assert data_dir.exists() == known
+    assert list(tmp_path.rglob("*")) == [data_dir] * known
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "advice"),
+    [
+        ("FashionMNIST", "train-images-idx3-ubyte.gz", "unpack it: gunzip --keep '"),
+        ("QMNIST", "a.gz", "unpack it: gunzip --keep '"),
+        ("EMNIST", "gzip.zip", "put the published file in its place"),
+    ],
+)
+def test_a_file_with_another_checksum_is_named(
+    name: Any, file: str, advice: str, tmp_path: Path, no_network: None
+) -> None:
+    path = tmp_path / "my data" / name / "raw" / file
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"packed again")
+    with pytest.raises(ValueError, match=f"{path} is there, but it is not the published file: expected MD5 .*{advice}"):
+        download_digits(name, tmp_path / "my data")
+    assert path.read_bytes() == b"packed again"
+
+
+def test_data_that_nobody_asked_to_download_says_how(tmp_path: Path) -> None:
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"KMNIST is not under .*raw; download it with --prepare true or .*, put its files there",
+    ):
+        read_digits("KMNIST", tmp_path)
+
+
 SIZES = {"train": 40, "test": 20}
 FILES: dict[str, tuple[str, str, Any]] = {
     "MNIST": ("{part}-images-idx3-ubyte", "{part}-labels-idx1-ubyte", {"train": "train", "test": "t10k"}),
