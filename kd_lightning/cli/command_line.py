@@ -13,6 +13,8 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+import torch
+from jsonargparse.typing import register_type
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
@@ -25,9 +27,14 @@ from kd_lightning import __version__, data, modules, nets, teachers  # noqa: F40
 from kd_lightning.cli.arguments import ARGUMENTS, DESCRIPTION, OTHER_COMMANDS, PROG, SUBCOMMANDS
 from kd_lightning.cli.lossy_output import output_may_be_lost
 from kd_lightning.cli.messages import USER_ERRORS, hush, innermost_reason, raised_in_child
+from kd_lightning.cli.trainer_options import (
+    callbacks_for_fit,
+    refuse_fit_without_result,
+    refuse_numbers_out_of_range,
+)
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.lightning_internals import FreePassProfiler, OpenCommandLine
-from kd_lightning.runs.checkpoints import BEST, LAST, RECORD_KEY, read_checkpoint, run_folder
+from kd_lightning.runs.checkpoints import BEST, CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint, run_folder
 from kd_lightning.runs.files import EVENT_FILES, METRICS_FILE, PREDICTIONS_FILE, write_atomically, write_json
 from kd_lightning.runs.resume import (
     await_next_second,
@@ -47,6 +54,7 @@ from kd_lightning.training.last_checkpoint import (
     Banner,
     DryRun,
     DryRunDone,
+    EndOfSteps,
     LastCheckpoint,
     RunRecord,
     TakeSignals,
@@ -54,7 +62,11 @@ from kd_lightning.training.last_checkpoint import (
 )
 from kd_lightning.training.progress import RunProgress
 from kd_lightning.training.record import TestDetails, metrics_record, prediction_rows, scope_of_test, write_csv
+from kd_lightning.training.resuming import Ending, ResumedCallbacks
 from kd_lightning.training.signals import EXIT_CODES, Stopped, StopSignals, end_with_launcher, only_fit_in
+
+# The default of an argument of StochasticWeightAveraging, which must go into config.yaml.
+register_type(torch.device, fail_already_registered=False)
 
 DEBUG_VARIABLE = "KD_LIGHTNING_DEBUG"
 
@@ -171,6 +183,14 @@ class DistillCLI(OpenCommandLine):
             args=args,
         )
 
+    def __getstate__(self) -> dict[str, Any]:  # Any: a configuration holds all kinds of values
+        """Keep the configuration only, in a copy or a pickle.
+
+        An optimizer or a scheduler given by class_path refers to the command line that built it, so the module that
+        holds them does, too. Callbacks copy the module, and ddp_spawn pickles it.
+        """
+        return {"config_dump": self.config_dump}
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the arguments that every subcommand has beside Lightning's own."""
         for name, (default, text) in ARGUMENTS.items():
@@ -188,6 +208,7 @@ class DistillCLI(OpenCommandLine):
         self.config[self.subcommand]["weights_only"] = True  # a checkpoint must not run code
         self._run_dir = Path(self._value("run_dir"))
         check_strategy(self._value("trainer.strategy"))
+        refuse_numbers_out_of_range(self._value("trainer"))
         if self.subcommand == "fit":
             self._prepare_fit()
         else:
@@ -221,6 +242,11 @@ class DistillCLI(OpenCommandLine):
                 purge_step=self._resumed["global_step"] if self._resumed else None,
                 flush_secs=10,
             )
+        callbacks = given.get("callbacks") or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        if self.subcommand == "fit":
+            callbacks = callbacks_for_fit(callbacks, resumes=self._resumed is not None, tries=not fitting)
+        kwargs["callbacks"] = callbacks
         progress = [] if given.get("enable_progress_bar") is False else [RunProgress()]
         records: list[Callback] = [] if self._signals is None else [TakeSignals(self._signals)]
         if self.subcommand == "test":
@@ -228,22 +254,38 @@ class DistillCLI(OpenCommandLine):
             self._scope = scope_of_test(self.config_dump, self._tested_config, self.datamodule, tested, self._run_dir)
             records.append(TestDetails(self._run_dir / self._scope.details_file))
         if self.subcommand == "fit":
-            records.append(Banner())
+            records += [Banner(), self._ending(fitting)]
         if dry:
             records.append(DryRun(fill_store=not self._value("dry_run")))
+        last = None
         if fitting:
+            last = LastCheckpoint(
+                self._run_dir,
+                interval=self._value("save_every"),
+                signals=self._signals,
+            )
             records += [
                 RunRecord(self._run_dir, self._saved_config(), self._replaced),
+                ResumedCallbacks(self._saved_config()),
                 best_checkpoint(self._run_dir),
-                LastCheckpoint(
-                    self._run_dir,
-                    interval=self._value("save_every"),
-                    signals=self._signals,
-                ),
+                last,
                 Dashboard(self._saved_config(), self._arguments, self._value("pictures_every")),
             ]
         self.trainer_defaults["callbacks"] = [*progress, *records]
-        return super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except TypeError as error:  # of Lightning's own checks, such as of devices
+            raise ValueError(f"trainer: {error} Got devices {given.get('devices')}.") from error
+        if last is not None:
+            trainer.callbacks.insert(0, EndOfSteps(last))  # type: ignore[attr-defined]  # set by Lightning's connector
+        return trainer
+
+    def _ending(self, fitting: bool) -> Ending:
+        """What says how the fit ended; a resumed run's folder has a checkpoint even if no step is made."""
+        if self._resumed is None:
+            return Ending()
+        has_checkpoint = any((self._run_dir / CHECKPOINT_DIR).glob("*.ckpt"))
+        return Ending(self._resumed["global_step"], has_checkpoint=fitting and has_checkpoint)
 
     def fit(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
         """Train, then say where the run is and what comes next."""
@@ -256,8 +298,6 @@ class DistillCLI(OpenCommandLine):
             rank_zero_info(f"one step done: {written} was written")
             return
         self.trainer.fit(**kwargs)
-        if self._resumed and self.trainer.global_step == self._resumed["global_step"]:
-            rank_zero_info("nothing was left to train: max_epochs or max_steps had been reached; raise it to train on")
         if not self._value("trainer.fast_dev_run"):
             rank_zero_info(f"run: {self._run_dir}\nnext: {PROG} test --ckpt_path {quote(str(self._run_dir))}")
 
@@ -301,6 +341,7 @@ class DistillCLI(OpenCommandLine):
                 refuse_other_config(self._resumed, path, self._saved_config())
                 rank_zero_info(f"resuming {path} after step {self._resumed['global_step']}")
         writes = not self._value("trainer.fast_dev_run") and not self._only_tries
+        refuse_fit_without_result(self._value("trainer"), writes=writes)
         if getattr(rank_zero_only, "rank", 0) == 0 and writes:
             self._held.enter_context(only_fit_in(self._run_dir))
             leftovers = list(run_files(self._run_dir))
