@@ -475,7 +475,8 @@ def _write_idx(folder: Path) -> None:
         (raw / f"{name}-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1]) + sizes[:4] + labels)
 
 
-def _machine() -> dict[str, str]:
+def machine() -> dict[str, str]:
+    """What a figure was measured with, and when."""
     model = platform.processor()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -549,7 +550,7 @@ def run(
             sys.exit(f"error: no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
         earlier = folder / "benchmark.json"
         kept = json.loads(earlier.read_text())["parts"] if only and earlier.is_file() else {}
-        measured = {name: {**_machine(), "result": parts[name]()} for name in chosen}
+        measured = {name: {**machine(), "result": parts[name]()} for name in chosen}
     results = {"parts": kept | measured}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "benchmark.json").write_text(json.dumps(results, indent=2) + "\n")

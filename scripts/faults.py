@@ -3,10 +3,15 @@
 For the tests in tests/test_faults.py and for the trials of scripts.reliability.
 """
 
+import json
+import logging
 import os
+import re
+import shutil
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,11 +19,16 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kd_lightning.runs.checkpoints import BEST, CHECKPOINT_DIR, LAST
+from kd_lightning.runs.files import EVENT_FILES
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = ROOT / "configs" / "quickstart"
 # One thread, since sums depend on their number in the last bits; this checkout's code, whatever is installed.
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+_CHANGING = ("costs", "tested_at")  # of a test's records
+
+logging.getLogger("tensorboard").setLevel(logging.ERROR)  # a resumed run's older steps are dropped: not worth a line
 
 Output = int | IO[Any] | None  # what subprocess takes for stdout and stderr
 
@@ -73,6 +83,58 @@ def differences(run: Path, other: Path, *, validation: bool = True) -> list[str]
     drawn, expected = curves(run), curves(other)
     tags = [tag for tag in expected if validation or tag.startswith("train/")]
     return found + [f"curve {tag}" for tag in tags if drawn.get(tag) != expected[tag]]
+
+
+def contents(folder: Path) -> dict[str, object]:
+    """What the files of a folder say, by their path in it, without times of day and timings; no hidden files.
+
+    Event files are left out: `curves` reads them.
+    """
+    files = [file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".")]
+    return {str(file.relative_to(folder)): _content(file) for file in files if not file.match(EVENT_FILES)}
+
+
+def _content(file: Path) -> object:
+    content = file.read_bytes()
+    try:
+        match file.suffix:
+            case ".json":
+                read = json.loads(content)
+                return {**read, **dict.fromkeys(_CHANGING)} if isinstance(read, dict) else read
+            case ".html":
+                return re.sub(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC", b"", content)
+            case ".safetensors":  # whose header is in any order
+                size = int.from_bytes(content[:8], "little")
+                return json.loads(content[8 : 8 + size]), content[8 + size :]
+    except ValueError:
+        return "damaged"
+    return content
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int) -> Iterator[bool]:
+    """Mount a small file system there for a while, where root runs this; yields whether it is there."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    mounted = shutil.which("mount") is not None and _works(mount)
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", str(folder)], check=True)  # noqa: S603, S607  # found as mount was
+
+
+def _works(command: list[str]) -> bool:
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0  # noqa: S603  # our own
+
+
+def fill_up(folder: Path) -> Path:
+    """Fill a disk to its last byte with one file, and name it."""
+    filler = folder / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    return filler
 
 
 def _different_values(name: str, run: Path, other: Path, parts: list[str]) -> list[str]:

@@ -24,7 +24,7 @@ from lightning.pytorch.trainer.states import RunningStage
 from kd_lightning.cli.command_line import main
 from kd_lightning.runs.resume import await_next_second
 from kd_lightning.training.signals import LOCK_FILE, only_fit_in
-from scripts.faults import ENVIRONMENT, QUICKSTART, checkpoint, curves, differences, start
+from scripts.faults import ENVIRONMENT, QUICKSTART, checkpoint, curves, differences, small_disk, start
 
 STUDENT = ["--config", str(QUICKSTART / "student.yaml"), "--model.student.hidden", "[64,64]"]
 QUIET = ["--trainer.enable_progress_bar", "false"]
@@ -223,24 +223,21 @@ class OutOfTime(Timer):
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of four megabytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, check=False).returncode:
-        pytest.skip("a small file system can be mounted by root alone")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)  # noqa: S607  # found as mount was
+    with small_disk(tmp_path / "disk", 4) as mounted:
+        if not mounted:
+            pytest.skip("a small file system can be mounted by root alone")
+        yield tmp_path / "disk"
 
 
 @pytest.mark.faults
-def test_a_full_disk_keeps_the_old_checkpoint(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = small_disk / "run"
+def test_a_full_disk_keeps_the_old_checkpoint(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = disk / "run"
     fit = ["fit", *STUDENT, "--run_dir", str(run), *QUIET, "--trainer.logger", "false"]
     assert main([*fit, "--trainer.max_steps", "10"]) == 0
     before = checkpoint(run)
-    (small_disk / "filler").write_bytes(b"x" * (shutil.disk_usage(small_disk).free - 4096))
+    (disk / "filler").write_bytes(b"x" * (shutil.disk_usage(disk).free - 4096))
     assert main([*fit, "--trainer.max_steps", "20", "--ckpt_path", "last"]) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert f"can't write checkpoint {run / 'checkpoints' / 'last.ckpt'}: 0.0 MB are free on its disk" in line
@@ -248,14 +245,14 @@ def test_a_full_disk_keeps_the_old_checkpoint(small_disk: Path, capsys: pytest.C
     assert after["global_step"] == 10
     assert all(torch.equal(tensor, after["state_dict"][name]) for name, tensor in before["state_dict"].items())
     assert not list((run / "checkpoints").glob(".*.part"))
-    (small_disk / "filler").unlink()
+    (disk / "filler").unlink()
     assert main([*fit, "--trainer.max_steps", "20", "--ckpt_path", "last"]) == 0
     assert checkpoint(run)["global_step"] == 20
 
 
 @pytest.mark.faults
-def test_a_full_disk_while_the_store_is_written(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    teacher = small_disk.parent / "teacher"
+def test_a_full_disk_while_the_store_is_written(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    teacher = disk.parent / "teacher"
     flags = ["--config", str(QUICKSTART / "teacher.yaml"), "--model.net.hidden", "[8]", "--trainer.max_epochs", "1"]
     assert main(["fit", *flags, "--run_dir", str(teacher), *QUIET]) == 0
     fit = ["fit", *STUDENT, "--model.teachers", str(teacher), "--model.soft_weight", "0.9", *QUIET]
@@ -263,15 +260,15 @@ def test_a_full_disk_while_the_store_is_written(small_disk: Path, capsys: pytest
         "--model.soft_targets",
         "stored",
         "--model.store.folder",
-        str(small_disk / "store"),
+        str(disk / "store"),
         "--trainer.max_steps",
         "5",
     ]
-    (small_disk / "filler").write_bytes(b"x" * (shutil.disk_usage(small_disk).free - 65536))
-    assert main([*fit, "--run_dir", str(small_disk.parent / "run")]) == 1
+    (disk / "filler").write_bytes(b"x" * (shutil.disk_usage(disk).free - 65536))
+    assert main([*fit, "--run_dir", str(disk.parent / "run")]) == 1
     assert "error: " in capsys.readouterr().err
-    (small_disk / "filler").unlink()
-    assert main([*fit, "--run_dir", str(small_disk.parent / "run")]) == 0
+    (disk / "filler").unlink()
+    assert main([*fit, "--run_dir", str(disk.parent / "run")]) == 0
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed:UserWarning")  # the runs are copies of one
@@ -329,6 +326,16 @@ def test_a_damaged_event_file_stops_nothing(tmp_path: Path) -> None:
     assert checkpoint(run)["global_step"] == 8
     assert main(["report", str(run), "--output", str(tmp_path / "out")]) == 0
     assert max(step for step, _ in curves(run)["train/loss"]) == 7  # steps are counted from 0
+
+
+def test_a_run_killed_before_its_first_checkpoint_draws_each_step_once(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    fit = ["fit", *STUDENT, "--run_dir", str(run), *QUIET, "--trainer.log_every_n_steps", "1"]
+    fit += ["--trainer.max_steps", "3"]
+    assert main(fit) == 0
+    shutil.rmtree(run / "checkpoints")
+    assert main([*fit, "--ckpt_path", "last"]) == 0
+    assert [step for step, _ in curves(run)["train/loss"]] == [0, 1, 2]
 
 
 def test_a_clock_that_jumps_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

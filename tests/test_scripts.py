@@ -8,6 +8,8 @@ import torch
 import yaml
 
 from scripts.claims import best_offset, matching_offset
+from scripts.reliability import run as try_all
+from scripts.reliability import summary
 from scripts.reproduce import _claimed, own_rows, run, with_needs
 from scripts.rows import ENSEMBLE, GROUPS, TABLE
 
@@ -75,3 +77,51 @@ def test_a_bias_is_matched_to_the_class_frequencies_without_labels() -> None:
     offset = matching_offset(biased, [3], share)
     assert offset == pytest.approx(5.0, abs=0.5)
     assert best_offset(biased, labels, [3]) == pytest.approx(5.0, abs=1.0)
+
+
+def _trial(name: str, number: int, *lost: str, left: tuple[str, ...] = ()) -> dict[str, object]:
+    return {"kind": name, "number": number, "how": "", "lost": list(lost), "left": list(left), "seconds": 1.0}
+
+
+MACHINE = {"processor": "2 cores of X", "python": "3", "torch": "2", "lightning": "2", "measured_at": "2026-01-02T03"}
+
+
+def test_a_table_of_trials_counts_what_was_lost() -> None:
+    trials = [
+        _trial("kill-fit", 0),
+        _trial("kill-fit", 1, "curve a", "curve b"),
+        _trial("kill-fit", 2, "curve a", left=(".x.N.part",)),
+        _trial("log", 0),
+    ]
+    text = summary({"command": "it", "machine": MACHINE, "trials": trials})
+    lines = text.splitlines()
+    assert (
+        lines[0]
+        == "`it`: 4 trials, of which 2 lost something. On 2 cores of X, torch 2, Lightning 2, Python 3, 2026-01-02."
+    )
+    killed, unwritable = (line.strip("| ").split(" | ") for line in lines[4:])
+    assert killed[0] == "kill -9 of a fit"
+    assert (killed[1], killed[3]) == ("3", "2")
+    assert killed[4] == "curve a (2 times); curve b (1 times); left behind: .x.N.part (1 times)"
+    assert unwritable[3:] == ["0", "nothing"]
+
+
+def test_trials_of_another_state_of_the_code_are_not_added_to(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no kind kill-all; there are kill-fit, "):
+        try_all(only=["kill-all"])
+    before = {"seed": 0, "code": "older", "machine": MACHINE, "trials": [_trial("kill-fit", 0)]}
+    (tmp_path / "reliability.json").write_text(json.dumps(before))
+    with pytest.raises(ValueError, match="start again with --overwrite true"):
+        try_all(only=["kill-fit"], output=str(tmp_path))
+    assert json.loads((tmp_path / "reliability.json").read_text()) == before
+
+
+@pytest.mark.faults
+def test_a_trial_is_tried_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for trials in (1, 0):  # the second call finds it done
+        try_all(only=["kill-fit"], times=1, workers=1, output=str(tmp_path))
+        (kept,) = json.loads((tmp_path / "reliability.json").read_text())["trials"]
+        assert (kept["kind"], kept["number"], kept["lost"], kept["left"]) == ("kill-fit", 0, [], [])
+        assert "SIGKILL" in kept["how"]
+        assert capsys.readouterr().out.count("nothing lost") == trials
+    assert "| kill -9 of a fit | 1 | " in (tmp_path / "reliability.md").read_text()

@@ -232,14 +232,15 @@ class DistillCLI(OpenCommandLine):
         if not fitting:
             kwargs["logger"] = False
         elif given.get("logger") in (None, True):
+            older_curves = any(self._run_dir.glob(EVENT_FILES))
             await_next_second(self._run_dir)
             kwargs["logger"] = TensorBoardLogger(
                 self._run_dir,
                 name="",
                 version="",
                 default_hp_metric=False,
-                # Steps that a killed run logged after its last checkpoint are run again: drop them.
-                purge_step=self._resumed["global_step"] if self._resumed else None,
+                # Steps that a killed run logged after its last checkpoint, or before any, are run again: drop them.
+                purge_step=self._resumed["global_step"] if self._resumed else (0 if older_curves else None),
                 flush_secs=10,
             )
         callbacks = given.get("callbacks") or []
