@@ -25,6 +25,7 @@ from kd_lightning.cli.arguments import ARGUMENTS, DESCRIPTION, OTHER_COMMANDS, P
 from kd_lightning.cli.messages import USER_ERRORS, hush, innermost_reason, raised_in_child
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.lightning_internals import FreePassProfiler, OpenCommandLine
+from kd_lightning.nets.construction import constructor_errors
 from kd_lightning.runs.checkpoints import BEST, LAST, RECORD_KEY, read_checkpoint, run_folder
 from kd_lightning.runs.files import EVENT_FILES, METRICS_FILE, PREDICTIONS_FILE, write_atomically, write_json
 from kd_lightning.runs.resume import (
@@ -183,6 +184,11 @@ class DistillCLI(OpenCommandLine):
             self._prepare_fit()
         else:
             self._prepare_evaluation()
+
+    def instantiate_classes(self) -> None:
+        """Build what is configured; an error of a constructor comes out as it was raised."""
+        with constructor_errors(self.parser, self.config):
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # Any: Lightning's own signature
         """Build the trainer with the run's folder, logger and checkpoints."""
