@@ -28,6 +28,7 @@ from kd_lightning.modules.optimization import (
 from kd_lightning.modules.precision import PrecisionCheck
 from kd_lightning.modules.train_log import TrainLog
 from kd_lightning.nets.description import describe_net
+from kd_lightning.nets.logits import logits_of
 from kd_lightning.runs.checkpoints import RECORD_KEY
 
 
@@ -99,18 +100,11 @@ class ClassifierModule(QuickHookNames, ABC):
             inputs: (batch, 1, 28, 28) float in [0, 1], or what the net takes.
 
         Raises:
-            ValueError: If the net takes other shapes.
+            ValueError: If the net takes other shapes, or gives something else than logits.
         """
         # Under bf16-true and the like the net's weights have another type than the inputs.
         typed = inputs.to(self.dtype) if inputs.is_floating_point() else inputs
-        try:
-            logits: Tensor = self.net(typed)
-        except RuntimeError as error:
-            if "shapes cannot be multiplied" in str(error) or "expected input" in str(error):
-                name, reason = type(self.net).__name__, str(error).splitlines()[0]
-                raise ValueError(f"{name} failed on inputs of shape {tuple(inputs.shape)}: {reason}") from error
-            raise
-        return logits
+        return logits_of(self.net, typed, type(self.net).__name__)
 
     def configure_callbacks(self) -> list[Callback]:
         """Check the precision; log the training's curves; step what watches them."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from kd_lightning.nets.description import build_net, fingerprint, parameter_count
+from kd_lightning.nets.logits import logits_of
 from kd_lightning.runs.checkpoints import (
     CHECKPOINT_DIR,
     RECORD_KEY,
@@ -85,10 +86,13 @@ class FrozenEnsemble(nn.Module):
             inputs: (batch, ...), as the teachers take them.
 
         Raises:
-            ValueError: If the teachers disagree about the number of classes.
+            ValueError: If the teachers disagree about the number of classes, or one does not take the inputs.
         """
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            logits = [net(inputs).float() for net in self.nets]
+            logits = [
+                logits_of(net, inputs, f"teacher {teacher.source}").float()
+                for net, teacher in zip(self.nets, self.teachers, strict=True)
+            ]
         shapes = {tuple(member.shape) for member in logits}
         if len(shapes) > 1:
             raise ValueError(f"teachers must give logits of one shape (batch, classes), got {sorted(shapes)}")
