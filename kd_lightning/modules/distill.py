@@ -1,5 +1,6 @@
 """DistillModule: a student trained on the teachers' soft targets and the labels."""
 
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback
@@ -62,7 +63,8 @@ class DistillModule(ClassifierModule):
     def __init__(
         self,
         student: nn.Module,
-        teachers: str | list[str | nn.Module] | nn.Module | None = None,
+        # With Path among the types the parser takes a file's name as it is; otherwise it reads text files as options.
+        teachers: str | Path | list[str | Path | nn.Module] | nn.Module | None = None,
         temperature: float = 20.0,
         soft_weight: float = 0.9,
         soft_loss: SoftLoss | None = None,

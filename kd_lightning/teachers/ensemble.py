@@ -207,10 +207,11 @@ def teacher_checkpoints(pattern: str) -> list[Path]:
         FileNotFoundError: If nothing matches.
         ValueError: If two files of one run match.
     """
-    matches = sorted(map(Path, glob(pattern, recursive=True))) if has_magic(pattern) else [Path(pattern)]  # noqa: PTH207
-    found = [match for match in matches if match.exists()]
-    if has_magic(pattern):  # beside runs there may be reports and notes
-        found = [match for match in found if _may_teach(match)]
+    if Path(pattern).exists() or not has_magic(pattern):  # a folder's name may hold brackets
+        found = [Path(pattern)] if Path(pattern).exists() else []
+    else:
+        matches = sorted(map(Path, glob(pattern, recursive=True)))  # noqa: PTH207
+        found = [match for match in matches if match.exists() and _may_teach(match)]  # there may be reports and notes
     if not found:
         raise FileNotFoundError(
             f"no teacher checkpoint matches {pattern}; expected a run's folder or a checkpoint: train a teacher first, "
