@@ -21,12 +21,20 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 
 from kd_lightning import __version__, data, modules, nets, teachers  # noqa: F401 (short class names in YAML: imported classes)
-from kd_lightning.cli.arguments import ARGUMENTS, DESCRIPTION, OTHER_COMMANDS, PROG, SUBCOMMANDS
+from kd_lightning.cli.arguments import (
+    ARGUMENTS,
+    DESCRIPTION,
+    OTHER_COMMANDS,
+    PROG,
+    SUBCOMMANDS,
+    refuse_unknown_subcommand,
+)
 from kd_lightning.cli.messages import USER_ERRORS, hush, innermost_reason, raised_in_child
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.lightning_internals import FreePassProfiler, OpenCommandLine
 from kd_lightning.nets.construction import constructor_errors
 from kd_lightning.runs.checkpoints import BEST, LAST, RECORD_KEY, read_checkpoint, run_folder
+from kd_lightning.runs.config_files import check_config_files
 from kd_lightning.runs.files import EVENT_FILES, METRICS_FILE, PREDICTIONS_FILE, write_atomically, write_json
 from kd_lightning.runs.resume import (
     await_next_second,
@@ -72,16 +80,16 @@ def main(args: Sequence[str] | None = None) -> int:
     end_with_launcher()
     hush()
     try:
-        if arguments and not arguments[0].startswith("-") and arguments[0] not in (*SUBCOMMANDS, *OTHER_COMMANDS):
-            known = ", ".join((*SUBCOMMANDS, *OTHER_COMMANDS))
-            raise ValueError(f"no subcommand {arguments[0]}; expected one of {known}")
+        refuse_unknown_subcommand(arguments)
         if arguments and arguments[0] in OTHER_COMMANDS:
             module, _, function = OTHER_COMMANDS[arguments[0]].partition(":")
             with signals.installed():
                 getattr(import_module(module), function)(arguments[1:])
             return 0
         with signals.installed(), ExitStack() as held:
-            cli = DistillCLI(with_data_named(with_config_of_run(arguments)), held, signals)
+            arguments = with_config_of_run(arguments)
+            check_config_files(arguments)
+            cli = DistillCLI(with_data_named(arguments), held, signals)
     except ProcessException as error:  # of a process that trained, under ddp_fork and ddp_spawn
         stopped_by = _signal_of_ranks(error, signals)
         if stopped_by is not None:
