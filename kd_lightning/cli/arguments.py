@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from kd_lightning.cli.own_code import DEBUG_VARIABLE
+
 PROG = "python -m kd_lightning"
 
 # Arguments of every subcommand beside Lightning's own: default and meaning.
@@ -32,7 +34,8 @@ OTHER_COMMANDS = {
 DESCRIPTION = f"""Train teachers, distil a student, from YAML files.
 
 The way through: fit a teacher, fit a student against it, test both, compare the runs with '{PROG} report
-RUN...', and take the student out with '{PROG} export RUN' (each has its own --help)."""
+RUN...', and take the student out with '{PROG} export RUN' (each has its own --help). What goes
+wrong is said in one line; with {DEBUG_VARIABLE}=1 in the environment the whole traceback comes before it."""
 
 
 def refuse_unknown_subcommand(arguments: Sequence[str]) -> None:

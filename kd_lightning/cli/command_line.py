@@ -29,7 +29,8 @@ from kd_lightning.cli.arguments import (
     SUBCOMMANDS,
     refuse_unknown_subcommand,
 )
-from kd_lightning.cli.messages import USER_ERRORS, hush, innermost_reason, raised_in_child
+from kd_lightning.cli.messages import error_line, hush
+from kd_lightning.cli.own_code import DEBUG_VARIABLE, raised_last
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.lightning_internals import FreePassProfiler, OpenCommandLine
 from kd_lightning.nets.construction import constructor_errors
@@ -63,8 +64,6 @@ from kd_lightning.training.progress import RunProgress
 from kd_lightning.training.record import TestDetails, metrics_record, prediction_rows, scope_of_test, write_csv
 from kd_lightning.training.signals import EXIT_CODES, Stopped, StopSignals, end_with_launcher, only_fit_in
 
-DEBUG_VARIABLE = "KD_LIGHTNING_DEBUG"
-
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command line; a failure that a user can cause ends in one line on stderr.
@@ -94,16 +93,9 @@ def main(args: Sequence[str] | None = None) -> int:
         stopped_by = _signal_of_ranks(error, signals)
         if stopped_by is not None:
             return _stopped(stopped_by)
-        name, reason = raised_in_child(error)
-        if name == DryRunDone.__name__:
+        if raised_last(str(error))[0] == DryRunDone.__name__:
             return 0
-        print(f"error: {reason}", file=sys.stderr)
-        return 1
-    except USER_ERRORS as error:
-        if os.environ.get(DEBUG_VARIABLE):
-            traceback.print_exc()
-        print(f"error: {innermost_reason(error)}", file=sys.stderr)
-        return 1
+        return _failed(error)
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return EXIT_CODES[signal.SIGINT]
@@ -115,6 +107,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if isinstance(stop.__context__, KeyboardInterrupt):
             return EXIT_CODES[signal.SIGINT]
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except Exception as error:
+        return _failed(error)
     finally:
         if args is not None:
             gc.collect()  # a trainer is full of cycles, and holds images and optimizer until they are looked for
@@ -133,6 +127,17 @@ def _stopped(signum: signal.Signals) -> int:
     """Say what ended the run; the exit code."""
     print(f"stopped by {signum.name}", file=sys.stderr)
     return EXIT_CODES[signum]
+
+
+def _failed(error: Exception) -> int:
+    """Say what went wrong in one line, and give the exit code; a defect of the program is raised again."""
+    line = error_line(error)
+    if line is None:
+        raise error
+    if os.environ.get(DEBUG_VARIABLE):
+        traceback.print_exception(error)
+    print(f"error: {line}", file=sys.stderr)
+    return 1
 
 
 class DistillCLI(OpenCommandLine):

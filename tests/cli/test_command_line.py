@@ -195,7 +195,7 @@ def test_every_config_runs_one_step(config: Path, teacher: Path, tmp_path: Path)
         (["--model.student", "my_project.Nope"], "model.student: No module named 'my_project'"),
         (
             ["--model.optimizer", "torch.optim.Adam", "--model.optimizer.lrr", "3"],
-            "model.optimizer: Option 'lrr' is not accepted",
+            "model.optimizer: torch.optim.Adam has no option lrr; did you mean lr?",
         ),
         (["--model.student", "tests.cli.test_command_line.Outer.Net", "--model.student.widht", "3"], "model.student: "),
         (["--trainer.max_epochs", "x"], "trainer.max_epochs: Expected a <class 'int'>, got x"),
@@ -205,6 +205,7 @@ def test_every_config_runs_one_step(config: Path, teacher: Path, tmp_path: Path)
         (["--data.batch_size", "0"], "batch_size must be >= 1, got 0"),
         (["--data.keep_classes", "[3]", "--data.drop_classes", "[3]"], "the transfer set is empty"),
         (["--data.dataset", "KMNIST"], "KMNIST is not under"),
+        (["--seed_everything", "-1"], "error: -1 is not in bounds"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -57,3 +57,8 @@ def test_an_evaluation_of_no_run_says_what_it_needs(given: list[str], capsys: py
     assert "error: test needs a trained net: --ckpt_path with a run's folder or a file of its checkpoints" in shown
     if given:
         assert f"got {given[1]}, which belongs to no run with a config.yaml; or name one with --config" in shown
+
+
+def test_a_fit_of_nothing_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit"]) == 1
+    assert "fit.model; name a configuration with --config, or a module with --model" in capsys.readouterr().err
