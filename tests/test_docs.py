@@ -27,7 +27,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "from_python.py").write_text(
         from_python.replace("max_epochs=10", "max_epochs=3").replace("max_epochs=5", "max_epochs=15")
     )
-    for name, text in zip(("my_teacher", "my_student"), _blocks("own-nets.md", "yaml"), strict=True):
+    *configs, schedule = _blocks("own-nets.md", "yaml")
+    (tmp_path / "schedule.yaml").write_text(f"model:\n  init_args:\n{schedule}")
+    for name, text in zip(("my_teacher", "my_student"), configs, strict=True):
         (tmp_path / f"{name}.yaml").write_text(text.replace("max_epochs: 10", "max_epochs: 3").replace(": 5}", ": 15}"))
     exec(make_digits, {})  # noqa: S102  # the guide's own lines, in this test's folder
     assert len(list(Path("digits").rglob("*.png"))) == 700
@@ -46,7 +48,8 @@ def test_own_net_and_folder_of_pictures(project: Path) -> None:
     page = (project / "runs/mine/report.html").read_text()
     assert "agreement" in page
     assert page.count("<svg") >= 8
-    assert main(["fit", "--config", "my_student.yaml", "--run_dir", "runs/other", "--dry_run", "true", *quiet]) == 0
+    other = ["fit", "--config", "my_student.yaml", "--config", "schedule.yaml", "--run_dir", "runs/other"]
+    assert main([*other, "--dry_run", "true", *quiet]) == 0
     assert not (project / "runs/other").exists()
 
 

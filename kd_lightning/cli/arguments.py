@@ -1,5 +1,9 @@
 """What the command line says of itself: its subcommands and the arguments beside Lightning's own."""
 
+from collections.abc import Sequence
+
+from kd_lightning.cli.own_code import DEBUG_VARIABLE
+
 PROG = "python -m kd_lightning"
 
 # Arguments of every subcommand beside Lightning's own: default and meaning.
@@ -30,4 +34,16 @@ OTHER_COMMANDS = {
 DESCRIPTION = f"""Train teachers, distil a student, from YAML files.
 
 The way through: fit a teacher, fit a student against it, test both, compare the runs with '{PROG} report
-RUN...', and take the student out with '{PROG} export RUN' (each has its own --help)."""
+RUN...', and take the student out with '{PROG} export RUN' (each has its own --help). What goes
+wrong is said in one line; with {DEBUG_VARIABLE}=1 in the environment the whole traceback comes before it."""
+
+
+def refuse_unknown_subcommand(arguments: Sequence[str]) -> None:
+    """Refuse a word that is no subcommand.
+
+    Raises:
+        ValueError: If the first argument is one.
+    """
+    known = (*SUBCOMMANDS, *OTHER_COMMANDS)
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in known:
+        raise ValueError(f"no subcommand {arguments[0]}; expected one of {', '.join(known)}")

@@ -24,9 +24,17 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 
 from kd_lightning import __version__, data, modules, nets, teachers  # noqa: F401 (short class names in YAML: imported classes)
-from kd_lightning.cli.arguments import ARGUMENTS, DESCRIPTION, OTHER_COMMANDS, PROG, SUBCOMMANDS
+from kd_lightning.cli.arguments import (
+    ARGUMENTS,
+    DESCRIPTION,
+    OTHER_COMMANDS,
+    PROG,
+    SUBCOMMANDS,
+    refuse_unknown_subcommand,
+)
 from kd_lightning.cli.lossy_output import output_may_be_lost
-from kd_lightning.cli.messages import USER_ERRORS, hush, innermost_reason, raised_in_child
+from kd_lightning.cli.messages import error_line, hush
+from kd_lightning.cli.own_code import DEBUG_VARIABLE, raised_last
 from kd_lightning.cli.trainer_options import (
     callbacks_for_fit,
     refuse_fit_without_result,
@@ -34,7 +42,9 @@ from kd_lightning.cli.trainer_options import (
 )
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.lightning_internals import FreePassProfiler, OpenCommandLine
+from kd_lightning.nets.construction import constructor_errors
 from kd_lightning.runs.checkpoints import BEST, CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint, run_folder
+from kd_lightning.runs.config_files import check_config_files
 from kd_lightning.runs.files import EVENT_FILES, METRICS_FILE, PREDICTIONS_FILE, write_atomically, write_json
 from kd_lightning.runs.resume import (
     await_next_second,
@@ -68,8 +78,6 @@ from kd_lightning.training.signals import EXIT_CODES, Stopped, StopSignals, end_
 # The default of an argument of StochasticWeightAveraging, which must go into config.yaml.
 register_type(torch.device, fail_already_registered=False)
 
-DEBUG_VARIABLE = "KD_LIGHTNING_DEBUG"
-
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command line; a failure that a user can cause ends in one line on stderr.
@@ -85,30 +93,23 @@ def main(args: Sequence[str] | None = None) -> int:
     end_with_launcher()
     hush()
     try:
-        if arguments and not arguments[0].startswith("-") and arguments[0] not in (*SUBCOMMANDS, *OTHER_COMMANDS):
-            known = ", ".join((*SUBCOMMANDS, *OTHER_COMMANDS))
-            raise ValueError(f"no subcommand {arguments[0]}; expected one of {known}")
+        refuse_unknown_subcommand(arguments)
         if arguments and arguments[0] in OTHER_COMMANDS:
             module, _, function = OTHER_COMMANDS[arguments[0]].partition(":")
             with signals.installed():
                 getattr(import_module(module), function)(arguments[1:])
             return 0
         with signals.installed(), ExitStack() as held:
-            cli = DistillCLI(with_data_named(with_config_of_run(arguments)), held, signals)
+            arguments = with_config_of_run(arguments)
+            check_config_files(arguments)
+            cli = DistillCLI(with_data_named(arguments), held, signals)
     except ProcessException as error:  # of a process that trained, under ddp_fork and ddp_spawn
         stopped_by = _signal_of_ranks(error, signals)
         if stopped_by is not None:
             return _stopped(stopped_by)
-        name, reason = raised_in_child(error)
-        if name == DryRunDone.__name__:
+        if raised_last(str(error))[0] == DryRunDone.__name__:
             return 0
-        print(f"error: {reason}", file=sys.stderr)
-        return 1
-    except USER_ERRORS as error:
-        if os.environ.get(DEBUG_VARIABLE):
-            traceback.print_exc()
-        print(f"error: {innermost_reason(error)}", file=sys.stderr)
-        return 1
+        return _failed(error)
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return EXIT_CODES[signal.SIGINT]
@@ -120,6 +121,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if isinstance(stop.__context__, KeyboardInterrupt):
             return EXIT_CODES[signal.SIGINT]
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except Exception as error:
+        return _failed(error)
     finally:
         if args is not None:
             gc.collect()  # a trainer is full of cycles, and holds images and optimizer until they are looked for
@@ -142,6 +145,17 @@ def _stopped(signum: signal.Signals) -> int:
 
 def _nothing() -> None:
     """Do nothing."""
+
+
+def _failed(error: Exception) -> int:
+    """Say what went wrong in one line, and give the exit code; a defect of the program is raised again."""
+    line = error_line(error)
+    if line is None:
+        raise error
+    if os.environ.get(DEBUG_VARIABLE):
+        traceback.print_exception(error)
+    print(f"error: {line}", file=sys.stderr)
+    return 1
 
 
 class DistillCLI(OpenCommandLine):
@@ -213,6 +227,11 @@ class DistillCLI(OpenCommandLine):
             self._prepare_fit()
         else:
             self._prepare_evaluation()
+
+    def instantiate_classes(self) -> None:
+        """Build what is configured; an error of a constructor comes out as it was raised."""
+        with constructor_errors(self.parser, self.config):
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # Any: Lightning's own signature
         """Build the trainer with the run's folder, logger and checkpoints."""

@@ -1,5 +1,6 @@
 """What the user reads when something goes wrong: one line, and no noise beside it."""
 
+import builtins
 import difflib
 import inspect
 import logging
@@ -11,6 +12,10 @@ from importlib import import_module
 
 import jsonargparse
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from torch.multiprocessing.spawn import ProcessException
+
+from kd_lightning.cli.own_code import DEBUG_VARIABLE, own_place, raised_last, whole_traceback
 
 # What main answers with one line; anything else is a defect of the program and keeps its traceback.
 USER_ERRORS = (
@@ -23,6 +28,8 @@ USER_ERRORS = (
     MisconfigurationException,
 )
 
+# How torch begins what a data loader's worker raised.
+_WORKER = "Original Traceback (most recent call last)"
 # Lines of the parser's messages that repeat the input or name the alternatives that were not meant.
 _PARSER_NOISE = (
     "Given value",
@@ -36,6 +43,14 @@ _PARSER_NOISE = (
 )
 _PLACE = re.compile(r"""(?P<kind>Parser key|Problem with given class_path) ["'](?P<name>[^"']+)["']:""")
 _UNKNOWN = re.compile(r"Option '(?P<option>[^']+)' is not accepted")
+_OPTION_OF_NOTHING = re.compile(
+    r"[Uu]nrecognized arguments: --(?P<flag>[\w.]+)|Subcommand '\w+' does not accept option '(?P<key>[\w.]+)'"
+)
+_BULLET = re.compile(r"^\s*(- )?")
+# What the parser took an option's text for; the text itself was said before.
+_TAKEN_FOR = re.compile(r"\.? Got value: Namespace\(class_path='(?P<class_path>[^']+)'.*$")
+# Options that Lightning's own command line has in another place.
+_MOVED = {"optimizer": "model.optimizer", "lr_scheduler": "model.scheduler", "scheduler": "model.scheduler"}
 
 
 def innermost_reason(error: BaseException) -> str:
@@ -48,27 +63,47 @@ def innermost_reason(error: BaseException) -> str:
         cause = innermost_reason(error.__cause__)
         if cause:
             return cause
-    lines = [line for line in str(error).splitlines() if line.strip(" -")]
+    lines = [line for line in str(error).splitlines() if _BULLET.sub("", line).strip()]
     if not lines:
         return type(error).__name__
     if "Problems parsing config" in lines[0]:  # then come the YAML reader's lines, all of the same depth
         return re.sub(r'in "<[^>]*>", ', "in ", " ".join(line.strip() for line in lines))
-    told = [line for line in lines if not line.strip(" -").startswith(_PARSER_NOISE)] or lines
+    told = [line for line in lines if not _BULLET.sub("", line).startswith(_PARSER_NOISE)] or lines
     line = max(told, key=_depth)
     # torch's and Python's own types say nothing to the user
-    reason = re.sub(r"^Type .* expects a function or a callable class: ", "", line.strip(" -\t"))
+    reason = re.sub(r"^Type .* expects a function or a callable class: ", "", _BULLET.sub("", line).rstrip())
     keys, known = _places(lines[: lines.index(line)], _depth(line))
+    taken = _TAKEN_FOR.search(reason)
+    if taken:
+        reason, known = reason[: taken.start()], known or taken["class_path"]
     unknown = _UNKNOWN.match(reason)
     if unknown and known:
         reason = f"{known} has no option {unknown['option']}{_meant(unknown['option'], known)}"
-    if reason.startswith("Expected") and "Got value" not in reason:
+    elif reason.startswith("Expected") and "Got value" not in reason and not taken:
         given = [x.strip() for x in lines[lines.index(line) :] if x.strip().startswith("Given value: ")]
         reason += "".join(given[:1]).replace("Given value:", ", got")
-    return ": ".join([".".join(keys), reason] if keys else [reason])
+    return ": ".join([*([".".join(keys)] if keys else []), reason + _hint(reason)])
+
+
+def _hint(reason: str) -> str:
+    """What to write instead of an option that is not there, or is missing; empty where that is not known."""
+    if re.search(r"required: \w+\.model$|'\w+\.model' is required", reason):
+        return "; name a configuration with --config, or a module with --model"
+    match = _OPTION_OF_NOTHING.match(reason)
+    if match is None:
+        return ""
+    name, _, rest = (match["flag"] or match["key"]).partition(".")
+    place = _MOVED.get(name) or (f"trainer.{name}" if name in inspect.signature(Trainer.__init__).parameters else "")
+    if not place:
+        return ""
+    if match["flag"]:
+        return f"; here it is --{place}{'.' * bool(rest)}{rest}"
+    group, _, option = place.replace("model.", "model.init_args.").rpartition(".")
+    return f"; here it is {option}, in {group.replace('.', ': ')}"
 
 
 def _depth(line: str) -> int:
-    return len(line) - len(line.lstrip(" -\t"))
+    return len(line) - len(_BULLET.sub("", line))
 
 
 def _places(lines: Sequence[str], depth: int) -> tuple[list[str], str]:
@@ -80,7 +115,7 @@ def _places(lines: Sequence[str], depth: int) -> tuple[list[str], str]:
     """
     around: list[tuple[int, str, str]] = []
     for line in lines:
-        place = _PLACE.match(line.strip(" -"))
+        place = _PLACE.match(_BULLET.sub("", line))
         if place:
             around = [each for each in around if each[0] < _depth(line)]
             around.append((_depth(line), place["kind"], place["name"]))
@@ -103,13 +138,39 @@ def _meant(option: str, class_path: str) -> str:
     return f"; it has {', '.join(parameters)}" if whole else ""
 
 
-def raised_in_child(error: Exception) -> tuple[str, str]:
-    """Name and text of the exception that ended a child process, from the traceback that torch passes on."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    # The last line that begins with an exception's name; its text may go on below.
-    told = next((line for line in reversed(lines) if re.match(r"[A-Za-z_][\w.]*(: |$)", line)), lines[-1])
-    name, _, reason = told.partition(": ")
-    return name.rpartition(".")[2], reason or name
+def error_line(error: BaseException) -> str | None:
+    """The line that main shows of an error; None where it is a defect of the program, which keeps its traceback.
+
+    Args:
+        error: As it reached main, from this process or from one that trained.
+    """
+    text = whole_traceback(error)
+    name, reason = type(error).__name__, ""
+    if isinstance(error, ProcessException) or _WORKER in str(error):  # the text of another process' traceback
+        name, reason = raised_last(str(error))
+    place = own_place(text)
+    if place is None and not _may_be_users(error, name):
+        return None
+    line = reason or innermost_reason(error)
+    if place is None:
+        return line
+    kind = (
+        "" if line == name or isinstance(error, jsonargparse.ArgumentError) else f"{name} "
+    )  # the parser's is no news
+    return f"{line} ({kind}at {place}; {DEBUG_VARIABLE}=1 shows the whole traceback)"
+
+
+def _may_be_users(error: BaseException, name: str) -> bool:
+    """Whether an error that arose in no code of the user's may still be of their making.
+
+    Args:
+        error: The error.
+        name: Of its class, in the process where it arose.
+    """
+    if isinstance(error, ProcessException):
+        kind = getattr(builtins, name, ValueError)  # of others only the name is known
+        return issubclass(kind, USER_ERRORS)
+    return isinstance(error, USER_ERRORS)
 
 
 def hush() -> None:

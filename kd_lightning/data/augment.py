@@ -4,6 +4,7 @@ Every transform of a family has a number, its view; view 0 leaves the image as i
 gets in an epoch is the loader's choice, so that teacher and student can see the very same images.
 """
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -44,7 +45,7 @@ class Jitter(Augment):
     Hinton et al. 2015, section 3, jittered the teacher's images by up to two pixels.
 
     Args:
-        pixels: Largest shift along each axis, >= 1; there are (2 * pixels + 1)^2 views.
+        pixels: Largest shift along each axis, >= 1 and below the images' side; there are (2 * pixels + 1)^2 views.
     """
 
     def __init__(self, pixels: int = 2) -> None:
@@ -58,13 +59,23 @@ class Jitter(Augment):
         self._top, self._left = (shifts + pixels).T.contiguous()
 
     def transform(self, images: Tensor, views: Tensor) -> Tensor:
-        """Cut each image's window out of the padded batch."""
+        """Cut each image's window out of the padded batch.
+
+        Raises:
+            ValueError: If an image would be shifted out of sight.
+        """
         height, width = images.shape[-2:]
+        _check_shift(self.pixels, height, width)
         padded = F.pad(images, [self.pixels] * 4)
         # (b, c, h + 2p, w + 2p) -> (b, c, side, side, h, w), a view of the same memory
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)
         top, left = self._top.to(views.device)[views], self._left.to(views.device)[views]
         return windows[torch.arange(len(images), device=views.device), :, top, left]
+
+
+def _check_shift(pixels: float, height: int, width: int) -> None:
+    if pixels >= min(height, width):
+        raise ValueError(f"pixels must be below the images' side, got {pixels:g} for images of {height} x {width}")
 
 
 class Affine(Augment):
@@ -74,7 +85,7 @@ class Affine(Augment):
         degrees: Largest rotation, in degrees.
         scale: Largest relative change of size; 0.1 gives factors from 0.9 to 1.1.
         shear: Largest shear, a factor of the height.
-        pixels: Largest shift along each axis, in pixels.
+        pixels: Largest shift along each axis, in pixels, below the images' side.
         views: Number of different transforms, >= 2, the identity included.
         seed: Seed of the draw.
     """
@@ -88,13 +99,15 @@ class Affine(Augment):
         views: int = 4096,
         seed: int = 0,
     ) -> None:
-        if min(degrees, scale, shear, pixels) < 0 or scale >= 1:
+        ranges = (degrees, scale, shear, pixels)
+        if not all(0 <= value < math.inf for value in ranges) or scale >= 1:
             raise ValueError(
-                f"affine ranges must be >= 0 and scale < 1, "
+                f"affine ranges must be finite and >= 0, and scale < 1, "
                 f"got degrees={degrees}, scale={scale}, shear={shear}, pixels={pixels}"
             )
         if views < 2:
             raise ValueError(f"affine views must be >= 2, got {views}")
+        self.pixels = pixels
         self.view_count = views
         uniform = torch.rand(5, views, generator=torch.Generator().manual_seed(seed)) * 2 - 1
         angle = uniform[0] * degrees * torch.pi / 180
@@ -114,6 +127,7 @@ class Affine(Augment):
         """Those points of every view, (views, height, width, 2); made once, which takes most of a batch's time."""
         height, width = images.shape[-2:]
         if self._made is None or self._made.shape[1:3] != (height, width) or self._made.device != images.device:
+            _check_shift(self.pixels, height, width)
             half = torch.tensor([width / 2, height / 2])  # pixels per grid unit
             theta = torch.cat([self._matrices, (self._shift / half).unsqueeze(-1)], dim=-1)
             grid = F.affine_grid(theta, [self.view_count, 1, height, width], align_corners=False)
@@ -142,7 +156,7 @@ class Elastic(Affine):
         degrees: Largest rotation, in degrees.
         scale: Largest relative change of size; 0.1 gives factors from 0.9 to 1.1.
         shear: Largest shear, a factor of the height.
-        pixels: Largest shift along each axis, in pixels.
+        pixels: Largest shift along each axis, in pixels, below the images' side.
         views: Number of different transforms, >= 2, the identity included.
         seed: Seed of the draw.
     """
@@ -160,8 +174,10 @@ class Elastic(Affine):
         seed: int = 0,
     ) -> None:
         super().__init__(degrees, scale, shear, pixels, views, seed)
-        if strength < 0 or sigma <= 0:
-            raise ValueError(f"elastic strength must be >= 0 and sigma > 0, got strength={strength}, sigma={sigma}")
+        if not (0 <= strength < math.inf and 0 < sigma < math.inf):
+            raise ValueError(
+                f"elastic strength must be >= 0 and sigma > 0, both finite, got strength={strength}, sigma={sigma}"
+            )
         margin = max(1, round(3 * sigma))  # so far does the Gaussian reach; drawn there too, then cut off
         noise = torch.randn(views, 2, *[side + 2 * margin] * 2, generator=torch.Generator().manual_seed(seed + 1))
         reach = 2 * margin + 1

@@ -42,7 +42,7 @@ class MNISTDataModule(LightningDataModule):
         drop_classes: Leave these classes out of training.
         train_fraction: Share of the training images that are used, stratified, in (0, 1].
         seed: Seed of the order and of the views; by default that of seed_everything.
-        images: Image files or folders to predict instead of the test set.
+        images: An image file, a folder of such, or a list of both, to predict instead of the test set.
         device_resident: Keep all images on the GPU, where a batch is then cut without a transfer; 47 MB for MNIST.
 
     Raises:
@@ -66,7 +66,7 @@ class MNISTDataModule(LightningDataModule):
         drop_classes: list[int] | None = None,
         train_fraction: float = 1.0,
         seed: int | None = None,
-        images: list[str] | None = None,
+        images: str | list[str] | None = None,
         device_resident: bool = False,
     ) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class MNISTDataModule(LightningDataModule):
         self.drop_classes = drop_classes
         self.train_fraction = train_fraction
         self.seed = seed
-        self.images = images
+        self.images = [images] if isinstance(images, str) else images
         self.device_resident = device_resident
         self._digits: tuple[Digits, Digits] | None = None
         self._files: list[Path] = []

@@ -2,6 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -9,21 +10,25 @@ from lightning.pytorch import Callback
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 
 from kd_lightning.data.batches import Batch, derived_seed
 from kd_lightning.metrics.classification import Mean, TestMetrics
 from kd_lightning.modules.lightning_internals import QuickHookNames, built_by_command_line, restore_loader_place
 from kd_lightning.modules.optimization import (
+    PlateauSteps,
     SchedulerCallable,
     default_optimizer,
     enable_fused_kernels,
     limit_norms,
+    make_scheduler,
     steps_of_run,
 )
 from kd_lightning.modules.precision import PrecisionCheck
 from kd_lightning.modules.train_log import TrainLog
 from kd_lightning.nets.description import describe_net
+from kd_lightning.nets.logits import logits_of
 from kd_lightning.runs.checkpoints import RECORD_KEY
 
 
@@ -35,7 +40,9 @@ class ClassifierModule(QuickHookNames, ABC):
     Args:
         net: Maps inputs to logits (batch, classes).
         optimizer: Called with the parameters; fused Adam with a step size of 1e-3 by default.
-        scheduler: Called with the optimizer and the run's number of steps; stepped after each step.
+        scheduler: Called with the optimizer and, where it takes total_steps or T_max, the run's number of steps. It is
+            stepped after each step, so its numbers count steps; ReduceLROnPlateau is stepped after each epoch's
+            validation and watches val/loss (lightning.pytorch.cli.ReduceLROnPlateau takes another `monitor`).
         max_norm: Largest L2 norm of a unit's incoming weights, > 0; None for no limit.
         compile: Compile the net with torch.compile; pays on GPUs and for large nets.
 
@@ -93,22 +100,15 @@ class ClassifierModule(QuickHookNames, ABC):
             inputs: (batch, 1, 28, 28) float in [0, 1], or what the net takes.
 
         Raises:
-            ValueError: If the net takes other shapes.
+            ValueError: If the net takes other shapes, or gives something else than logits.
         """
         # Under bf16-true and the like the net's weights have another type than the inputs.
         typed = inputs.to(self.dtype) if inputs.is_floating_point() else inputs
-        try:
-            logits: Tensor = self.net(typed)
-        except RuntimeError as error:
-            if "shapes cannot be multiplied" in str(error) or "expected input" in str(error):
-                name, reason = type(self.net).__name__, str(error).splitlines()[0]
-                raise ValueError(f"{name} failed on inputs of shape {tuple(inputs.shape)}: {reason}") from error
-            raise
-        return logits
+        return logits_of(self.net, typed, type(self.net).__name__)
 
     def configure_callbacks(self) -> list[Callback]:
-        """Check the precision; log the training's curves."""
-        return [PrecisionCheck(), TrainLog()]
+        """Check the precision; log the training's curves; step what watches them."""
+        return [PrecisionCheck(), TrainLog(), PlateauSteps()]
 
     def on_fit_start(self) -> None:
         """Build the optimizer again where a LearningRateFinder has just set `lr`: a schedule must start from it."""
@@ -167,8 +167,19 @@ class ClassifierModule(QuickHookNames, ABC):
         enable_fused_kernels(optimizer)
         if self.scheduler_of is None:
             return optimizer
-        scheduler = self.scheduler_of(optimizer, steps_of_run(self.trainer))
+        scheduler = make_scheduler(self.scheduler_of, optimizer, partial(steps_of_run, self.trainer))
+        if isinstance(scheduler, ReduceLROnPlateau):
+            monitor = getattr(scheduler, "monitor", "val/loss")  # Lightning's own subclass has one
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": scheduler, "interval": "epoch", "monitor": monitor},
+            }
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:  # Any: Lightning's own signature
+        """Step a scheduler, but for those that PlateauSteps has stepped."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:  # Any: Lightning's own signature
         """Step, then keep the weights within max_norm.

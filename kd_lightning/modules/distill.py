@@ -1,5 +1,6 @@
 """DistillModule: a student trained on the teachers' soft targets and the labels."""
 
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback
@@ -43,7 +44,9 @@ class DistillModule(ClassifierModule):
         teachers_must_beat_chance: Refuse to learn from a teacher that is no better than chance on the data that it is
             checked on before the first step.
         optimizer: Called with the student's parameters; fused Adam with a step size of 1e-3 by default.
-        scheduler: Called with the optimizer and the run's number of steps; stepped after each step.
+        scheduler: Called with the optimizer and, where it takes total_steps or T_max, the run's number of steps. It is
+            stepped after each step, so its numbers count steps; ReduceLROnPlateau is stepped after each epoch's
+            validation and watches val/loss (lightning.pytorch.cli.ReduceLROnPlateau takes another `monitor`).
         max_norm: Largest L2 norm of a unit's incoming weights, > 0; None for no limit.
         compile: Compile the student with torch.compile; pays on GPUs and for large nets.
 
@@ -60,7 +63,8 @@ class DistillModule(ClassifierModule):
     def __init__(
         self,
         student: nn.Module,
-        teachers: str | list[str | nn.Module] | nn.Module | None = None,
+        # With Path among the types the parser takes a file's name as it is; otherwise it reads text files as options.
+        teachers: str | Path | list[str | Path | nn.Module] | nn.Module | None = None,
         temperature: float = 20.0,
         soft_weight: float = 0.9,
         soft_loss: SoftLoss | None = None,

@@ -1,17 +1,31 @@
 """Optimizer, schedule and weight limit of a training run."""
 
+import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Protocol
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from kd_lightning.modules.lightning_internals import skip_cuda_graph_check
 
-SchedulerCallable = Callable[[torch.optim.Optimizer, int], LRScheduler]
+
+class _TakesSteps(Protocol):
+    """A scheduler's class for the command line, which then asks for neither of the names that the run fills in."""
+
+    def __call__(self, optimizer: torch.optim.Optimizer, /, *, total_steps: int, T_max: int) -> LRScheduler:  # noqa: N803
+        """Build the scheduler."""
+
+
+# Names under which schedulers take the run's number of steps; only the former type leaves them out of the options,
+# the latter is for those who give them.
+STEP_COUNTS = ("total_steps", "T_max")
+SchedulerCallable = _TakesSteps | Callable[..., LRScheduler]
 
 
 def default_optimizer(params: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -61,6 +75,100 @@ class WarmupCosine(LambdaLR):
             return 0.5 * (1 + math.cos(math.pi * progress))
 
         super().__init__(optimizer, factor)
+
+
+def make_scheduler(
+    scheduler_of: SchedulerCallable, optimizer: torch.optim.Optimizer, run_steps: Callable[[], int]
+) -> LRScheduler:
+    """Build a scheduler of torch's, or of a user's own, for a run.
+
+    Args:
+        scheduler_of: A class or function that takes the optimizer; the run's number of steps is given by name, as
+            `total_steps` or `T_max`, where it takes one of them and has none yet.
+        optimizer: What it schedules.
+        run_steps: Gives the run's number of optimizer steps; called only where the scheduler takes it.
+
+    Raises:
+        ValueError: If it needs other arguments, or builds no scheduler.
+    """
+    factory = _without_instantiator(scheduler_of)
+    name = getattr(factory.func if isinstance(factory, partial) else factory, "__qualname__", repr(factory))
+    parameters = dict(list(inspect.signature(factory).parameters.items())[1:])  # the optimizer comes first
+    given = {key for key, parameter in parameters.items() if parameter.default not in (None, parameter.empty)}
+    by_epochs = {"epochs", "steps_per_epoch"} <= given  # OneCycleLR's other way to say it
+    unknown = [key for key in STEP_COUNTS if key in parameters and key not in given and not by_epochs]
+    missing = [
+        key
+        for key, parameter in parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and key not in unknown
+    ]
+    if missing:
+        raise ValueError(
+            f"scheduler {name} also needs {', '.join(missing)}; give it with functools.partial, or name it total_steps "
+            "or T_max if it is the run's number of steps"
+        )
+    steps = dict.fromkeys(unknown, run_steps()) if unknown else {}
+    scheduler: object = factory(optimizer, **steps)
+    if not isinstance(scheduler, LRScheduler):
+        raise ValueError(
+            f"scheduler {name} must give a torch.optim.lr_scheduler.LRScheduler, got {type(scheduler).__name__}"
+        )
+    return scheduler
+
+
+class PlateauSteps(Callback):
+    """Steps each ReduceLROnPlateau of a run after an epoch that validated.
+
+    Lightning does so after the epoch's checkpoint: a run that is resumed from it would lose a step.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse to wait for a validation that never comes.
+
+        Raises:
+            ValueError: If a scheduler would.
+        """
+        for _, monitor in _plateaus(trainer):
+            if monitor.startswith("val/") and not sum(trainer.num_val_batches):
+                raise ValueError(
+                    f"ReduceLROnPlateau watches {monitor}, and this run does not validate; set --data.val_size, "
+                    "or take lightning.pytorch.cli.ReduceLROnPlateau with monitor train/loss"
+                )
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Step.
+
+        Raises:
+            ValueError: If what a scheduler watches is not logged.
+        """
+        if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):
+            return
+        for scheduler, monitor in _plateaus(trainer):
+            metrics = trainer.callback_metrics
+            if monitor not in metrics:
+                raise ValueError(
+                    f"ReduceLROnPlateau watches {monitor}, which is not logged; expected one of {sorted(metrics)}"
+                )
+            scheduler.step(metrics[monitor])
+
+
+def _plateaus(trainer: Trainer) -> Iterator[tuple[ReduceLROnPlateau, str]]:
+    """Each ReduceLROnPlateau of a run and what it watches."""
+    for config in trainer.lr_scheduler_configs:
+        if isinstance(config.scheduler, ReduceLROnPlateau):
+            yield config.scheduler, str(config.monitor)
+
+
+def _without_instantiator(scheduler_of: SchedulerCallable) -> Callable[..., LRScheduler]:
+    """The class with its arguments, in place of the function that the command line puts around them.
+
+    Its signature then says what it takes.
+    """
+    if isinstance(scheduler_of, partial) and scheduler_of.args and isinstance(scheduler_of.args[-1], type):
+        return partial(scheduler_of.args[-1], **scheduler_of.keywords)
+    return scheduler_of
 
 
 @torch.no_grad()

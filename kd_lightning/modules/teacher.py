@@ -16,7 +16,9 @@ class TeacherModule(ClassifierModule):
     Args:
         net: Maps inputs to logits (batch, classes).
         optimizer: Called with the parameters; fused Adam with a step size of 1e-3 by default.
-        scheduler: Called with the optimizer and the run's number of steps; stepped after each step.
+        scheduler: Called with the optimizer and, where it takes total_steps or T_max, the run's number of steps. It is
+            stepped after each step, so its numbers count steps; ReduceLROnPlateau is stepped after each epoch's
+            validation and watches val/loss (lightning.pytorch.cli.ReduceLROnPlateau takes another `monitor`).
         max_norm: Largest L2 norm of a unit's incoming weights, > 0; None for no limit.
         compile: Compile the net with torch.compile; pays on GPUs and for large nets.
     """

@@ -9,6 +9,8 @@ import jsonargparse
 import torch
 from torch import Tensor, nn
 
+from kd_lightning.nets.construction import constructor_errors
+
 Built = TypeVar("Built")
 
 
@@ -47,10 +49,12 @@ def build_object(description: dict[str, Any], base: type[Built]) -> Built:
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--built", type=base)
     try:
-        built: Built = parser.instantiate_classes(parser.parse_object({"built": description})).built
+        config = parser.parse_object({"built": description})
     except jsonargparse.ArgumentError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise ValueError(f"can't build {description.get('class_path')}: {reason}") from error
+    with constructor_errors(parser, config):
+        built: Built = parser.instantiate_classes(config).built
     return built
 
 

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from kd_lightning.runs.checkpoints import CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint, run_checkpoint, run_folder
+from kd_lightning.runs.config_files import CONFIG_OPTIONS, option_values
 from kd_lightning.runs.files import (
     CONFIG_FILE,
     DETAILS_FILE,
@@ -200,27 +200,42 @@ def with_config_of_run(arguments: Sequence[str]) -> list[str]:
 
     Raises:
         FileNotFoundError: If the run is not there.
+        ValueError: If no net is named at all.
     """
     if not arguments or arguments[0] not in EVALUATIONS:
         return list(arguments)
-    if any(argument.split("=")[0] in {"-c", "--config", "-h", "--help"} for argument in arguments):
+    names = {argument.split("=")[0] for argument in arguments}
+    if names & {*CONFIG_OPTIONS, "-h", "--help"}:
         return list(arguments)
-    given = ""
-    for position, argument in enumerate(arguments):
-        if argument.startswith("--ckpt_path="):
-            given = argument.split("=", 1)[1]
-        elif argument == "--ckpt_path" and position + 1 < len(arguments):
-            given = arguments[position + 1]
-    path = Path(given)
-    if given and given not in {"best", "last"} and not path.exists():
+    config = _config_of_run(arguments)
+    if config is not None:
+        return [arguments[0], "--config", str(config), *arguments[1:]]
+    if any(name.startswith(("--model", "--print_config")) or name.endswith(".help") for name in names):
+        return list(arguments)
+    given = option_values(arguments, ["--ckpt_path"])
+    got = f", got {given[-1]}, which belongs to no run with a {CONFIG_FILE}; or name one with --config" if given else ""
+    raise ValueError(
+        f"{arguments[0]} needs a trained net: --ckpt_path with a run's folder or a file of its checkpoints{got}"
+    )
+
+
+def _config_of_run(arguments: Sequence[str]) -> Path | None:
+    """The configuration of the run whose checkpoint is named, None where there is none."""
+    given = option_values(arguments, ["--ckpt_path"])
+    if not given:
+        return None
+    path = Path(given[-1])
+    run: Path | None
+    if given[-1] in {"best", "last"}:
+        runs = option_values(arguments, ["--run_dir"])
+        run = Path(runs[-1]) if runs else None
+    elif not path.exists():
         raise FileNotFoundError(
-            f"no run and no checkpoint at {given}; expected a run's folder or a file of its checkpoints"
+            f"no run and no checkpoint at {path}; expected a run's folder or a file of its checkpoints"
         )
-    run = path if path.is_dir() else run_folder(path)
-    config = run / CONFIG_FILE if given and run is not None else None
-    if config is None or not config.is_file():
-        return list(arguments)
-    return [arguments[0], "--config", str(config), *arguments[1:]]
+    else:
+        run = path if path.is_dir() else run_folder(path)
+    return run / CONFIG_FILE if run is not None and (run / CONFIG_FILE).is_file() else None
 
 
 def with_data_named(arguments: Sequence[str]) -> list[str]:
@@ -233,9 +248,7 @@ def with_data_named(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     # What comes later goes over it; what comes before the subcommand must say so itself.
     before = arguments[:at]
-    files = [argument.split("=", 1)[1] for argument in before if argument.startswith(("--config=", "-c="))]
-    files += [value for name, value in pairwise(before) if name in {"-c", "--config"}]
-    for file in files:
+    for file in option_values(before, CONFIG_OPTIONS):
         try:
             content = yaml.safe_load(Path(file).read_text())
         except (OSError, ValueError, yaml.YAMLError):

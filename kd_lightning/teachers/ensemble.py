@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from kd_lightning.nets.description import build_net, fingerprint, parameter_count
+from kd_lightning.nets.logits import logits_of
 from kd_lightning.runs.checkpoints import (
     CHECKPOINT_DIR,
     RECORD_KEY,
@@ -85,10 +86,13 @@ class FrozenEnsemble(nn.Module):
             inputs: (batch, ...), as the teachers take them.
 
         Raises:
-            ValueError: If the teachers disagree about the number of classes.
+            ValueError: If the teachers disagree about the number of classes, or one does not take the inputs.
         """
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            logits = [net(inputs).float() for net in self.nets]
+            logits = [
+                logits_of(net, inputs, f"teacher {teacher.source}").float()
+                for net, teacher in zip(self.nets, self.teachers, strict=True)
+            ]
         shapes = {tuple(member.shape) for member in logits}
         if len(shapes) > 1:
             raise ValueError(f"teachers must give logits of one shape (batch, classes), got {sorted(shapes)}")
@@ -203,10 +207,11 @@ def teacher_checkpoints(pattern: str) -> list[Path]:
         FileNotFoundError: If nothing matches.
         ValueError: If two files of one run match.
     """
-    matches = sorted(map(Path, glob(pattern, recursive=True))) if has_magic(pattern) else [Path(pattern)]  # noqa: PTH207
-    found = [match for match in matches if match.exists()]
-    if has_magic(pattern):  # beside runs there may be reports and notes
-        found = [match for match in found if _may_teach(match)]
+    if Path(pattern).exists() or not has_magic(pattern):  # a folder's name may hold brackets
+        found = [Path(pattern)] if Path(pattern).exists() else []
+    else:
+        matches = sorted(map(Path, glob(pattern, recursive=True)))  # noqa: PTH207
+        found = [match for match in matches if match.exists() and _may_teach(match)]  # there may be reports and notes
     if not found:
         raise FileNotFoundError(
             f"no teacher checkpoint matches {pattern}; expected a run's folder or a checkpoint: train a teacher first, "

@@ -162,6 +162,8 @@ def test_predict_images_and_test_set(student: Path, tmp_path: Path, capsys: pyte
     rows = _rows(student / "predictions.csv")
     assert rows[0]["file"].endswith("one.png")
     assert rows[0]["label"] == ""
+    assert main([*command, "--data.images", str(tmp_path / "one.png")]) == 0
+    assert [row["file"] for row in _rows(student / "predictions.csv")] == [str(tmp_path / "one.png")]
     assert main(command) == 0
     assert len(_rows(student / "predictions.csv")) == 1000
 
@@ -194,7 +196,7 @@ def test_every_config_runs_one_step(config: Path, teacher: Path, tmp_path: Path)
         (["--model.student", "my_project.Nope"], "model.student: No module named 'my_project'"),
         (
             ["--model.optimizer", "torch.optim.Adam", "--model.optimizer.lrr", "3"],
-            "model.optimizer: Option 'lrr' is not accepted",
+            "model.optimizer: torch.optim.Adam has no option lrr; did you mean lr?",
         ),
         (["--model.student", "tests.cli.test_command_line.Outer.Net", "--model.student.widht", "3"], "model.student: "),
         (["--trainer.max_epochs", "x"], "trainer.max_epochs: Expected a <class 'int'>, got x"),
@@ -204,6 +206,7 @@ def test_every_config_runs_one_step(config: Path, teacher: Path, tmp_path: Path)
         (["--data.batch_size", "0"], "batch_size must be >= 1, got 0"),
         (["--data.keep_classes", "[3]", "--data.drop_classes", "[3]"], "the transfer set is empty"),
         (["--data.dataset", "KMNIST"], "KMNIST is not under"),
+        (["--seed_everything", "-1"], "error: -1 is not in bounds"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -253,6 +256,29 @@ def test_bad_teachers(teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "no better than chance" in _error(capsys)
     allowed = ["--model.teachers", str(untrained), "--model.teachers_must_beat_chance", "false"]
     assert _fit("distill", tmp_path / "e", *allowed) == 0
+
+
+@pytest.mark.parametrize("by", ["flag", "config"])
+@pytest.mark.parametrize("content", ["", "root:x:0:0:root\n"])
+def test_a_file_that_is_no_checkpoint_is_named(
+    content: str, by: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The parser reads such files in place of an option's value."""
+    file, config = tmp_path / "teacher.txt", tmp_path / "teachers.yaml"
+    file.write_text(content)
+    config.write_text(f"model: {{init_args: {{teachers: {file}}}}}\n")
+    flags = ["--model.teachers", str(file)] if by == "flag" else ["--config", str(config)]
+    assert _fit("distill", tmp_path / "run", *flags) == 1
+    assert f"checkpoint {file} is damaged and can't be read" in _error(capsys)
+
+
+def test_a_folder_with_brackets_in_its_name_is_that_folder(teacher: Path, tmp_path: Path) -> None:
+    for name in ("run[1]", "run*", "run1"):
+        shutil.copytree(teacher, tmp_path / name)
+    assert [teacher_checkpoints(str(tmp_path / name)) for name in ("run[1]", "run*")] == [
+        [tmp_path / name / "checkpoints" / "best.ckpt"] for name in ("run[1]", "run*")
+    ]
+    assert len(teacher_checkpoints(str(tmp_path / "run[0-9]"))) == 1
 
 
 def test_guards_keep_what_is_on_disk(student: Path, teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:

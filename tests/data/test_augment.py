@@ -1,5 +1,7 @@
 """View 0 is the plain image; jitter shifts by whole pixels; views are repeatable."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,16 @@ def test_ranges_are_checked() -> None:
         Affine(views=1)
     with pytest.raises(ValueError, match="elastic strength must be >= 0 and sigma > 0"):
         Elastic(sigma=0)
+    with pytest.raises(ValueError, match="affine ranges must be finite and >= 0"):
+        Affine(degrees=math.nan)
+    with pytest.raises(ValueError, match=r"elastic strength .* both finite"):
+        Elastic(strength=math.inf)
+
+
+@pytest.mark.parametrize("augment", [Jitter(40), Affine(pixels=28, views=2)])
+def test_shifts_out_of_sight_are_refused(augment: Augment) -> None:
+    with pytest.raises(ValueError, match=r"pixels must be below the images' side, got (40|28) for images of 28 x 28"):
+        augment(IMAGES, torch.ones(25, dtype=torch.int64))
 
 
 def test_affine_agrees_with_scipy() -> None:

@@ -1,14 +1,20 @@
 """The weight limit, the schedule, fused kernels, the checks of arguments, and the mixture of the losses."""
 
 import math
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
 
+import jsonargparse
 import pytest
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR, LRScheduler, OneCycleLR
 
+from kd_lightning.cli.command_line import main
 from kd_lightning.modules.distill import DistillModule
-from kd_lightning.modules.optimization import WarmupCosine, enable_fused_kernels, limit_norms
+from kd_lightning.modules.optimization import WarmupCosine, enable_fused_kernels, limit_norms, make_scheduler
 from kd_lightning.modules.teacher import TeacherModule
 from kd_lightning.nets.digits import MLP, SmallConvNet
 
@@ -40,6 +46,192 @@ def test_warmup_cosine_worked_by_hand() -> None:
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0)
     with pytest.raises(ValueError, match=r"warmup_fraction must be in \[0, 1\), got 1"):
         WarmupCosine(optimizer, total_steps=10, warmup_fraction=1)
+
+
+def half(step: int) -> float:
+    """A user's own schedule."""
+    return 0.5**step
+
+
+def _parsed(scheduler: str) -> TeacherModule:
+    """A module as the command line builds it."""
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(TeacherModule, "model")
+    net = "--model.net={class_path: kd_lightning.MLP, init_args: {hidden: [4]}}"
+    module: TeacherModule = parser.instantiate_classes(parser.parse_args([net, f"--model.scheduler={scheduler}"])).model
+    return module
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "rates"),
+    [
+        ("{class_path: ExponentialLR, init_args: {gamma: 0.5}}", [1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32]),
+        ("{class_path: StepLR, init_args: {step_size: 2}}", [1, 1, 0.1, 0.1, 0.01, 0.01]),
+        ("{class_path: MultiStepLR, init_args: {milestones: [2, 3], gamma: 0.5}}", [1, 1, 1 / 2, 1 / 4, 1 / 4, 1 / 4]),
+        (
+            "{class_path: LambdaLR, init_args: {lr_lambda: tests.modules.test_optimization.half}}",
+            [1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32],
+        ),
+        ("CosineAnnealingLR", [(1 + math.cos(math.pi * step / 6)) / 2 for step in range(6)]),
+        ("{class_path: CosineAnnealingLR, init_args: {T_max: 2}}", [1, 0.5, 0, 0.5, 1, 0.5]),
+        (
+            "{class_path: OneCycleLR, init_args: {max_lr: 2, div_factor: 4, final_div_factor: 5, pct_start: 0.5, "
+            "anneal_strategy: linear}}",
+            [0.5, 1.25, 2, 2 - 1.9 / 3, 2 - 3.8 / 3, 0.1],
+        ),
+        (
+            "{class_path: LinearLR, init_args: {start_factor: 1, end_factor: 0.5, total_iters: 2}}",
+            [1, 0.75, 0.5, 0.5, 0.5, 0.5],
+        ),
+        ("{class_path: PolynomialLR, init_args: {total_iters: 4}}", [1, 0.75, 0.5, 0.25, 0, 0]),
+        ("kd_lightning.WarmupCosine", [(1 + math.cos(math.pi * step / 6)) / 2 for step in range(6)]),
+        (
+            "{class_path: kd_lightning.WarmupCosine, init_args: {warmup_fraction: 0.5}}",
+            [1 / 4, 1 / 2, 3 / 4, 1, 0.75, 0.25],
+        ),
+    ],
+)
+def test_schedulers_do_as_their_names_say(scheduler: str, rates: list[float]) -> None:
+    scheduler_of = _parsed(scheduler).scheduler_of
+    assert scheduler_of is not None
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
+    made = make_scheduler(scheduler_of, optimizer, lambda: 6)
+    seen = []
+    for _ in rates:
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        made.step()
+    assert seen == pytest.approx(rates, abs=1e-9)
+
+
+class Rates(Callback):
+    """Keeps the learning rate of each epoch of the newest run."""
+
+    seen: ClassVar[list[float]] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seen.clear()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seen.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def _fit(run: Path, *flags: str) -> int:
+    """Three epochs of two steps."""
+    config = Path(__file__).parents[2] / "configs" / "quickstart" / "student.yaml"
+    command = ["fit", "--config", str(config), "--run_dir", str(run), "--model.student.hidden", "[4]"]
+    command += ["--trainer.max_epochs", "3", "--trainer.limit_train_batches", "2", "--trainer.logger", "false"]
+    return main([*command, "--trainer.enable_progress_bar", "false", *flags])
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "rates"),
+    [
+        ("{class_path: StepLR, init_args: {step_size: 3}}", [1e-3, 1e-3, 1e-4]),  # steps, not epochs
+        (
+            "{class_path: torch.optim.lr_scheduler.ReduceLROnPlateau, init_args: {patience: 0, threshold: 0.99}}",
+            [1e-3, 1e-3, 1e-4],  # the first validation is always the best yet
+        ),
+        (
+            "{class_path: lightning.pytorch.cli.ReduceLROnPlateau, "
+            "init_args: {monitor: val/accuracy, mode: max, factor: 0.5, patience: 0, threshold: 9}}",
+            [1e-3, 1e-3, 5e-4],
+        ),
+    ],
+)
+def test_schedulers_in_a_run(scheduler: str, rates: list[float], tmp_path: Path) -> None:
+    keep = ["--trainer.callbacks+", "tests.modules.test_optimization.Rates"]
+    assert _fit(tmp_path / "run", "--model.scheduler", scheduler, *keep) == 0
+    assert Rates.seen == pytest.approx(rates)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model.scheduler", "StepLR"], "model.scheduler: the following arguments are required: step_size"),
+        (
+            ["--model.scheduler", "ExponentialLR", "--model.scheduler.gama", "0.9"],
+            "model.scheduler: torch.optim.lr_scheduler.ExponentialLR has no option gama; did you mean gamma?",
+        ),
+        (["--model.scheduler", "torch.optim.Adam"], "model.scheduler: Expected 'torch.optim.Adam' to be a subclass of"),
+        (
+            ["--model.scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau", "--trainer.limit_val_batches", "0"],
+            "ReduceLROnPlateau watches val/loss, and this run does not validate; set --data.val_size, or take",
+        ),
+        (
+            ["--model.scheduler", "lightning.pytorch.cli.ReduceLROnPlateau", "--model.scheduler.monitor", "val/acc"],
+            "ReduceLROnPlateau watches val/acc, which is not logged; expected one of ['lr', 'train/accuracy',",
+        ),
+        (["--optimizer", "Adam"], "unrecognized arguments: --optimizer Adam; here it is --model.optimizer"),
+        (
+            ["--lr_scheduler.gamma", "1"],
+            "unrecognized arguments: --lr_scheduler.gamma 1; here it is --model.scheduler.gamma",
+        ),
+        (["--max_epochs", "1"], "unrecognized arguments: --max_epochs 1; here it is --trainer.max_epochs"),
+        (
+            ["--config", "optimizer.yaml"],
+            "Subcommand 'fit' does not accept option 'optimizer'; here it is optimizer, in model: init_args",
+        ),
+    ],
+)
+def test_schedulers_that_do_not_fit_are_refused(
+    flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("optimizer.yaml").write_text("optimizer: Adam\n")
+    assert _fit(tmp_path / "run", *flags) == 1
+    assert f"error: {message}" in capsys.readouterr().err
+
+
+def _made(scheduler_of: Any) -> LRScheduler:
+    return make_scheduler(scheduler_of, torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0), lambda: 8)
+
+
+def test_schedulers_from_python() -> None:
+    made = _made(CosineAnnealingLR)
+    assert isinstance(made, CosineAnnealingLR)
+    assert made.T_max == 8
+    assert isinstance(_made(partial(LambdaLR, lr_lambda=half)), LambdaLR)
+    assert isinstance(_made(lambda optimizer: LambdaLR(optimizer, half)), LambdaLR)
+    one_cycle = _made(partial(OneCycleLR, max_lr=1.0))
+    assert isinstance(one_cycle, OneCycleLR)
+    assert one_cycle.total_steps == 8
+    other = _made(partial(OneCycleLR, max_lr=1.0, epochs=2, steps_per_epoch=3))
+    assert isinstance(other, OneCycleLR)
+    assert other.total_steps == 6
+    own = _made(lambda optimizer, total_steps: WarmupCosine(optimizer, total_steps, 0.5))
+    assert own.get_last_lr() == [pytest.approx(1 / 5)]
+    with pytest.raises(ValueError, match=r"scheduler .*<lambda> also needs steps; give it with functools.partial"):
+        _made(lambda optimizer, steps: LambdaLR(optimizer, half))
+    with pytest.raises(ValueError, match=r"scheduler ExponentialLR also needs gamma"):
+        _made(ExponentialLR)
+    with pytest.raises(ValueError, match=r"must give a torch.optim.lr_scheduler.LRScheduler, got NoneType"):
+        _made(lambda optimizer: None)
+
+
+def test_the_run_length_is_asked_for_only_where_it_is_taken() -> None:
+    def endless() -> int:
+        raise ValueError("the data has no end")
+
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))])
+    assert isinstance(make_scheduler(partial(ExponentialLR, gamma=0.9), optimizer, endless), ExponentialLR)
+    with pytest.raises(ValueError, match="the data has no end"):
+        make_scheduler(WarmupCosine, optimizer, endless)
+
+
+class StopAtEpoch(Callback):
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 2:
+            raise RuntimeError("stopped on purpose")
+
+
+def test_a_resumed_run_knows_what_its_plateau_has_seen(tmp_path: Path) -> None:
+    plateau = "{class_path: torch.optim.lr_scheduler.ReduceLROnPlateau, init_args: {patience: 0, threshold: 0.99}}"
+    flags = ["--model.scheduler", plateau, "--save_every", "0"]
+    stop = ["--trainer.callbacks+", "tests.modules.test_optimization.StopAtEpoch"]
+    assert _fit(tmp_path / "run", *flags, *stop) == 1
+    keep = ["--trainer.callbacks+", "tests.modules.test_optimization.Rates"]
+    assert _fit(tmp_path / "run", *flags, "--ckpt_path", "last", *keep) == 0
+    assert Rates.seen == [pytest.approx(1e-4)]  # as the second epoch's validation, just before the stop, asked for
 
 
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD])
