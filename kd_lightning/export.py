@@ -13,6 +13,7 @@ import yaml
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor, nn
 
+from kd_lightning.data.batches import Batch
 from kd_lightning.nets.description import build_net, build_object, fingerprint
 from kd_lightning.runs.checkpoints import RECORD_KEY, read_checkpoint, run_folder
 from kd_lightning.runs.files import CONFIG_FILE, METRICS_FILE, write_atomically
@@ -253,7 +254,7 @@ def test_batches(run: Path, data_dir: str | None, *, raw: bool) -> Iterator[tupl
     for batch in data.test_dataloader():
         if not raw:
             batch = data.on_after_batch_transfer(batch, 0)
-        inputs, labels = batch[0], batch[1]
+        inputs, labels, *_ = Batch.of(batch)
         if raw and inputs.dtype != torch.uint8:
             raise ValueError(f"--inputs uint8 needs data of that type, got {inputs.dtype}; use --inputs float32")
         yield inputs, labels

@@ -5,7 +5,7 @@ batch is one indexed read.
 """
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -33,11 +33,54 @@ class Batch(NamedTuple):
         """Name the parts of a batch: a `Batch` as it is, of others the first two parts, inputs and labels.
 
         Such a batch's examples have no known place: their indices are -1, their views 0.
+
+        Args:
+            batch: A `Batch` or any `(inputs, labels, ...)`; labels may be of any integer type.
+
+        Raises:
+            ValueError: If it is something else, or the labels are not class indices, one per example.
         """
-        if isinstance(batch, cls):
-            return batch
+        if not isinstance(batch, tuple | list) or len(batch) < 2:
+            raise ValueError(
+                f"a batch must be (inputs, labels, ...), got {_described(batch)}; return such pairs from the data set, "
+                "or from the loader's collate_fn"
+            )
         inputs, labels = batch[0], batch[1]
+        if not isinstance(inputs, Tensor) or inputs.ndim == 0:
+            raise ValueError(f"a batch's inputs must be a tensor (batch, ...), got {_described(inputs)}")
+        if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.shape != inputs.shape[:1]:
+            raise ValueError(
+                f"a batch's labels must be class indices, integers of shape ({len(inputs)},), got {_described(labels)}"
+                f"{_way_to_indices(labels, examples=len(inputs))}"
+            )
+        if labels.dtype != torch.int64:
+            labels = labels.long()
+        if isinstance(batch, cls):
+            return batch if labels is batch.labels else batch._replace(labels=labels)
         return cls(inputs, labels, labels.new_full((len(labels),), -1), labels.new_zeros(len(labels)))
+
+
+def _described(part: object) -> str:
+    if isinstance(part, Tensor):
+        return f"a tensor of shape {tuple(part.shape)} and type {str(part.dtype).removeprefix('torch.')}"
+    if isinstance(part, Mapping):
+        return f"a {type(part).__name__} with {', '.join(map(str, part))}"
+    return f"a {type(part).__name__}" + (f" of {len(part)}" if isinstance(part, tuple | list) else "")
+
+
+def _way_to_indices(labels: object, *, examples: int) -> str:
+    """How to make class indices of labels in another form, empty where it can't be told."""
+    if not isinstance(labels, Tensor) or labels.ndim == 0 or len(labels) != examples:
+        return ""
+    match tuple(labels.shape[1:]):
+        case ():
+            return "; use labels.long()"
+        case (1,):
+            return "; use labels.squeeze(1).long()"
+        case (_,):
+            return "; of one-hot labels use labels.argmax(dim=1)"
+        case _:
+            return ""
 
 
 def derived_seed(*numbers: int) -> int:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from kd_lightning.methods.base import SoftLoss, SoftTargets
 
 Averaging = Literal["arithmetic", "geometric"]
+_NO_LABEL = torch.iinfo(torch.int64).min  # by default torch leaves out rows with the label -100, without a word
 # In float32. Above, the soft targets of all classes differ by little more than rounding: of a student near its teacher,
 # the gradient is wrong by 0.06 % at T = 1,000, by 5 % at 1e5, and it is 0 at 1e9. Below, T^2 takes the soft loss away.
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 1e-3, 1e3
@@ -33,14 +34,31 @@ def hard_loss(*, student_logits: Tensor, labels: Tensor) -> Tensor:
     Raises:
         ValueError: If a label has no logit; on CUDA the device says so in its own way.
     """
+    logits = at_least_float32(student_logits)
     try:
-        return F.cross_entropy(at_least_float32(student_logits), labels)
-    except IndexError as error:
-        classes = student_logits.shape[-1]
+        return F.cross_entropy(logits, labels, ignore_index=_NO_LABEL)
+    except IndexError:
+        check_labels(labels, classes=logits.shape[-1])
+        raise
+
+
+def check_labels(labels: Tensor, *, classes: int) -> None:
+    """Refuse labels that are not class indices. On a GPU this waits for the device.
+
+    Args:
+        labels: (batch,) int64.
+        classes: Logits of the net.
+
+    Raises:
+        ValueError: If one is below 0, or has no logit.
+    """
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        advice = "leave out examples without a label" if low < 0 else "set the net's classes"
         raise ValueError(
-            f"labels must be from 0 to {classes - 1}, as the net has {classes} logits, "
-            f"got {int(labels.min())} to {int(labels.max())}; set the net's classes"
-        ) from error
+            f"labels must be class indices from 0 to {classes - 1}, as the net has {classes} logits, "
+            f"got {low} to {high}; {advice}"
+        )
 
 
 def soft_target_log_probs(

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 
 from kd_lightning.data.batches import Batch, derived_seed
+from kd_lightning.methods.hinton import check_labels
 from kd_lightning.metrics.classification import Mean, TestMetrics
 from kd_lightning.modules.lightning_internals import QuickHookNames, built_by_command_line, restore_loader_place
 from kd_lightning.modules.optimization import (
@@ -144,7 +145,9 @@ class ClassifierModule(QuickHookNames, ABC):
     def test_step(self, batch: Any, batch_idx: int) -> None:  # Any: as in training_step
         """Add a batch to the test metrics."""
         batch = Batch.of(batch)
-        self.test_metrics.add(self(batch.inputs), batch.labels, self.teacher_log_probs(batch.inputs))
+        logits = self(batch.inputs)
+        check_labels(batch.labels, classes=logits.shape[-1])
+        self.test_metrics.add(logits, batch.labels, self.teacher_log_probs(batch.inputs))
         scalars = {f"test/{name}": cast(Metric, metric) for name, metric in self.test_metrics.scalars.items()}
         self.log_dict(scalars, batch_size=len(batch.labels))
 

@@ -35,4 +35,4 @@ class TeacherModule(ClassifierModule):
 
     def losses(self, batch: Any, logits: Tensor) -> dict[str, Tensor]:  # Any: also a user's own tuple
         """The hard loss alone; arguments as in `ClassifierModule.losses`."""
-        return {"loss": hard_loss(student_logits=logits, labels=batch[1])}
+        return {"loss": hard_loss(student_logits=logits, labels=batch.labels)}

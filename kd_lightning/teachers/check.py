@@ -11,7 +11,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from kd_lightning.data.batches import TensorLoader
+from kd_lightning.data.batches import Batch, TensorLoader
+from kd_lightning.methods.hinton import check_labels
 from kd_lightning.metrics.classification import no_better_than_chance
 from kd_lightning.nets.description import in_eval_mode
 from kd_lightning.teachers.ensemble import FrozenEnsemble, Teacher, teacher_checkpoints
@@ -47,13 +48,13 @@ def check_teachers(
     split, batches = _check_batches(trainer)
     errors = torch.zeros(len(ensemble), dtype=torch.int64, device=student.device)
     label_counts: Tensor | None = None
-    for batch in batches:
-        inputs, labels = batch[0], batch[1]
+    for inputs, labels, *_ in map(Batch.of, batches):
         logits = ensemble(inputs)  # (teachers, batch, classes)
         if label_counts is None:
             _check_classes(student, inputs, classes=logits.shape[-1])
             low, high = float(inputs.min()), float(inputs.max())
             label_counts = torch.zeros(logits.shape[-1], dtype=torch.int64, device=student.device)
+        check_labels(labels, classes=len(label_counts))
         errors += (logits.argmax(dim=-1) != labels).sum(dim=1)
         label_counts += torch.bincount(labels, minlength=len(label_counts))
     if label_counts is None:

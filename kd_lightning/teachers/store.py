@@ -75,7 +75,12 @@ class SoftTargetStore:
 
     def entries_of(self, rows: Tensor, views: Tensor) -> Tensor:
         """Places of these rows in these views in the table, (batch,) int64; arguments and errors as in `logits`."""
-        first = self._first_entry[rows.cpu()]
+        rows = rows.cpu()
+        if int(rows.min()) < 0:
+            raise IndexError(
+                "stored soft targets need batches that say their rows, kd_lightning.Batch; set soft_targets to live"
+            )
+        first = self._first_entry[rows]
         if int(first.min()) < 0:
             raise IndexError("a batch holds rows that the stored soft targets were not made for")
         return first.add_(views.cpu(), alpha=self._stride)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from kd_lightning.data.batches import Batch
 from kd_lightning.metrics.classification import TABLE_CLASSES
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.distill import DistillModule
@@ -181,8 +182,7 @@ def _examine(trainer: Trainer, module: ClassifierModule) -> _Examined | None:
     parts: list[tuple[Tensor, ...]] = []
     count = 0
     for raw in loader:
-        batch = trainer.strategy.batch_to_device(raw)
-        inputs, labels = batch[0], batch[1]
+        inputs, labels, *_ = Batch.of(trainer.strategy.batch_to_device(raw))
         if inputs.ndim != 4 or inputs.shape[1] not in {1, 3}:
             return None
         taught = module.teacher_log_probs(inputs)

@@ -218,7 +218,8 @@ def prediction_rows(batches: Sequence[Any], names: Sequence[str] | None) -> Iter
     counted = 0
     for batch in batches:
         for position, prediction in enumerate(batch["prediction"].tolist()):
-            index = int(batch["index"][position]) if "index" in batch else counted
+            known = int(batch["index"][position])
+            index = known if known >= 0 else counted
             label = int(batch["label"][position])
             row: dict[str, Any] = {"index": index}
             if names is not None:

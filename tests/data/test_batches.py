@@ -1,5 +1,7 @@
 """Every row once, one order per (seed, epoch), the same global batches on any number of ranks, resume."""
 
+import re
+
 import pytest
 import torch
 
@@ -105,3 +107,40 @@ def test_arguments_are_checked() -> None:
         _loader(0, 2, batch=15)
     with pytest.raises(ValueError, match="at least one example per device"):
         TensorLoader(INPUTS.__getitem__, LABELS, torch.arange(0), batch_size=1, shuffle=True)
+
+
+def test_a_users_own_pair_becomes_a_batch() -> None:
+    images, labels = torch.rand(3, 1, 2, 2), torch.tensor([1, 0, 2])
+    for kind in (torch.int64, torch.int32, torch.uint8):
+        for pair in ((images, labels.to(kind)), [images, labels.to(kind), torch.rand(3)]):
+            batch = Batch.of(pair)
+            assert batch.labels.dtype == torch.int64
+            assert batch.labels.tolist() == [1, 0, 2]
+            assert batch.indices.tolist() == [-1] * 3
+            assert batch.inputs is images
+    assert Batch.of(batch) is batch
+    assert Batch.of(batch._replace(labels=labels.int())).labels.dtype == torch.int64
+
+
+IMAGES, CLASSES = torch.rand(3, 1, 2, 2), torch.tensor([1, 0, 2])
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ({"image": IMAGES, "label": CLASSES}, "must be (inputs, labels, ...), got a dict with image, label; return"),
+        (IMAGES, "must be (inputs, labels, ...), got a tensor of shape (3, 1, 2, 2) and type float32"),
+        ([IMAGES], "must be (inputs, labels, ...), got a list of 1"),
+        (({"x": IMAGES}, CLASSES), "inputs must be a tensor (batch, ...), got a dict with x"),
+        ((IMAGES, CLASSES.float()), "got a tensor of shape (3,) and type float32; use labels.long()"),
+        ((IMAGES, CLASSES[:, None]), "(3,), got a tensor of shape (3, 1) and type int64; use labels.squeeze(1)"),
+        ((IMAGES, torch.eye(3)), "(3, 3) and type float32; of one-hot labels use labels.argmax(dim=1)"),
+        ((IMAGES, CLASSES[:2]), "integers of shape (3,), got a tensor of shape (2,) and type int64"),
+        ((IMAGES, ("1", "0", "2")), "integers of shape (3,), got a tuple of 3"),
+        ((CLASSES, IMAGES), "labels must be class indices, integers of shape (3,), got a tensor of shape (3, 1, 2, 2)"),
+        (Batch(IMAGES, CLASSES.float(), CLASSES, CLASSES), "use labels.long()"),
+    ],
+)
+def test_what_is_no_batch(batch: object, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Batch.of(batch)

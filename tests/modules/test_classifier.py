@@ -1,6 +1,7 @@
 """What a teacher's and a student's module do from Python: Lightning's export and tuner, and what a batch must be."""
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,14 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.tuner.tuning import Tuner
+from torch.utils.data import DataLoader, TensorDataset
 
 from kd_lightning.data.mnist import MNISTDataModule
+from kd_lightning.modules.distill import DistillModule
 from kd_lightning.modules.optimization import WarmupCosine
 from kd_lightning.modules.teacher import TeacherModule
 from kd_lightning.nets.digits import MLP
+from kd_lightning.training.record import prediction_rows
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 
@@ -77,3 +81,35 @@ def test_the_rate_that_the_callback_finds_is_used(scheduler: Any, data: MNISTDat
     first = rates.seen[-2]
     assert first == module.lr
     assert (rates.seen[-1] < first) == (scheduler is not None)
+
+
+def _pairs(labels: torch.Tensor) -> DataLoader[Any]:
+    return DataLoader(TensorDataset(torch.rand(len(labels), 1, 28, 28), labels), batch_size=8)
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate", "test", "distill"])
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (-100, "from 0 to 9, as the net has 10 logits, got -100 to 5; leave out examples without a label"),
+        (-1, "from 0 to 9, as the net has 10 logits, got -1 to 5; leave out examples without a label"),
+        (10, "from 0 to 9, as the net has 10 logits, got 5 to 10; set the net's classes"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The .* does not have many workers")
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+def test_labels_that_are_no_class_are_refused(label: int, message: str, stage: str) -> None:
+    # Torch leaves out rows with the label -100.
+    pairs, net = _pairs(torch.tensor([5, label] * 8)), MLP(hidden=[4])
+    module = DistillModule(student=net, teachers=MLP(hidden=[4])) if stage == "distill" else TeacherModule(net=net)
+    run = getattr(_trainer(), "fit" if stage == "distill" else stage)
+    with pytest.raises(ValueError, match=re.escape(f"labels must be class indices {message}")):
+        run(module, pairs)
+
+
+@pytest.mark.filterwarnings("ignore:The .* does not have many workers")
+def test_a_users_own_examples_are_predicted_in_their_order() -> None:
+    batches = _trainer().predict(TeacherModule(net=MLP(hidden=[4])), _pairs(torch.arange(10).repeat(2)))
+    rows = list(prediction_rows(batches or [], names=None))
+    assert [row["index"] for row in rows] == list(range(20))
+    assert [row["label"] for row in rows] == [*range(10)] * 2

@@ -171,7 +171,7 @@ def test_gradient_share_against_its_formula() -> None:
     targets = torch.log_softmax(taught / 3, dim=1)
     module.source = Fixed(targets)
     module.step_is_logged = True
-    shares = losses = module.losses(Batch.of((torch.empty(0), labels)), logits)
+    shares = losses = module.losses(Batch.of((torch.empty(len(labels), 0), labels)), logits)
     with torch.no_grad():  # the gradients by hand: T (q - p) / n and (q - y) / n
         soft = 0.6 * (3 * (torch.softmax(logits / 3, dim=1) - targets.exp()) / 8).norm()
         hard = 0.4 * ((torch.softmax(logits, dim=1) - torch.nn.functional.one_hot(labels, 10)) / 8).norm()

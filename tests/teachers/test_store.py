@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from kd_lightning.data.augment import Affine, Augment, Jitter
+from kd_lightning.data.batches import Batch
 from kd_lightning.data.mnist import MNISTDataModule
 from kd_lightning.methods.hinton import soft_loss, soft_targets
 from kd_lightning.modules.distill import DistillModule
@@ -57,6 +58,14 @@ def _open(
     assert spec is not None
     say: Callable[[str], None] = (said if said is not None else []).append
     return open_store(spec, ensemble, data, options=options, device=CPU, say=say)
+
+
+def test_a_batch_that_does_not_say_its_rows_gets_no_other_rows_targets(tmp_path: Path) -> None:
+    data = _data()
+    store = _open(_ensemble(), data, StoreOptions(folder=str(tmp_path)))
+    batch = Batch.of((torch.rand(2, 1, 28, 28), torch.tensor([1, 2])))
+    with pytest.raises(IndexError, match=r"need batches that say their rows, kd_lightning.Batch; set soft_targets to"):
+        store.logits(batch.indices, batch.views)
 
 
 @pytest.mark.parametrize("augment", [None, Jitter(2), Affine(views=3)], ids=["plain", "jitter", "affine"])
