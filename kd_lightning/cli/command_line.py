@@ -164,6 +164,14 @@ class DistillCLI(OpenCommandLine):
             args=args,
         )
 
+    def __getstate__(self) -> dict[str, Any]:  # Any: a configuration holds all kinds of values
+        """Keep the configuration only, in a copy or a pickle.
+
+        An optimizer or a scheduler given by class_path refers to the command line that built it, so the module that
+        holds them does, too. Callbacks copy the module, and ddp_spawn pickles it.
+        """
+        return {"config_dump": self.config_dump}
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the arguments that every subcommand has beside Lightning's own."""
         for name, (default, text) in ARGUMENTS.items():
