@@ -12,6 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
+from jsonargparse.typing import register_type
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
@@ -45,6 +47,7 @@ from kd_lightning.training.last_checkpoint import (
     Banner,
     DryRun,
     DryRunDone,
+    EndOfSteps,
     LastCheckpoint,
     RunRecord,
     TakeSignals,
@@ -53,6 +56,9 @@ from kd_lightning.training.last_checkpoint import (
 from kd_lightning.training.progress import RunProgress
 from kd_lightning.training.record import TestDetails, metrics_record, prediction_rows, scope_of_test, write_csv
 from kd_lightning.training.signals import EXIT_CODES, Stopped, StopSignals, end_with_launcher, only_fit_in
+
+# The default of an argument of StochasticWeightAveraging, which must go into config.yaml.
+register_type(torch.device, fail_already_registered=False)
 
 DEBUG_VARIABLE = "KD_LIGHTNING_DEBUG"
 
@@ -230,19 +236,24 @@ class DistillCLI(OpenCommandLine):
             records.append(Banner())
         if dry:
             records.append(DryRun(fill_store=not self._value("dry_run")))
+        last = None
         if fitting:
+            last = LastCheckpoint(
+                self._run_dir,
+                interval=self._value("save_every"),
+                signals=self._signals,
+            )
             records += [
                 RunRecord(self._run_dir, self._saved_config(), self._replaced),
                 best_checkpoint(self._run_dir),
-                LastCheckpoint(
-                    self._run_dir,
-                    interval=self._value("save_every"),
-                    signals=self._signals,
-                ),
+                last,
                 Dashboard(self._saved_config(), self._arguments, self._value("pictures_every")),
             ]
         self.trainer_defaults["callbacks"] = [*progress, *records]
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        if last is not None:
+            trainer.callbacks.insert(0, EndOfSteps(last))  # type: ignore[attr-defined]  # set by Lightning's connector
+        return trainer
 
     def fit(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
         """Train, then say where the run is and what comes next."""

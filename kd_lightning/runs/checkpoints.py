@@ -8,6 +8,8 @@ import torch
 
 # Our entry in a checkpoint: "net" (class_path and init_args, or None) and, from the command line, "config".
 RECORD_KEY = "kd_lightning"
+# In that entry: the weights with which a run goes on, where state_dict holds averaged ones.
+STEP_WEIGHTS = "step_weights"
 CHECKPOINT_DIR = "checkpoints"
 BEST = "best.ckpt"
 LAST = "last.ckpt"

@@ -13,14 +13,15 @@ import torch
 import yaml
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from torch import Tensor
 
 from kd_lightning.modules.teacher_setup import TeacherSetup
 from kd_lightning.modules.train_log import diverged
 from kd_lightning.nets.description import parameter_count
-from kd_lightning.runs.checkpoints import BEST, CHECKPOINT_DIR, LAST, RECORD_KEY
+from kd_lightning.runs.checkpoints import BEST, CHECKPOINT_DIR, LAST, RECORD_KEY, STEP_WEIGHTS, read_checkpoint
 from kd_lightning.runs.files import (
     CONFIG_FILE,
     TEACHERS_FILE,
@@ -101,6 +102,7 @@ class LastCheckpoint(Checkpoint):
         self._written_at = 0.0
         self._written_step = -1
         self._looked_at_step = 0
+        self._step_weights: dict[str, Tensor] = {}  # as the last step left them, while the run ends
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and take the signals from Lightning."""
@@ -121,7 +123,7 @@ class LastCheckpoint(Checkpoint):
         """
         if batch_idx + 1 == trainer.num_training_batches or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        if trainer.global_step == trainer.max_steps or trainer.should_stop:
+        if trainer.global_step == trainer.max_steps or (trainer.should_stop and _may_stop(trainer)):
             # The run ends here, within an epoch: only now does the loader's place belong to the weights.
             self._write(trainer)
             return
@@ -129,8 +131,13 @@ class LastCheckpoint(Checkpoint):
             self._write_if_due(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write when it is due, for epochs of a single batch or step."""
-        self._write_if_due(trainer)
+        """Write when it is due, for epochs of a single batch or step; after the last epoch the run's end does it.
+
+        A checkpoint of all steps is not written before the final weights are there: nothing is left to do for a run
+        that is resumed from it.
+        """
+        if trainer.current_epoch + 1 != trainer.max_epochs:
+            self._write_if_due(trainer)
 
     def _write_if_due(self, trainer: Trainer) -> None:
         """Write where the last checkpoint is old or a signal came, and stop for the signal; all ranks alike."""
@@ -148,11 +155,55 @@ class LastCheckpoint(Checkpoint):
             rank_zero_info(f"asked to stop by {signal.Signals(stop).name}: step {step} is in {self.path}")
             raise Stopped(stop)
 
+    def keep_step_weights(self, module: LightningModule) -> None:
+        """Keep the weights of the last step, before another callback puts averaged ones in their place."""
+        self._step_weights = {name: tensor.detach().clone() for name, tensor in module.named_parameters()}
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the final weights."""
+        """Write the final weights: those that other callbacks left, such as averaged ones."""
+        # Lightning's WeightAveraging writes and validates averaged weights all along.
+        averaged = bool(self._replaced_weights(pl_module)) and not _averages_all_along(trainer)
         if self._written_step != trainer.global_step:
             self._write(trainer)
+        elif averaged:
+            self._write_other_weights(trainer)
+        self._step_weights = {}
+        if averaged:
+            rank_zero_info(
+                f"a callback replaced the weights of the last step, by averaged ones as a rule: {self.path} holds what "
+                f"it left, and {BEST}, if there is one, the weights of a single step"
+            )
         self.signals.end_steps()
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the weights of the last step, with which a longer run goes on, where the final ones are others."""
+        replaced = self._replaced_weights(pl_module)
+        if replaced:
+            record = checkpoint.setdefault(RECORD_KEY, {})
+            record[STEP_WEIGHTS] = replaced
+            if not _averages_all_along(trainer):
+                record["validation"] = {}  # nobody measured the final weights
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go on with the weights of the last step."""
+        weights = checkpoint.get(RECORD_KEY, {}).get(STEP_WEIGHTS)
+        if weights:
+            pl_module.load_state_dict(weights, strict=False)
+
+    def _replaced_weights(self, module: LightningModule) -> dict[str, Tensor]:
+        """The weights of the last step by name, where the module has others by now; else empty."""
+        now = dict(module.named_parameters())
+        same = all(torch.equal(tensor, now[name]) for name, tensor in self._step_weights.items())
+        return {} if same else self._step_weights
+
+    def _write_other_weights(self, trainer: Trainer) -> None:
+        """Put the final weights into the checkpoint of the last step, whose place in the data is the right one."""
+        final = trainer.strategy.lightning_module_state_dict()
+        if trainer.is_global_zero:
+            checkpoint = read_checkpoint(self.path)
+            checkpoint[RECORD_KEY] |= {STEP_WEIGHTS: self._step_weights, "validation": {}}
+            trainer.strategy.checkpoint_io.save_checkpoint(checkpoint | {"state_dict": final}, self.path)
+        trainer.strategy.barrier()
 
     def _write(self, trainer: Trainer) -> None:
         if not all(bool(parameter.isfinite().all()) for parameter in trainer.lightning_module.parameters()):
@@ -163,6 +214,31 @@ class LastCheckpoint(Checkpoint):
                 logger.experiment.flush()
         trainer.save_checkpoint(self.path)
         self._written_at, self._written_step = time.monotonic(), trainer.global_step
+
+
+def _may_stop(trainer: Trainer) -> bool:
+    """Whether min_epochs and min_steps let a run end within this epoch."""
+    return trainer.current_epoch >= (trainer.min_epochs or 0) and trainer.global_step >= (trainer.min_steps or 0)
+
+
+def _averages_all_along(trainer: Trainer) -> bool:
+    """Whether state_dict and validation are those of averaged weights during the whole run."""
+    return any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]  # set by Lightning's connector
+
+
+class EndOfSteps(Callback):
+    """Comes first at the end of a run: weights of the last step are kept before other callbacks put in averaged ones.
+
+    Args:
+        last: Keeps them.
+    """
+
+    def __init__(self, last: LastCheckpoint) -> None:
+        self.last = last
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the weights."""
+        self.last.keep_step_weights(pl_module)
 
 
 class TakeSignals(Callback):
