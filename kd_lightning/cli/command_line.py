@@ -27,7 +27,7 @@ from kd_lightning.cli.arguments import ARGUMENTS, DESCRIPTION, OTHER_COMMANDS, P
 from kd_lightning.cli.messages import USER_ERRORS, hush, innermost_reason, raised_in_child
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.lightning_internals import FreePassProfiler, OpenCommandLine
-from kd_lightning.runs.checkpoints import BEST, LAST, RECORD_KEY, read_checkpoint, run_folder
+from kd_lightning.runs.checkpoints import BEST, CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint, run_folder
 from kd_lightning.runs.files import EVENT_FILES, METRICS_FILE, PREDICTIONS_FILE, write_atomically, write_json
 from kd_lightning.runs.resume import (
     await_next_second,
@@ -55,6 +55,7 @@ from kd_lightning.training.last_checkpoint import (
 )
 from kd_lightning.training.progress import RunProgress
 from kd_lightning.training.record import TestDetails, metrics_record, prediction_rows, scope_of_test, write_csv
+from kd_lightning.training.resuming import Ending, ResumedCallbacks
 from kd_lightning.training.signals import EXIT_CODES, Stopped, StopSignals, end_with_launcher, only_fit_in
 
 # The default of an argument of StochasticWeightAveraging, which must go into config.yaml.
@@ -233,7 +234,7 @@ class DistillCLI(OpenCommandLine):
             self._scope = scope_of_test(self.config_dump, self._tested_config, self.datamodule, tested, self._run_dir)
             records.append(TestDetails(self._run_dir / self._scope.details_file))
         if self.subcommand == "fit":
-            records.append(Banner())
+            records += [Banner(), self._ending(fitting)]
         if dry:
             records.append(DryRun(fill_store=not self._value("dry_run")))
         last = None
@@ -245,6 +246,7 @@ class DistillCLI(OpenCommandLine):
             )
             records += [
                 RunRecord(self._run_dir, self._saved_config(), self._replaced),
+                ResumedCallbacks(self._saved_config()),
                 best_checkpoint(self._run_dir),
                 last,
                 Dashboard(self._saved_config(), self._arguments, self._value("pictures_every")),
@@ -255,6 +257,13 @@ class DistillCLI(OpenCommandLine):
             trainer.callbacks.insert(0, EndOfSteps(last))  # type: ignore[attr-defined]  # set by Lightning's connector
         return trainer
 
+    def _ending(self, fitting: bool) -> Ending:
+        """What says how the fit ended; a resumed run's folder has a checkpoint even if no step is made."""
+        if self._resumed is None:
+            return Ending()
+        has_checkpoint = any((self._run_dir / CHECKPOINT_DIR).glob("*.ckpt"))
+        return Ending(self._resumed["global_step"], has_checkpoint=fitting and has_checkpoint)
+
     def fit(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
         """Train, then say where the run is and what comes next."""
         if self._only_tries:
@@ -264,8 +273,6 @@ class DistillCLI(OpenCommandLine):
             rank_zero_info(f"one step done: {written} was written")
             return
         self.trainer.fit(**kwargs)
-        if self._resumed and self.trainer.global_step == self._resumed["global_step"]:
-            rank_zero_info("nothing was left to train: max_epochs or max_steps had been reached; raise it to train on")
         if not self._value("trainer.fast_dev_run"):
             rank_zero_info(f"run: {self._run_dir}\nnext: {PROG} test --ckpt_path {self._run_dir}")
 

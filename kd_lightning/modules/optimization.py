@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
@@ -95,16 +96,41 @@ def gradient_shares(logits: Tensor, **losses: Tensor) -> dict[str, Tensor]:
     return {f"{name}_gradient_share": norm / total for name, norm in norms.items()}
 
 
+def planned_steps(trainer: Trainer) -> float:
+    """Number of optimizer steps of the whole run; infinite where nothing limits them.
+
+    Lightning's own estimate takes one number of batches per step for the whole run, and -1 for endless data.
+
+    Args:
+        trainer: With its module and its data.
+    """
+    estimated = trainer.estimated_stepping_batches
+    if estimated == -1:
+        return math.inf
+    batches, epochs = trainer.num_training_batches, trainer.max_epochs
+    schedule = accumulation_schedule(trainer)
+    if schedule is None or math.isinf(batches) or epochs is None or epochs < 0:
+        return estimated
+    steps = sum(math.ceil(batches / schedule.get_accumulate_grad_batches(epoch)) for epoch in range(epochs))
+    return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
+
+
+def accumulation_schedule(trainer: Trainer) -> GradientAccumulationScheduler | None:
+    """The callback that changes the number of batches per step from epoch to epoch; None without one."""
+    found = (callback for callback in trainer.callbacks if isinstance(callback, GradientAccumulationScheduler))  # type: ignore[attr-defined]  # set by Lightning's connector
+    return next(found, None)
+
+
 def steps_of_run(trainer: Trainer) -> int:
     """Optimizer steps of the whole run.
 
     Raises:
         ValueError: If the training data has no length and nothing limits the run.
     """
-    estimated = trainer.estimated_stepping_batches
-    if math.isinf(estimated):
+    planned = planned_steps(trainer)
+    if math.isinf(planned):
         raise ValueError(
             "a schedule needs to know the run's length, and the training data has none; "
             "set --trainer.max_steps, or --trainer.limit_train_batches with max_epochs"
         )
-    return int(estimated)
+    return int(planned)

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 
+from kd_lightning.modules.optimization import accumulation_schedule, planned_steps
 from kd_lightning.modules.teacher_setup import TeacherSetup
 from kd_lightning.modules.train_log import diverged
 from kd_lightning.nets.description import parameter_count
@@ -300,8 +301,8 @@ class RunRecord(Callback):
         self._started_at = time.monotonic()
 
     @rank_zero_only
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the folder: before the first epoch, when data and teachers have been found good."""
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Take the folder: before the first step, when data and teachers have been found good."""
         if self._taken:
             return
         self._taken = True
@@ -336,6 +337,8 @@ class RunRecord(Callback):
         record["config"] = self.config
         batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         endless = math.isinf(trainer.num_training_batches)
+        planned = planned_steps(trainer)
+        record["planned_steps"] = None if math.isinf(planned) else planned
         record["epochs"] = None if endless else round(batches / trainer.num_training_batches, 2)
         measured = trainer.callback_metrics
         record["validation"] = {key: float(value) for key, value in measured.items() if key.startswith("val/")}
@@ -366,9 +369,19 @@ class Banner(Callback):
         rank_zero_info(
             f"data: {described}\n"
             f"{type(pl_module).__name__}: {type(net).__name__} with {parameter_count(net):,} parameters, "
-            f"{trainer.num_training_batches} steps an epoch, {trainer.estimated_stepping_batches:,} in all, "
-            f"on {trainer.world_size} x {trainer.strategy.root_device}"
+            f"{_length(trainer)}, on {trainer.world_size} x {trainer.strategy.root_device}"
         )
+
+
+def _length(trainer: Trainer) -> str:
+    """How many steps an epoch and the run take."""
+    batches, per_step, planned = trainer.num_training_batches, trainer.accumulate_grad_batches, planned_steps(trainer)
+    in_all = "without end" if math.isinf(planned) else f"{planned:,.0f} in all"
+    if accumulation_schedule(trainer) is not None:
+        return f"{batches} batches an epoch, steps of several batches, {in_all}"
+    if per_step > 1 and math.isfinite(batches):
+        return f"{math.ceil(batches / per_step)} steps of {per_step} batches an epoch, {in_all}"
+    return f"{batches} steps an epoch, {in_all}"
 
 
 class DryRunDone(Exception):  # noqa: N818  # not an error: all went well

@@ -15,6 +15,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from kd_lightning.modules.optimization import planned_steps
+
 # Drawing takes 2 ms, as long as a small net's step.
 DRAW_SECONDS = 0.5
 # Where the output is no terminal, a line that stays.
@@ -47,7 +49,7 @@ class RunProgress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin the run's line."""
-        self._start(trainer.estimated_stepping_batches)
+        self._start(planned_steps(trainer))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -3,12 +3,14 @@
 import copy
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
 
 from kd_lightning.cli.command_line import DistillCLI, main
 
@@ -103,3 +105,112 @@ def test_averaged_weights_are_kept_whatever_the_save_clock_says(name: str, argum
     assert not any(torch.equal(tensor, stopped["state_dict"][key]) for key, tensor in steps.items() if "weight" in key)
     assert _fit("broken", *averaging, *four, *RESUME) == 0
     _same("broken", "0")
+
+
+class Forgets(Callback):
+    """Makes the net bad before each validation from an epoch on."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch >= self.epoch:
+            with torch.no_grad():
+                for parameter in pl_module.parameters():
+                    parameter.zero_()
+
+
+@pytest.mark.parametrize("how", ["moved", "copied", "younger", "damaged"])
+def test_the_best_checkpoint_of_a_run_is_replaced_only_by_a_better_one(how: str) -> None:
+    two, three = ["--trainer.max_epochs", "2"], ["--trainer.max_epochs", "3", *RESUME]
+    assert _fit("run", *(["--trainer.max_steps", "4"] if how == "younger" else []), *two) == 0
+    if how == "moved":
+        Path("run").rename("other")
+    elif how == "copied":
+        shutil.copytree("run", "other")
+    elif how == "younger":  # the run was killed after its best checkpoint and goes on from an older one
+        shutil.copytree("run", "other")
+        assert _fit("run", *two, *RESUME, "--trainer.max_steps", "-1") == 0
+        shutil.copy("run/checkpoints/best.ckpt", "other/checkpoints/best.ckpt")
+    else:
+        Path("run/checkpoints/best.ckpt").write_bytes(b"damaged")
+        Path("run").rename("other")
+    before = Path("other/checkpoints/best.ckpt").read_bytes()
+    assert _fit("other", *three, *_callbacks({"Forgets": {"epoch": 0}}), "--trainer.max_steps", "-1") == 0
+    assert (Path("other/checkpoints/best.ckpt").read_bytes() == before) == (how != "damaged")
+    (state,) = (each for key, each in _last("other")["callbacks"].items() if key.startswith("ModelCheckpoint"))
+    assert list(state["best_k_models"]) == [str(Path("other/checkpoints/best.ckpt").absolute())]
+
+
+def test_a_time_limit_is_one_of_each_job(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = ["--trainer.max_epochs", "2", "--trainer.max_time", "00:00:00:08"]
+
+    check = Timer._check_time_remaining
+
+    def a_second_later(timer: Any, trainer: Trainer) -> None:
+        timer.seconds = getattr(timer, "seconds", -1) + 1
+        check(timer, trainer)
+
+    monkeypatch.setattr(Timer, "_check_time_remaining", a_second_later)
+    monkeypatch.setattr(Timer, "time_elapsed", lambda timer, stage="train": float(timer._offset + timer.seconds))
+    steps, said = [], []
+    for _ in range(4):
+        caplog.clear()
+        assert _fit("run", *limit, *RESUME) == 0
+        steps.append(_last("run")["global_step"])
+        said.append(caplog.text)
+    assert steps == [8, 16, 18, 18]
+    assert "ended after step 16 of 18: the time was up that max_time gives to each job" in said[1]
+    assert "ended after" not in said[2]
+    assert "nothing was left to train: max_epochs or max_steps had been reached" in said[3]
+    assert _fit("whole", "--trainer.max_epochs", "2") == 0
+    _same("run", "whole")
+
+
+def test_a_run_that_early_stopping_ended_stays_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    stopping = {"monitor": "val/accuracy", "mode": "max", "patience": 1, "min_delta": 0.9}
+    fit = ["run", "--trainer.max_epochs", "6"]
+    assert _fit(*fit, *_callbacks({"EarlyStopping": stopping})) == 0
+    assert (
+        "ended after step 18 of 54: EarlyStopping ended the run (Monitored metric val/accuracy did not" in caplog.text
+    )
+    assert main(["test", "--ckpt_path", "run", "--trainer.enable_progress_bar", "false"]) == 0
+    before = {file: file.read_bytes() for file in Path("run").rglob("*") if file.is_file()}
+    caplog.clear()
+    assert _fit(*fit, *_callbacks({"EarlyStopping": stopping}), *RESUME) == 0
+    assert "nothing was left to train: EarlyStopping ended the run" in caplog.text
+    assert {file: file.read_bytes() for file in Path("run").rglob("*") if file.is_file()} == before
+    # With more patience it goes on, as far as an unbroken run with that patience does.
+    more = _callbacks({"EarlyStopping": stopping | {"patience": 3}})
+    assert _fit(*fit, *more, *RESUME) == 0
+    assert _last("run")["global_step"] == 36
+    assert not Path("run/metrics.json").exists()
+
+
+@pytest.mark.filterwarnings("ignore:When using `Trainer.accumulate_grad_batches != 1.` and overriding:UserWarning")
+def test_a_schedule_of_accumulated_batches_is_resumed_within_an_epoch(caplog: pytest.LogCaptureFixture) -> None:
+    schedule = {"GradientAccumulationScheduler": {"scheduling": {0: 4, 2: 2}}}
+    three = ["--trainer.max_epochs", "3"]
+    assert _fit("whole", *three, *_callbacks(schedule)) == 0
+    assert "9 batches an epoch, steps of several batches, 11 in all" in caplog.text  # 3 + 3 + 5
+    assert _last("whole")["global_step"] == 11
+    assert _last("whole")["optimizer_states"][0]["param_groups"][0]["lr"] == 0.0  # the schedule spans those steps
+    for step in (1, 8):
+        assert _fit("broken", *three, *_callbacks({**schedule, "Stop": {"step": step}}), *RESUME) == 0
+        assert _last("broken")["global_step"] == step
+    assert _fit("broken", *three, *_callbacks(schedule), *RESUME) == 0
+    _same("broken", "whole")
+
+
+def test_another_length_on_resume_says_what_the_learning_rate_does(caplog: pytest.LogCaptureFixture) -> None:
+    accumulated = ["--trainer.accumulate_grad_batches", "4"]
+    assert _fit("run", "--trainer.max_epochs", "1", *accumulated) == 0
+    assert "3 steps of 4 batches an epoch, 3 in all" in caplog.text
+    assert _fit("run", "--trainer.max_epochs", "2", *accumulated, *RESUME) == 0
+    said = (
+        "the run is 6 steps long now, 3 before: WarmupCosine spans the new length, so the learning rate goes from 0 to"
+    )
+    assert f"{said} 0.0005" in caplog.text
+    caplog.clear()
+    assert _fit("run", "--trainer.max_epochs", "2", *accumulated, *RESUME) == 0
+    assert "long now" not in caplog.text

@@ -1,0 +1,189 @@
+"""What Lightning's own callbacks forget or keep too long when a run is resumed, and what ended a fit."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, StochasticWeightAveraging, Timer
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from kd_lightning.modules.optimization import accumulation_schedule, planned_steps
+from kd_lightning.runs.checkpoints import RECORD_KEY, read_checkpoint
+
+NOT_STOPPED = EarlyStoppingReason.NOT_STOPPED
+State = dict[str, Any]  # what a callback keeps in a checkpoint; each has its own entries
+
+
+class ResumedCallbacks(Callback):
+    """Has the callbacks of a resumed run go on as if it had not been interrupted.
+
+    ModelCheckpoint forgets the best score when the folder was moved or copied, Timer takes the time of earlier jobs for
+    its own, EarlyStopping trains a run on that it had ended, and what callbacks set up at an epoch's start is missing
+    after a resume within an epoch.
+
+    Args:
+        config: The resolved configuration.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
+        self._planned_before: float | None = None  # steps of the whole run, as the resumed checkpoint knows it
+        self._averaging: StochasticWeightAveraging | None = None  # has begun in the resumed run
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Correct the states of other callbacks before they take them."""
+        record, states = checkpoint.get(RECORD_KEY, {}), checkpoint["callbacks"]
+        self._planned_before = record.get("planned_steps")
+        before = record.get("config") or {}
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by Lightning's connector
+            state = states.get(callback.state_key)
+            if not state:
+                continue
+            if isinstance(callback, Timer):
+                state["time_elapsed"] = {}  # the limit is one of each job
+            elif isinstance(callback, ModelCheckpoint):
+                state |= checkpoints_in_folder(callback, state)
+            elif isinstance(callback, EarlyStopping):
+                state["patience"] = callback.patience  # Lightning takes the old one, whatever is configured
+                if _arguments(callback, before) != _arguments(callback, self.config):
+                    state["stopping_reason"] = NOT_STOPPED.value  # the user wants to train on
+                trainer.should_stop |= state["stopping_reason"] != NOT_STOPPED.value
+            elif isinstance(callback, StochasticWeightAveraging) and state["scheduler_state"] is not None:
+                self._averaging = callback
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set up what callbacks set up at an epoch's start, which a resume within an epoch leaves out."""
+        schedule = accumulation_schedule(trainer)
+        if schedule is not None:
+            trainer.accumulate_grad_batches = schedule.get_accumulate_grad_batches(trainer.current_epoch)
+        if self._averaging is not None and trainer.fit_loop.restarted_mid_epoch:
+            self._averaging.on_train_epoch_start(trainer, pl_module)
+        if self._planned_before is not None:
+            _say_other_length(trainer, self._planned_before)
+
+
+class Ending(Callback):
+    """Says at the end of a fit what ended it, where that was not the end of the run as it was planned.
+
+    Args:
+        first_step: Steps that the resumed checkpoint had made; 0 for a new run.
+        has_checkpoint: Whether the run's folder has a checkpoint even if no step is made.
+    """
+
+    def __init__(self, first_step: int = 0, *, has_checkpoint: bool = False) -> None:
+        self.first_step = first_step
+        self.has_checkpoint = has_checkpoint
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say it.
+
+        Raises:
+            ValueError: If no step was made and there is no checkpoint either.
+        """
+        reason = why_it_ended(trainer)
+        if trainer.global_step == self.first_step:
+            reason = reason or "max_epochs or max_steps had been reached; raise it to train on"
+            if not self.has_checkpoint:
+                raise ValueError(f"no step was made, so there is no checkpoint: {reason}")
+            rank_zero_info(f"nothing was left to train: {reason}")
+        elif reason:
+            planned = planned_steps(trainer)
+            length = "" if math.isinf(planned) else f" of {planned:,.0f}"
+            rank_zero_info(f"ended after step {trainer.global_step:,}{length}: {reason}")
+
+
+def checkpoints_in_folder(callback: ModelCheckpoint, state: State) -> State:
+    """The best checkpoints that lie in a callback's folder by now, as entries of its state.
+
+    Lightning goes by the paths at the time of saving, and drops all scores when the folder is another. A file may
+    also be younger than the checkpoint that a killed run goes on from: its own score counts.
+
+    Args:
+        callback: With its folder.
+        state: From the resumed checkpoint.
+    """
+    folder = Path(str(callback.dirpath))
+    last = folder / Path(state["last_model_path"]).name
+    moved = {"dirpath": callback.dirpath, "last_model_path": str(last) if last.is_file() else ""}
+    if callback.monitor is None:
+        newest = folder / Path(state["best_model_path"]).name
+        return moved | {"best_model_path": str(newest) if newest.is_file() else ""}
+    known = {Path(path).name: score for path, score in state["best_k_models"].items()}
+    files = [folder / name for name in known or [f"{callback.filename}.ckpt"]]
+    found = {str(path): _own_score(path, callback.state_key, known.get(path.name)) for path in files if path.is_file()}
+    scores = {path: score for path, score in found.items() if score is not None}
+    ranked = sorted(scores, key=lambda path: float(scores[path]), reverse=callback.mode == "max")
+    best, worst = (ranked[0], ranked[-1]) if ranked else ("", "")
+    return moved | {
+        "best_k_models": scores,
+        "best_model_path": best,
+        "best_model_score": scores.get(best),
+        "kth_best_model_path": worst,
+        "kth_value": scores.get(worst),
+    }
+
+
+def _own_score(path: Path, key: str, known: Tensor | None) -> Tensor | None:
+    """The score that a kept checkpoint had when it was written; None where the file can't be used.
+
+    Args:
+        path: The file.
+        key: Under which it has the state of the callback that wrote it.
+        known: What the resumed checkpoint says; a file of weights alone says nothing itself.
+    """
+    try:
+        states = read_checkpoint(path).get("callbacks", {})
+    except ValueError:
+        return None
+    score: Tensor | None = states.get(key, {}).get("current_score", known)
+    return score
+
+
+def _arguments(callback: Callback, config: dict[str, Any]) -> list[Any]:
+    """What a configuration says of the callbacks of a kind."""
+    given = config.get("trainer", {}).get("callbacks") or []
+    entries = given if isinstance(given, list) else [given]
+    return [entry for entry in entries if entry["class_path"].rpartition(".")[2] == type(callback).__name__]
+
+
+def _say_other_length(trainer: Trainer, before: float) -> None:
+    """Say what another length of the run makes of its learning rate.
+
+    Args:
+        trainer: At the start of a resumed run.
+        before: Steps of the whole run as it was planned.
+    """
+    now = planned_steps(trainer)
+    if now == before or not trainer.lr_scheduler_configs:
+        return
+    scheduler = trainer.lr_scheduler_configs[0].scheduler
+    name, text = type(scheduler).__name__, f"the run is {now:,.0f} steps long now, {before:,.0f} before"
+    if isinstance(scheduler, LambdaLR):
+        old, new = scheduler.get_last_lr()[0], scheduler.base_lrs[0] * scheduler.lr_lambdas[0](scheduler.last_epoch)
+        if new != old:
+            rank_zero_info(
+                f"{text}: {name} spans the new length, so the learning rate goes from {old:.2g} to {new:.2g}"
+            )
+    elif hasattr(scheduler, "total_steps") or hasattr(scheduler, "T_max"):
+        rank_zero_info(f"{text}: {name} keeps the length that it began with")
+
+
+def why_it_ended(trainer: Trainer) -> str:
+    """What ended a fit, in the words of a sentence's second half; empty where it came to its planned end."""
+    finished = not trainer.should_stop and trainer.current_epoch == trainer.max_epochs
+    if finished or trainer.global_step >= planned_steps(trainer):
+        return ""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by Lightning's connector
+        remaining = callback.time_remaining() if isinstance(callback, Timer) else None
+        if remaining is not None and remaining <= 0:
+            return "the time was up that max_time gives to each job; the same command with --ckpt_path last goes on"
+        if isinstance(callback, EarlyStopping) and callback.stopping_reason != NOT_STOPPED:
+            message = str(callback.stopping_reason_message).removesuffix(" Signaling Trainer to stop.").rstrip(".")
+            return f"EarlyStopping ended the run ({message}); with other arguments for it the run goes on"
+    if trainer.should_stop:
+        return "a callback ended it; the same command with --ckpt_path last goes on"
+    return "the training data came to an end"
