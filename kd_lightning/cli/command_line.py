@@ -25,6 +25,11 @@ from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 from kd_lightning import __version__, data, modules, nets, teachers  # noqa: F401 (short class names in YAML: imported classes)
 from kd_lightning.cli.arguments import ARGUMENTS, DESCRIPTION, OTHER_COMMANDS, PROG, SUBCOMMANDS
 from kd_lightning.cli.messages import USER_ERRORS, hush, innermost_reason, raised_in_child
+from kd_lightning.cli.trainer_options import (
+    callbacks_for_fit,
+    refuse_fit_without_result,
+    refuse_numbers_out_of_range,
+)
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.lightning_internals import FreePassProfiler, OpenCommandLine
 from kd_lightning.runs.checkpoints import BEST, CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint, run_folder
@@ -194,6 +199,7 @@ class DistillCLI(OpenCommandLine):
         self.config[self.subcommand]["weights_only"] = True  # a checkpoint must not run code
         self._run_dir = Path(self._value("run_dir"))
         check_strategy(self._value("trainer.strategy"))
+        refuse_numbers_out_of_range(self._value("trainer"))
         if self.subcommand == "fit":
             self._prepare_fit()
         else:
@@ -227,6 +233,11 @@ class DistillCLI(OpenCommandLine):
                 purge_step=self._resumed["global_step"] if self._resumed else None,
                 flush_secs=10,
             )
+        callbacks = given.get("callbacks") or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        if self.subcommand == "fit":
+            callbacks = callbacks_for_fit(callbacks, resumes=self._resumed is not None, tries=not fitting)
+        kwargs["callbacks"] = callbacks
         progress = [] if given.get("enable_progress_bar") is False else [RunProgress()]
         records: list[Callback] = [TakeSignals(self._signals)]
         if self.subcommand == "test":
@@ -252,7 +263,10 @@ class DistillCLI(OpenCommandLine):
                 Dashboard(self._saved_config(), self._arguments, self._value("pictures_every")),
             ]
         self.trainer_defaults["callbacks"] = [*progress, *records]
-        trainer = super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except TypeError as error:  # of Lightning's own checks, such as of devices
+            raise ValueError(f"trainer: {error} Got devices {given.get('devices')}.") from error
         if last is not None:
             trainer.callbacks.insert(0, EndOfSteps(last))  # type: ignore[attr-defined]  # set by Lightning's connector
         return trainer
@@ -316,6 +330,7 @@ class DistillCLI(OpenCommandLine):
                 refuse_other_config(self._resumed, path, self._saved_config())
                 rank_zero_info(f"resuming {path} after step {self._resumed['global_step']}")
         writes = not self._value("trainer.fast_dev_run") and not self._only_tries
+        refuse_fit_without_result(self._value("trainer"), writes=writes)
         if getattr(rank_zero_only, "rank", 0) == 0 and writes:
             self._held.enter_context(only_fit_in(self._run_dir))
             leftovers = list(run_files(self._run_dir))

@@ -214,3 +214,14 @@ def test_another_length_on_resume_says_what_the_learning_rate_does(caplog: pytes
     caplog.clear()
     assert _fit("run", "--trainer.max_epochs", "2", *accumulated, *RESUME) == 0
     assert "long now" not in caplog.text
+
+
+@pytest.mark.slow
+def test_a_learning_rate_that_was_found_is_kept_on_resume(caplog: pytest.LogCaptureFixture) -> None:
+    finder = {"LearningRateFinder": {"min_lr": 1e-4, "max_lr": 0.1, "num_training_steps": 20}}
+    two = ["--trainer.max_epochs", "2"]
+    assert _fit("whole", *two, *_callbacks(finder)) == 0
+    assert _fit("broken", *two, *_callbacks({**finder, "Stop": {"step": 13}})) == 0
+    assert _fit("broken", *two, *_callbacks(finder), *RESUME) == 0
+    assert "LearningRateFinder is left out: a resumed run keeps its learning rate" in caplog.text
+    _same("broken", "whole")
