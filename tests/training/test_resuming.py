@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 
 from kd_lightning.cli.command_line import DistillCLI, main
+from kd_lightning.training.signals import StopSignals
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart"
 SMALL = ["--trainer.enable_progress_bar", "false", "--trainer.logger", "false"]
@@ -30,7 +31,9 @@ def test_a_module_built_by_the_command_line_can_be_copied_and_pickled() -> None:
     for config in ("student", "teacher"):
         optimizer = ["--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.1"]
         flags = ["--config", str(QUICKSTART / f"{config}.yaml"), *SMALL, *optimizer, "--trainer.fast_dev_run", "true"]
-        module = DistillCLI(["fit", *flags]).model
+        signals = StopSignals()
+        with signals.installed():
+            module = DistillCLI(["fit", *flags], signals=signals).model
         for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):  # noqa: S301  # made here
             for name, tensor in module.state_dict().items():
                 assert torch.equal(other.state_dict()[name], tensor), name
