@@ -23,6 +23,7 @@ from kd_lightning.cli.command_line import DistillCLI, main
 from kd_lightning.modules.distill import DistillModule
 from kd_lightning.nets.digits import MLP
 from kd_lightning.teachers.ensemble import teacher_checkpoints
+from kd_lightning.training.signals import StopSignals
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = ["--trainer.enable_progress_bar", "false", "--trainer.max_epochs", "1"]
@@ -336,7 +337,10 @@ def test_a_flag_beside_a_checkpoint_is_never_overruled(
     """Lightning puts a checkpoint's hyperparameters over the flags, in silence; here the flag counts."""
     checkpoint = str(student / "checkpoints" / "last.ckpt")
     flags = ["--config", str(student / "config.yaml"), "--model.temperature", "2.5"]
-    cli = DistillCLI(["validate", *flags, "--ckpt_path", checkpoint, "--trainer.enable_progress_bar", "false"])
+    signals = StopSignals()
+    with signals.installed():  # as main does; it gives them back
+        command = ["validate", *flags, "--ckpt_path", checkpoint, "--trainer.enable_progress_bar", "false"]
+        cli = DistillCLI(command, signals=signals)
     assert cli.model.temperature == 2.5
     assert (
         _fit("distill", tmp_path / "run", "--model.teachers", str(teacher), *flags[2:], "--ckpt_path", checkpoint) == 1
