@@ -80,10 +80,10 @@ def table(trials: list[dict[str, Any]]) -> Iterator[str]:
 
 def _losses(trials: list[dict[str, Any]]) -> str:
     counted = Counter(text for trial in trials for text in dict.fromkeys(trial["lost"])).most_common()
-    texts = [f"{text} ({count} times)" for text, count in counted[:SHOWN]] or ["nothing"]
+    texts = [f"{text} ({count}x)" for text, count in counted[:SHOWN]] or ["nothing"]
     texts += ["and more"] * (len(counted) > SHOWN)
     left = Counter(text for trial in trials for text in dict.fromkeys(trial["left"])).most_common(SHOWN)
-    texts += [f"left behind: {text} ({count} times)" for text, count in left]
+    texts += [f"left behind: {text} ({count}x)" for text, count in left]
     return "; ".join(texts).replace("|", "/").replace("\n", " ")
 
 
@@ -91,15 +91,9 @@ def summary(results: dict[str, Any]) -> str:
     """The content of reliability.md."""
     on, trials = results["machine"], results["trials"]
     lost = sum(bool(trial["lost"]) for trial in trials)
-    return "\n".join(
-        [
-            f"`{results['command']}`: {len(trials)} trials, of which {lost} lost something. On {on['processor']}, "
-            f"torch {on['torch']}, Lightning {on['lightning']}, Python {on['python']}, {on['measured_at'][:10]}.",
-            "",
-            *table(trials),
-            "",
-        ]
-    )
+    told = f"Written by `{results['command']}`: {len(trials)} trials, of which {lost} lost something. "
+    told += f"On {on['processor']}, torch {on['torch']}, Lightning {on['lightning']}, Python {on['python']}, "
+    return "\n".join([f"{told}{on['measured_at'][:10]}.", "", *table(trials), ""])
 
 
 def run(

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -210,7 +211,8 @@ class Trial:
         if running:
             self.lost.append(f"{len(running)} processes still ran {patience:.0f} s later")
         for process in running:
-            os.kill(process, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         code = worker.wait()
         return code if code >= 0 else 128 - code
 

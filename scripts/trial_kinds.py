@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -195,7 +196,8 @@ def send(trial: Trial, signum: signal.Signals, worker: Worker, one: str = "") ->
         processes = processes[place : place + 1]
     trial.how.append(signum.name)
     for process in processes:
-        os.kill(process, signum)
+        with suppress(ProcessLookupError):  # it ended with the one before
+            os.kill(process, signum)
 
 
 def forbid_large_files(worker: Worker) -> None:
