@@ -9,14 +9,13 @@ from typing import Literal, NamedTuple
 
 import jsonargparse
 import torch
-import yaml
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor, nn
 
 from kd_lightning.data.batches import Batch
 from kd_lightning.nets.description import build_net, build_object, fingerprint
 from kd_lightning.runs.checkpoints import RECORD_KEY, read_checkpoint, run_folder
-from kd_lightning.runs.files import CONFIG_FILE, METRICS_FILE, write_atomically
+from kd_lightning.runs.files import CONFIG_FILE, METRICS_FILE, read_json, read_yaml, write_atomically
 from kd_lightning.runs.resume import named_checkpoint
 from kd_lightning.teachers.ensemble import load_teacher
 
@@ -127,7 +126,7 @@ def describe(checkpoint: Path, run: Path, net: ExportedNet, example: Tensor) -> 
     content = read_checkpoint(checkpoint)
     record = content.get(RECORD_KEY, {})
     metrics = run / METRICS_FILE
-    measured = json.loads(metrics.read_text()) if metrics.is_file() else {}
+    measured = read_json(metrics) if metrics.is_file() else {}
     same = (measured.get("checkpoint"), measured.get("steps")) == (checkpoint.name, content["global_step"])
     test = measured.get("test", {}) if same else {}  # figures of another checkpoint are not this net's
     with torch.no_grad():
@@ -236,14 +235,16 @@ def test_batches(run: Path, data_dir: str | None, *, raw: bool) -> Iterator[tupl
 
     Raises:
         FileNotFoundError: If the run has no configuration.
-        ValueError: If raw inputs are asked for and the data has none.
+        ValueError: If the configuration names no data, or raw inputs are asked for and the data has none.
     """
     config = run / CONFIG_FILE
     if not config.is_file():
         raise FileNotFoundError(
             f"no {config}, which says what to compare the exported net on; name a run's own checkpoint"
         )
-    description = yaml.safe_load(config.read_text())["data"]
+    description = read_yaml(config).get("data")
+    if not isinstance(description, dict) or "class_path" not in description:
+        raise ValueError(f"{config} names no data to compare the exported net on: expected data with a class_path")
     if data_dir is not None:
         description.setdefault("init_args", {})["data_dir"] = data_dir
     data: LightningDataModule = build_object(description, LightningDataModule)

@@ -423,7 +423,7 @@ import threading, time
 {IMPORTS}
 from kd_lightning.cli.command_line import main
 def anonymous():
-    lines = open("/proc/self/status").read().splitlines()
+    lines = open("/proc/self/status", encoding="utf-8").read().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1000
 before, peak, done = anonymous(), [0.0], threading.Event()
 def watch():
@@ -479,7 +479,7 @@ def machine() -> dict[str, str]:
     """What a figure was measured with, and when."""
     model = platform.processor()
     with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         model = next(line.split(": ")[1] for line in lines if line.startswith("model name"))
     gpu = f"{torch.cuda.get_device_name()} and " if DEVICE.type == "cuda" else ""
     return {
@@ -549,13 +549,13 @@ def run(
         if unknown := set(chosen) - parts.keys():
             sys.exit(f"error: no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
         earlier = folder / "benchmark.json"
-        kept = json.loads(earlier.read_text())["parts"] if only and earlier.is_file() else {}
+        kept = json.loads(earlier.read_text(encoding="utf-8"))["parts"] if only and earlier.is_file() else {}
         measured = {name: {**machine(), "result": parts[name]()} for name in chosen}
     results = {"parts": kept | measured}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "benchmark.json").write_text(json.dumps(results, indent=2) + "\n")
-    (folder / "benchmark.md").write_text("\n".join(_markdown(results["parts"])))
-    print((folder / "benchmark.md").read_text())
+    (folder / "benchmark.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    (folder / "benchmark.md").write_text("\n".join(_markdown(results["parts"])), encoding="utf-8")
+    print((folder / "benchmark.md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -94,8 +94,8 @@ def run(data_dir: str = "data", root: str = "runs/mnist-table", output: str = "d
     header = ["transfer set", "bias correction", "errors of 10,000", "of them on the corrected classes"]
     text = "".join(f"| {' | '.join(line)} |\n" for line in [header, ["---", "---", "---:", "---:"], *lines])
     Path(output).mkdir(parents=True, exist_ok=True)
-    (Path(output) / "claims.md").write_text(text)
-    (Path(output) / "claims.json").write_text(json.dumps(results, indent=2) + "\n")
+    (Path(output) / "claims.md").write_text(text, encoding="utf-8")
+    (Path(output) / "claims.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(text)
 
 
@@ -123,7 +123,7 @@ def _few(run_dir: Path, data_dir: str) -> dict[str, float]:
     rows = data.train_rows
     images, labels = data.all_images("train")
     right = _logits(run_dir, images[rows]).argmax(dim=1) == labels[rows]
-    tested = json.loads((run_dir / "metrics.json").read_text())["test"]
+    tested = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))["test"]
     return {"errors": tested["errors"], "training accuracy": float(right.float().mean()), "images": len(rows)}
 
 

@@ -49,7 +49,7 @@ def session_processes(leader: int) -> list[int]:
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has just ended
             # The name, in brackets, may hold anything; behind it come state, parent, group and session.
-            state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+            state, _, _, session = (entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[:4]
             if int(session) == leader and state != "Z":
                 found.append(int(entry.name))
     return sorted(found, key=lambda process: (process != leader, process))

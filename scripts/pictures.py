@@ -117,7 +117,7 @@ def run(
         ("sweep", ("sweep",), temperature_sweep),
     ):
         files = [Path(results) / f"mnist-{group}.json" for group in groups]
-        found = [row for file in files if file.is_file() for row in json.loads(file.read_text())]
+        found = [row for file in files if file.is_file() for row in json.loads(file.read_text(encoding="utf-8"))]
         rows = {row["row"]: row for row in found}  # a row that two groups have stands once
         if rows:
             figures[name] = draw(list(rows.values()))

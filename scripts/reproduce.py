@@ -106,7 +106,7 @@ def own_rows(config: Path, seeds: int) -> list[Row]:
     """
     if not config.is_file():
         raise FileNotFoundError(f"no configuration {config}")
-    content = yaml.safe_load(config.read_text())
+    content = yaml.safe_load(config.read_text(encoding="utf-8"))
     own = [Row(config.stem, config.stem, str(config), (), seeds)]
     if str(content.get("model", {}).get("class_path", "")).endswith("DistillModule"):
         plain = options(model__soft_weight=0.0, model__teachers="null")
@@ -152,7 +152,7 @@ def is_done(row: Row, seed: int, folder: Path) -> bool:
     done = run_dir / DONE
     if not done.is_file():
         return False
-    if json.loads(done.read_text()) != _settings(row):
+    if json.loads(done.read_text(encoding="utf-8")) != _settings(row):
         raise ValueError(f"{run_dir} was done with other settings; delete it, or choose another --root")
     return True
 
@@ -187,7 +187,7 @@ def collect(row: Row, folder: Path, group: str, *, on_validation: bool) -> list[
             errors = round(TUNING_VAL_SIZE * (1 - record["validation"]["val/accuracy"]))
             runs.append({"run": run_dir.name, "errors": errors, "train_seconds": record["train_seconds"]})
         else:
-            metrics = json.loads((run_dir / "metrics.json").read_text())
+            metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
             runs.append({"run": run_dir.name, "errors": metrics["test"]["errors"], **metrics})
     if not runs:
         return []
@@ -240,9 +240,9 @@ def write_summary(results: Sequence[dict[str, Any]], output: Path, name: str) ->
     Console().print(table)
     markdown = [header, ["---", *["---:"] * 4, "---"], *([*line[:-1], f"`{line[-1]}`"] for line in lines)]
     text = "".join(f"| {' | '.join(line)} |\n" for line in markdown)
-    (output / f"{name}.md").write_text(f"{text}\n{_hardware(results)}\n")
-    (output / f"{name}.json").write_text(json.dumps(list(results), indent=2) + "\n")
-    with (output / f"{name}.csv").open("w", newline="") as file:
+    (output / f"{name}.md").write_text(f"{text}\n{_hardware(results)}\n", encoding="utf-8")
+    (output / f"{name}.json").write_text(json.dumps(list(results), indent=2) + "\n", encoding="utf-8")
+    with (output / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         names = ["row", "what", "paper", "n", "mean", "sd", "errors", "train_seconds", "command", "flags"]
         writer.writerow(names)
@@ -266,7 +266,7 @@ def _config_file(row: Row) -> str:
 def _settings(row: Row) -> dict[str, Any]:
     """What makes a run what it is: also its teachers, and its threads, on which sums depend in their last bits."""
     settings: dict[str, Any] = {
-        "config": yaml.safe_load(Path(_config_file(row)).read_text()),
+        "config": yaml.safe_load(Path(_config_file(row)).read_text(encoding="utf-8")),
         "flags": list(row.flags),
         "threads": torch.get_num_threads(),
     }
@@ -284,7 +284,7 @@ def _teachers(row: Row, folder: Path) -> list[Path]:
 def _claimed(path: Path) -> Iterator[bool]:
     """Hold a file's lock and yield True, or yield False where another process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -298,7 +298,7 @@ def _folders(row: Row, folder: Path) -> Iterator[Path]:
     for seed in range(1000):
         run_dir = folder / f"{row.name}-{seed}"
         if (run_dir / DONE).is_file():
-            if json.loads((run_dir / DONE).read_text()) == _settings(row):
+            if json.loads((run_dir / DONE).read_text(encoding="utf-8")) == _settings(row):
                 yield run_dir
             else:
                 print(f"{run_dir} was done with other settings and is left out")
@@ -308,7 +308,10 @@ def _hardware(results: Sequence[dict[str, Any]]) -> str:
     model = platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        model = next((x.split(": ")[1] for x in cpuinfo.read_text().splitlines() if x.startswith("model name")), model)
+        model = next(
+            (x.split(": ")[1] for x in cpuinfo.read_text(encoding="utf-8").splitlines() if x.startswith("model name")),
+            model,
+        )
     runs = [run for result in results for run in result["runs"]]
     versions: dict[str, str] = next((run["versions"] for run in runs if "versions" in run), {})
     threads = sorted({run["threads"] for run in runs if "threads" in run})

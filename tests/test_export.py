@@ -12,7 +12,15 @@ from torch import nn
 from kd_lightning import MLP, SmallConvNet, load_exported
 from kd_lightning.cli.command_line import main
 from kd_lightning.data.mnist import MNISTDataModule
-from kd_lightning.export import ExportedNet, Format, compare, read_exported, run_export, write_exported
+from kd_lightning.export import (
+    ExportedNet,
+    Format,
+    compare,
+    read_exported,
+    run_export,
+    test_batches,
+    write_exported,
+)
 from kd_lightning.teachers.ensemble import load_teacher
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -151,3 +159,12 @@ def test_errors_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
         assert len(lines) == 1
         assert lines[0].startswith("error: ")
         assert message in lines[0]
+
+
+def test_a_configuration_without_data_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("model: {}", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"config\.yaml names no data"):
+        next(test_batches(tmp_path, None, raw=False))
+    (tmp_path / "config.yaml").write_text("[", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"config\.yaml is damaged"):
+        next(test_batches(tmp_path, None, raw=False))

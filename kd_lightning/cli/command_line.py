@@ -33,7 +33,7 @@ from kd_lightning.cli.arguments import (
     refuse_unknown_subcommand,
 )
 from kd_lightning.cli.lossy_output import output_may_be_lost
-from kd_lightning.cli.messages import error_line, hush
+from kd_lightning.cli.messages import accept_any_text, error_line, hush, refuse_undecoded
 from kd_lightning.cli.own_code import DEBUG_VARIABLE, raised_last
 from kd_lightning.cli.trainer_options import (
     callbacks_for_fit,
@@ -92,6 +92,7 @@ def main(args: Sequence[str] | None = None) -> int:
     signals = StopSignals()
     end_with_launcher()
     hush()
+    accept_any_text()
     try:
         refuse_unknown_subcommand(arguments)
         if arguments and arguments[0] in OTHER_COMMANDS:
@@ -99,6 +100,7 @@ def main(args: Sequence[str] | None = None) -> int:
             with signals.installed():
                 getattr(import_module(module), function)(arguments[1:])
             return 0
+        refuse_undecoded(arguments)
         with signals.installed(), ExitStack() as held:
             arguments = with_config_of_run(arguments)
             check_config_files(arguments)

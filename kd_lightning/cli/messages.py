@@ -1,11 +1,14 @@
 """What the user reads when something goes wrong: one line, and no noise beside it."""
 
 import builtins
+import codecs
 import difflib
 import inspect
+import io
 import logging
 import os
 import re
+import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
@@ -171,6 +174,41 @@ def _may_be_users(error: BaseException, name: str) -> bool:
         kind = getattr(builtins, name, ValueError)  # of others only the name is known
         return issubclass(kind, USER_ERRORS)
     return isinstance(error, USER_ERRORS)
+
+
+# What the messages and tables hold beside ASCII, for terminals that can't show it.
+_PLAIN = {"–": "-", "±": "+-", "→": "->", "…": "..."}
+
+
+def accept_any_text() -> None:
+    """Let standard output take every text in every locale: what it can't show is replaced, and ends nothing."""
+    codecs.register_error(accept_any_text.__qualname__, _replaced)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a notebook has another, which shows everything
+        sys.stdout.reconfigure(errors=accept_any_text.__qualname__)
+
+
+def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What stands for the first character that an encoding lacks, and where to go on."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character = error.object[error.start]
+    if "\udc80" <= character <= "\udcff":  # a byte of a file's name that is no text in this locale
+        return bytes([ord(character) - 0xDC00]), error.start + 1
+    return _PLAIN.get(character, character.encode("ascii", "backslashreplace").decode()), error.start + 1
+
+
+def refuse_undecoded(arguments: Sequence[str]) -> None:
+    """Refuse arguments that are no text in this locale: neither YAML nor TensorBoard takes them.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    for argument in arguments:
+        if any("\ud800" <= character <= "\udfff" for character in argument):
+            raise ValueError(
+                f"{argument!a} is not text in this locale's encoding, {sys.getfilesystemencoding()}; "
+                "set PYTHONUTF8=1 or LC_ALL=C.UTF-8, or rename the file"
+            )
 
 
 def hush() -> None:

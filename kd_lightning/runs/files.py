@@ -1,10 +1,12 @@
-"""Names of a run's files, and writing so that a crash loses nothing."""
+"""Names of a run's files, reading them, and writing so that a crash loses nothing. Text is UTF-8 in any locale."""
 
 import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 CONFIG_FILE = "config.yaml"
 TEACHERS_FILE = "teachers.json"
@@ -35,10 +37,52 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     flush(path.parent)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write text atomically; what Python could not decode in a file's name is written as the bytes that it was."""
+    content = text.encode("utf-8", "surrogateescape")
+    write_atomically(path, lambda part: part.write_bytes(content))
+
+
 def write_json(path: Path, content: object) -> None:
     """Write JSON atomically."""
-    text = json.dumps(content, indent=2) + "\n"
-    write_atomically(path, lambda part: part.write_text(text))
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds a mapping.
+
+    Raises:
+        ValueError: If it is damaged.
+        OSError: If it can't be read.
+    """
+    return _read_mapping(path, json.loads)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping; its keys become text, and dates too.
+
+    Raises:
+        ValueError: If it is damaged.
+        OSError: If it can't be read.
+    """
+    return _read_mapping(path, lambda text: json.loads(json.dumps(yaml.safe_load(text), default=str)))
+
+
+def _read_mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:  # Any: a file may hold anything
+    content = path.read_bytes()
+    try:
+        parsed = parse(content.decode())
+    except Exception as error:  # a damaged file raises whatever its parser does, RecursionError and KeyError too
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is damaged: {reason}") from error
+    if not isinstance(parsed, dict):
+        raise ValueError(f"{path} is damaged: expected a mapping, got {type(parsed).__name__}")
+    return parsed
+
+
+def shown(path: Path) -> str:
+    """A path for people: a name is bytes, which need not be text in this locale."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def flush(path: Path) -> None:

@@ -250,7 +250,7 @@ def with_data_named(arguments: Sequence[str]) -> list[str]:
     before = arguments[:at]
     for file in option_values(before, CONFIG_OPTIONS):
         try:
-            content = yaml.safe_load(Path(file).read_text())
+            content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError):
             continue  # the parser will say what is wrong
         if isinstance(content, dict) and (content.get("data") or (content.get(arguments[at]) or {}).get("data")):

@@ -85,7 +85,7 @@ def locked(path: Path) -> Iterator[bool]:
     Yields:
         Whether it is held: Lustre and NFS may be mounted without locks.
     """
-    with path.open("w") as file:
+    with path.open("wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError:
@@ -97,7 +97,7 @@ def locked(path: Path) -> Iterator[bool]:
 def is_locked(path: Path) -> bool | None:
     """Whether another process holds a file's lock; None where there are no locks."""
     try:
-        with path.open("a") as file:
+        with path.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

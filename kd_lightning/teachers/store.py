@@ -11,7 +11,6 @@ A folder appears under its final name only when it is whole. Its name is a hash 
 depend on; what lies in it is checked against its checksums, and a sample of it against the teachers, before use.
 """
 
-import json
 import os
 import platform
 import shutil
@@ -26,7 +25,7 @@ from rich import get_console
 from rich.progress import track
 from torch import Tensor
 
-from kd_lightning.runs.files import flush, write_json
+from kd_lightning.runs.files import flush, read_json, write_json
 from kd_lightning.teachers.ensemble import FrozenEnsemble
 from kd_lightning.teachers.npy import TableWriter, file_checksum, is_locked, locked, map_table, size_text
 from kd_lightning.teachers.store_plan import KEY_LENGTH, StoreOptions, StoreSpec, ViewedData
@@ -258,13 +257,13 @@ def _lock_of(folder: Path) -> Path:
 def _problem_of(folder: Path, spec: StoreSpec) -> str | None:
     """What is wrong with the files of a store, None where they are whole."""
     try:
-        record = json.loads((folder / _RECORD).read_text())
+        record = read_json(folder / _RECORD)
         if record["key"] != spec.key:
             return "belong to other teachers or data"
         for name, expected in record["sha256"].items():
             if file_checksum(folder / name) != expected:
                 return "are damaged"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "are damaged"
     return None
 

@@ -29,6 +29,7 @@ from kd_lightning.runs.files import (
     TEACHERS_FILE,
     write_atomically,
     write_json,
+    write_text,
 )
 from kd_lightning.runs.resume import RESULT_FILES, run_files
 from kd_lightning.teachers.npy import size_text
@@ -320,8 +321,7 @@ class RunRecord(Callback):
         stale = [self.run / name for name in RESULT_FILES]  # of older weights
         for file in (*self.replaced, *parts, *stale):
             file.unlink(missing_ok=True)
-        text = yaml.safe_dump(self.config, sort_keys=False)
-        write_atomically(self.run / CONFIG_FILE, lambda part: part.write_text(text))
+        write_text(self.run / CONFIG_FILE, yaml.safe_dump(self.config, sort_keys=False))
         records = getattr(pl_module, "teacher_records", [])
         if records and (trainer.global_step == 0 or not (self.run / TEACHERS_FILE).exists()):
             write_json(self.run / TEACHERS_FILE, records)

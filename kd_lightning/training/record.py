@@ -1,7 +1,6 @@
 """What `test` and `predict` write into a run's folder: metrics.json and predictions.csv."""
 
 import csv
-import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -25,6 +24,7 @@ from kd_lightning.runs.files import (
     METRICS_FILE,
     OTHER_DETAILS_FILE,
     OTHER_METRICS_FILE,
+    read_json,
     write_json,
 )
 
@@ -176,7 +176,7 @@ def metrics_record(
     for count in _COUNTS & metrics.keys():
         metrics[count] = int(metrics[count])
     details_file = run / scope.details_file
-    details = json.loads(details_file.read_text()) if details_file.is_file() else {}
+    details = read_json(details_file) if details_file.is_file() else {}
     record: dict[str, Any] = {
         "test": dict(sorted(metrics.items())),
         "error_rate_interval": error_interval(metrics["errors"], metrics["examples"]),
@@ -234,7 +234,7 @@ def prediction_rows(batches: Sequence[Any], names: Sequence[str] | None) -> Iter
 
 def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Write rows of one shape as CSV with a header."""
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["index"])
         writer.writeheader()
         writer.writerows(rows)

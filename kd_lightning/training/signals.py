@@ -172,7 +172,7 @@ def only_fit_in(run: Path) -> Iterator[None]:
 
     path = run / LOCK_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    with path.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
