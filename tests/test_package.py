@@ -90,3 +90,35 @@ def test_type_checkers_see_what_is_there() -> None:
     tree = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
     seen = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert seen == set(kd_lightning.__all__)
+
+
+SOURCES = [*sorted(PACKAGE.rglob("*.py")), *sorted((PACKAGE.parent / "scripts").rglob("*.py"))]
+
+
+def text_in_the_locales_encoding(source: str) -> list[str]:
+    """The calls that read or write text and do not say in which encoding."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call) or any(keyword.arg in {"encoding", None} for keyword in node.keywords):
+            continue
+        match node.func:
+            case ast.Attribute(value=ast.Name(id="os" | "Image"), attr="open"):  # bytes
+                pass
+            case ast.Attribute(attr="read_text" | "write_text"):
+                found.append(ast.unparse(node))
+            case ast.Attribute(attr="open") | ast.Name(id="open"):
+                arguments = node.args if isinstance(node.func, ast.Attribute) else node.args[1:]
+                mode = arguments[0].value if arguments and isinstance(arguments[0], ast.Constant) else ""
+                if "b" not in str(mode):
+                    found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda file: str(file.relative_to(PACKAGE.parent)))
+def test_text_is_utf8_in_every_locale(file: Path) -> None:
+    assert text_in_the_locales_encoding(file.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("planted", ["p.read_text()", "p.write_text(t)", "open('b')", "p.open()", "p.open('w')"])
+def test_text_in_the_locales_encoding_is_found(planted: str) -> None:
+    assert text_in_the_locales_encoding(planted)

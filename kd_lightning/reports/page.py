@@ -2,9 +2,9 @@
 
 import base64
 import html
-import io
 import json
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -29,11 +29,12 @@ from kd_lightning.reports.rows import (
     title,
     write_tables,
 )
-from kd_lightning.runs.files import EVENT_FILES, flat, write_atomically
+from kd_lightning.runs.files import EVENT_FILES, flat, shown, write_atomically, write_text
 
 PROG = "python -m kd_lightning report"
 # Values that say where a run lies or what it shows, not what it is.
 NOT_COMPARED = ("run_dir", "seed_everything", "save_every", "pictures_every", "data.init_args.data_dir")
+NAME_LENGTH = 100  # of a picture's file, at most
 POINTS = 500  # of a curve, at most; more can't be told apart on the page
 
 STYLE = """
@@ -103,13 +104,17 @@ def run_report(arguments: Sequence[str]) -> None:
     by_default = folders[0] if named else common_parent(folders)
     output = Path(options.output) if options.output else by_default
     print_table(rows)
-    write_tables(rows, output)
+    problems = [f"{shown(run.folder)}: {run.problem}" for members in groups for run in members if run.problem]
+    for problem in problems:
+        if " is damaged: " in problem:  # the table says the others
+            print(problem)
+    write_tables(rows, problems, output)
     pictures = dict(_sections(groups))
     for section in pictures.values():
         for picture in section:
             _write_png(picture, output / "report-pictures")
-    page = _page(rows, groups, pictures)
-    write_atomically(output / "report.html", lambda part: part.write_text(page))
+    page = _page(rows, groups, problems, pictures)
+    write_text(output / "report.html", page)
     print(f"written: {output / 'report.html'}, report.md, report.csv, report-pictures/")
 
 
@@ -191,7 +196,7 @@ def _names(runs: Sequence[Run]) -> dict[Path, str]:
     parent = common_parent([run.folder for run in runs])
     counted = Counter(run.name for run in runs)
     return {
-        run.folder: run.name if counted[run.name] == 1 else str(run.folder.absolute().relative_to(parent))
+        run.folder: run.name if counted[run.name] == 1 else shown(run.folder.absolute().relative_to(parent))
         for run in runs
     }
 
@@ -223,12 +228,16 @@ def _differences(groups: Sequence[Sequence[Run]]) -> tuple[list[str], list[list[
     return ["setting", *(names[members[0].folder] for members in groups)], lines
 
 
-def _page(rows: Sequence[Row], groups: Sequence[Sequence[Run]], pictures: dict[str, list[Picture]]) -> str:
+def _page(
+    rows: Sequence[Row],
+    groups: Sequence[Sequence[Run]],
+    problems: Sequence[str],
+    pictures: dict[str, list[Picture]],
+) -> str:
     cells = [row.cells() for row in rows]
     body = [f"<p>{html.escape(title(rows))}.</p>", _table(list(cells[0]), [list(line.values()) for line in cells])]
-    problems = [(run.folder, run.problem) for members in groups for run in members if run.problem]
     if problems:
-        items = "".join(f"<li>{html.escape(f'{folder}: {problem}')}</li>" for folder, problem in problems)
+        items = "".join(f"<li>{html.escape(problem)}</li>" for problem in problems)
         body.append(f'<h2>Not finished or damaged</h2><ul class="problem">{items}</ul>')
     costs = _cost_lines(groups)
     if costs:
@@ -287,12 +296,14 @@ def _figure(picture: Picture) -> str:
 
 
 def _write_png(picture: Picture, folder: Path) -> None:
-    # Names come from folders and event files, which may hold anything.
-    path = folder / (re.sub(r"[^\w.-]+", "-", picture.name).strip(".-") + ".png")
-    content = picture.content
-    if isinstance(content, Figure):
-        buffer = io.BytesIO()
-        content.savefig(buffer, format="png")
-        content = buffer.getvalue()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+    content = plots.as_png(picture.content) if isinstance(picture.content, Figure) else picture.content
+    write_atomically(folder / f"{_file_name(picture.name)}.png", lambda part: part.write_bytes(content))
+
+
+def _file_name(text: str) -> str:
+    """A text, which may hold anything, as a file's name that every locale and file system takes."""
+    name = re.sub(r"[^\w.]+", "-", text).strip(".-")
+    if text.isascii() and len(name) <= NAME_LENGTH:
+        return name
+    plain = re.sub("[^A-Za-z0-9_.]+", "-", name)[:NAME_LENGTH]
+    return f"{plain}-{zlib.crc32(text.encode('utf-8', 'replace')):08x}"  # keeps apart what is now alike

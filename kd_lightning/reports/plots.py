@@ -1,6 +1,7 @@
 """Pictures of a run, in one style: for TensorBoard, the report and the guides. Numbers in, figures out."""
 
 import io
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,8 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 SOFT_COLOR, HARD_COLOR, TEACHER_COLOR, QUIET_COLOR = "#2a6fbb", "#d1603d", "#3c9d6e", "#999999"
+
+LABEL_LENGTH = 40  # characters of a run's name in a legend, at most
 
 Image = Sequence[Sequence[float]]  # (height, width), 0 is the background
 
@@ -111,7 +114,7 @@ def reliability(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
             filled = [each for each in run if each["count"]]
             total = sum(each["count"] for each in run)
             confidence = [each["confidence"] for each in filled]
-            above.plot(confidence, [each["accuracy"] for each in filled], "o-", markersize=3, label=name)
+            above.plot(confidence, [each["accuracy"] for each in filled], "o-", markersize=3, label=_label(name))
             below.plot(confidence, [each["count"] / total for each in filled], "o-", markersize=3)
         above.set(ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
         below.set(xlabel="confidence", ylabel="share", yscale="log")
@@ -132,7 +135,7 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], ylabel
         colors = {name.rpartition("/")[2]: f"C{place}" for place, name in enumerate(series)}
         for name, (steps, values) in series.items():
             line = "--" if name.startswith("val/") else "-"
-            axes.plot(steps, values, line, linewidth=1.2, label=name, color=colors[name.rpartition("/")[2]])
+            axes.plot(steps, values, line, linewidth=1.2, label=_label(name), color=colors[name.rpartition("/")[2]])
         axes.set(xlabel="step", ylabel=ylabel)
         if log and all(value > 0 for _, values in series.values() for value in values):
             axes.set_yscale("log")
@@ -148,7 +151,7 @@ def errors_by_class(errors: Mapping[str, Sequence[float]]) -> Figure:
         width = 0.8 / max(1, len(errors))
         for place, (name, rates) in enumerate(errors.items()):
             shift = (place - (len(errors) - 1) / 2) * width
-            axes.bar([number + shift for number in range(len(rates))], rates, width, label=name)
+            axes.bar([number + shift for number in range(len(rates))], rates, width, label=_label(name))
             _class_ticks(axes, len(rates), None)
         axes.set(xlabel="class", ylabel="errors, %")
         axes.grid(visible=False, axis="x")
@@ -179,12 +182,34 @@ def errors_by_row(rows: Sequence[tuple[str, float, float, float | None]], xlabel
         return figure
 
 
+def as_png(figure: Figure) -> bytes:
+    """The figure as the content of a PNG file."""
+    content = io.BytesIO()
+    with _any_glyph():
+        figure.savefig(content, format="png")
+    return content.getvalue()
+
+
 def as_svg(figure: Figure) -> str:
     """The figure as SVG text that can stand in HTML."""
     content = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": "kd_lightning"}):  # the same figure gives the same text
+    with _any_glyph(), mpl.rc_context({"svg.hashsalt": "kd_lightning"}):  # the same figure gives the same text
         figure.savefig(content, format="svg", metadata={"Date": None})
     return content.getvalue()[content.getvalue().index("<svg") :]
+
+
+@contextmanager
+def _any_glyph() -> Iterator[None]:
+    """Draw a box where the font lacks a letter of a run's name, and say nothing."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
+
+
+def _label(name: str) -> str:
+    """A run's name for a legend: short, not taken for a formula, and not left out for beginning with `_`."""
+    short = name if len(name) <= LABEL_LENGTH else f"{name[: LABEL_LENGTH - 1]}…"
+    return f" {short}".replace("$", r"\$") if short.startswith("_") else short.replace("$", r"\$")
 
 
 def _show(axes: Axes, image: Image, title: str) -> None:

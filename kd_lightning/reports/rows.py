@@ -1,20 +1,37 @@
 """Run folders -> rows of a table: on the terminal, as Markdown and as CSV. Reads files alone, without torch."""
 
 import csv
+import io
 import json
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
+from kd_lightning.runs.files import (
+    CONFIG_FILE,
+    DETAILS_FILE,
+    METRICS_FILE,
+    OTHER_METRICS_FILE,
+    read_json,
+    read_yaml,
+    shown,
+    write_text,
+)
+
+COST_NAMES = ("parameters", "file_bytes", "flops", "single_ms", "batch_ms", "batch_size")  # of a net, see metrics.costs
+FAULT_LENGTH = 200  # characters of a text about a damaged file, at most
 _WORDS = ("run", "augment")  # columns of text
 # What two runs of one experiment may differ in and still stand in one row.
 _PER_RUN = ("seed_everything", "run_dir")
+
+
+Faults = Callable[[dict[str, Any]], Iterator[str]]
 
 
 class Run(NamedTuple):
@@ -37,7 +54,7 @@ class Run(NamedTuple):
     @property
     def name(self) -> str:
         """The folder's name."""
-        return self.folder.name
+        return shown(Path(self.folder.name))
 
 
 class Row(NamedTuple):
@@ -95,7 +112,7 @@ def find_runs(paths: Sequence[str]) -> list[Path]:
     for path in map(Path, paths):
         if not path.is_dir():
             raise FileNotFoundError(f"no run folder {path}")
-        found = [path] if (path / "config.yaml").is_file() else sorted(f.parent for f in path.rglob("config.yaml"))
+        found = [path] if (path / CONFIG_FILE).is_file() else sorted(f.parent for f in path.rglob(CONFIG_FILE))
         if not found:
             raise FileNotFoundError(f"{path} holds no run: no config.yaml in it or below")
         folders |= dict.fromkeys(found)
@@ -106,30 +123,96 @@ def read_run(folder: Path) -> Run:
     """Read what a run left in its folder; what can't be read is its problem."""
     problems: list[str] = []
 
-    def read(name: str, parse: Callable[[str], Any]) -> dict[str, Any]:
+    def read(name: str, parse: Callable[[Path], dict[str, Any]], faults: Faults) -> dict[str, Any]:
         file = folder / name
-        try:
-            content = parse(file.read_text()) if file.is_file() else {}
-        except (yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-            problems.append(f"{name} is damaged: {(str(error) or type(error).__name__).splitlines()[0]}")
+        if not file.is_file():
             return {}
-        if not isinstance(content, dict):
-            problems.append(f"{name} is damaged: expected a mapping, got {type(content).__name__}")
+        try:
+            content = parse(file)
+        except (ValueError, OSError) as error:
+            problems.append(str(error).replace(str(file), name))
+            return {}
+        found = next(faults(content), None)
+        if found is not None:
+            problems.append(f"{name} is damaged: {found}")
             return {}
         return content
 
-    config, metrics = read("config.yaml", yaml.safe_load), read("metrics.json", json.loads)
-    details = read("details.json", json.loads)
-    test = metrics.get("test")
-    if metrics and not (isinstance(test, dict) and {"errors", "examples"} <= test.keys()):
-        problems.append("metrics.json is damaged: it has no errors and examples")
-        metrics = {}
+    config = read(CONFIG_FILE, read_yaml, lambda _: iter(()))
+    metrics = read(METRICS_FILE, read_json, _faults_of_metrics)
+    details = read(DETAILS_FILE, read_json, _faults_of_details)
     if not metrics and not problems:
-        tested = "not tested" if not (folder / "metrics-other.json").is_file() else "not tested on all of its own data"
+        elsewhere = (folder / OTHER_METRICS_FILE).is_file()
+        tested = "not tested on all of its own data" if elsewhere else "not tested"
         problems.append(tested if any(folder.glob("checkpoints/*.ckpt")) else "no checkpoint yet")
-    if not isinstance(details.get("tables", {}), dict):
-        details = {}
     return Run(folder, config, metrics, details, "; ".join(problems) or None)
+
+
+def _faults_of_metrics(content: dict[str, Any]) -> Iterator[str]:
+    """What a table can't do with metrics.json, one text per fault."""
+    test = content.get("test")
+    if not isinstance(test, dict) or not {"errors", "examples"} <= test.keys():
+        yield "it has no errors and examples"
+        return
+    yield from _unlike(test, ("errors", "examples"), "a count", _is_count, required=True)
+    yield from _unlike(test, ("teacher_errors",), "a count", _is_count)
+    yield from _unlike(test, ("teacher_agreement",), "a number", _is_number)
+    yield from _unlike(content, ("parameters", "teacher_parameters", "teachers"), "a count", _is_count)
+    yield from _unlike(content, ("train_seconds",), "a number", _is_number)
+    if 0 in (test["examples"], content.get("parameters")):
+        yield "its examples and parameters must be above 0"
+    if content.get("teachers") and None in (test.get("teacher_errors"), content.get("teacher_parameters")):
+        yield "it has teachers without their errors and parameters"
+    interval = content.get("error_rate_interval")
+    if interval is not None and not (_is_list_of(interval, _is_number) and len(interval) == 2):
+        yield f"error_rate_interval must be two numbers, got {interval!r}"[:FAULT_LENGTH]
+    costs = content.get("costs") or {}
+    if not isinstance(costs, dict) or not all(isinstance(each, dict) for each in costs.values()):
+        yield "costs must be a mapping of mappings"
+        return
+    for each in costs.values():
+        yield from _unlike(each, COST_NAMES, "a number", _is_number, required=True)
+
+
+def _faults_of_details(content: dict[str, Any]) -> Iterator[str]:
+    """What no picture can be made of in details.json, one text per fault."""
+    tables = content.get("tables", {})
+    if not isinstance(tables, dict):
+        yield "tables must be a mapping"
+        return
+    for name in ("confusion", "teacher_confusion"):
+        counts = tables.get(name, [[0]])
+        square = isinstance(counts, list) and all(_is_list_of(line, _is_count) for line in counts)
+        if not square or not counts or any(len(line) != len(counts) for line in counts):
+            yield f"{name} must be a square of counts"
+    bins = tables.get("reliability", [])
+    if not _is_list_of(bins, lambda each: isinstance(each, dict)):
+        yield "reliability must be a list of bins"
+        return
+    for each in bins:
+        yield from _unlike(each, ("count", "confidence", "accuracy"), "a number", _is_number, required=True)
+
+
+def _unlike(
+    values: Mapping[str, Any], names: Sequence[str], kind: str, fits: Callable[[Any], bool], *, required: bool = False
+) -> Iterator[str]:
+    """Texts about the values that are not of their kind; where they may be absent, None is as good as absent."""
+    for name in names:
+        value = values.get(name)
+        if not fits(value) and (required or value is not None):
+            yield f"{name} must be {kind}, got {value!r}"[:FAULT_LENGTH]
+
+
+def _is_count(value: Any) -> bool:  # Any: a file may hold anything
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _is_number(value: Any) -> bool:  # Any: a file may hold anything
+    return _is_count(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_list_of(value: Any, fits: Callable[[Any], bool]) -> bool:  # Any: a file may hold anything
+    return isinstance(value, list) and all(map(fits, value))
 
 
 def group_runs(runs: Sequence[Run]) -> list[list[Run]]:
@@ -186,9 +269,14 @@ def print_table(rows: Sequence[Row]) -> None:
     (console if console.is_terminal else Console(width=120)).print(table)
 
 
-def write_tables(rows: Sequence[Row], output: Path) -> None:
-    """Write report.md and report.csv into a folder, which is made where it is missing."""
-    output.mkdir(parents=True, exist_ok=True)
+def write_tables(rows: Sequence[Row], problems: Sequence[str], output: Path) -> None:
+    """Write report.md and report.csv into a folder, which is made where it is missing.
+
+    Args:
+        rows: Of the table.
+        problems: What is wrong with runs, one text per run.
+        output: The folder.
+    """
     cells = [row.cells() for row in rows]
     header = list(cells[0])
     lines = [
@@ -196,15 +284,18 @@ def write_tables(rows: Sequence[Row], output: Path) -> None:
         ["---" if name in _WORDS else "---:" for name in header],
         *(list(c.values()) for c in cells),
     ]
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    (output / "report.md").write_text(f"{title(rows)}\n\n{table}")
-    with (output / "report.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([*Row._fields[:3], "errors_mean", "errors_sd", *Row._fields[3:]])
-        for row in rows:
-            spread = stdev(row.errors) if len(row.errors) > 1 else ""
-            average = mean(row.errors) if row.errors else ""
-            writer.writerow([*row[:3], average, spread, " ".join(map(str, row.errors)), *row[4:]])
+    page = f"{title(rows)}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    if problems:
+        page += "\nNot finished or damaged:\n\n" + "".join(f"- {problem}\n" for problem in problems)
+    write_text(output / "report.md", page)
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow([*Row._fields[:3], "errors_mean", "errors_sd", *Row._fields[3:]])
+    for row in rows:
+        spread = stdev(row.errors) if len(row.errors) > 1 else ""
+        average = mean(row.errors) if row.errors else ""
+        writer.writerow([*row[:3], average, spread, " ".join(map(str, row.errors)), *row[4:]])
+    write_text(output / "report.csv", table.getvalue())
 
 
 def _row(members: Sequence[Run]) -> Row:

@@ -1,8 +1,11 @@
 """Runs that differ by their seed alone share a row; the page stands alone and shows what is broken as such."""
 
 import csv
+import io
 import json
+import os
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from kd_lightning.cli.command_line import main
 from kd_lightning.reports.page import read_curves, run_report
 from kd_lightning.reports.rows import find_runs, group_runs, read_run, table_rows
+from kd_lightning.runs import files
 
 
 def _run(root: Path, name: str, errors: int | None, seed: int = 0, **metrics: Any) -> Path:
@@ -21,12 +25,12 @@ def _run(root: Path, name: str, errors: int | None, seed: int = 0, **metrics: An
     folder.mkdir(parents=True)
     temperature = metrics.pop("temperature", 4.0)
     config = {"seed_everything": seed, "run_dir": str(folder), "model": {"init_args": {"temperature": temperature}}}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     if errors is not None:
         examples = metrics.pop("examples", 1000)
         test = {"errors": errors, "examples": examples, "teacher_agreement": 0.9, "teacher_errors": 7}
         record = {"test": test, "parameters": 100, "train_seconds": 2.0, **metrics}
-        (folder / "metrics.json").write_text(json.dumps(record))
+        (folder / "metrics.json").write_text(json.dumps(record), encoding="utf-8")
     return folder
 
 
@@ -90,16 +94,18 @@ def test_the_page_stands_alone_and_escapes_what_it_shows(tmp_path: Path) -> None
         "teacher_confusion": [[10, 0], [1, 9]],
         "reliability": [{"count": 20, "confidence": 0.9, "accuracy": 0.85}],
     }
-    (folder / "details.json").write_text(json.dumps({"tables": tables}))
+    (folder / "details.json").write_text(json.dumps({"tables": tables}), encoding="utf-8")
     with SummaryWriter(folder) as writer:
         for step in range(5):
             for tag in ("train/soft_loss", "train/hard_loss", "val/soft_loss", "val/hard_loss", "val/accuracy"):
                 writer.add_scalar(tag, 1 / (step + 1), step)
     named = tmp_path / "runs" / f"named {evil.replace('/', '∕')}"
     named.mkdir()
-    (named / "config.yaml").write_text(yaml.safe_dump({"model": {"init_args": {"temperature": evil}}}))
+    (named / "config.yaml").write_text(
+        yaml.safe_dump({"model": {"init_args": {"temperature": evil}}}), encoding="utf-8"
+    )
     run_report([str(tmp_path / "runs"), "--output", str(tmp_path / "out")])
-    page = (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     parsed = _Parsed(page)
     assert "script" not in parsed.tags
     assert all(link.startswith(("data:", "#")) for link in parsed.links), parsed.links
@@ -139,7 +145,7 @@ def test_broken_runs_are_shown_as_such(tmp_path: Path, capsys: pytest.CaptureFix
         (broken / file).write_bytes(content.encode("latin1"))
     (good / "events.out.tfevents.1.x").write_bytes(b"no event file")
     assert main(["report", str(tmp_path), "--output", str(tmp_path / "out")]) == 0
-    page = (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "Not finished or damaged" in page
     for name, problem in (
         ("torn", "metrics.json is damaged"),
@@ -147,6 +153,9 @@ def test_broken_runs_are_shown_as_such(tmp_path: Path, capsys: pytest.CaptureFix
         ("yaml", "config.yaml is"),
     ):
         assert re.search(rf"{name}: [^<]*{problem}", page)
+    said = capsys.readouterr().out
+    assert f"{tmp_path / 'torn'}: metrics.json is damaged: " in said
+    assert re.search(r"│ good +│", said)
     assert read_curves(good).scalars == {}
 
 
@@ -154,11 +163,11 @@ def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     for parent, errors in (("a", 5), ("b", 9)):
         folder = _run(tmp_path / parent, "distilled", errors, temperature=errors)
         tables = {"confusion": [[9, errors], [2, 8]]}
-        (folder / "details.json").write_text(json.dumps({"tables": tables}))
+        (folder / "details.json").write_text(json.dumps({"tables": tables}), encoding="utf-8")
     run_report([str(tmp_path), "--output", str(tmp_path / "out")])
     pictures = {file.name for file in (tmp_path / "out" / "report-pictures").iterdir()}
     assert {"a-distilled-confusion.png", "b-distilled-confusion.png"} <= pictures
-    assert "b/distilled, test images" in (tmp_path / "out" / "report.html").read_text()
+    assert "b/distilled, test images" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_files_and_errors(tmp_path: Path) -> None:
@@ -167,9 +176,87 @@ def test_files_and_errors(tmp_path: Path) -> None:
     with (folder / "report.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert (rows[0]["name"], rows[0]["errors"]) == ("a", "5")
-    assert "| a | – | 1 |" in (folder / "report.md").read_text()
+    assert "| a | – | 1 |" in (folder / "report.md").read_text(encoding="utf-8")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="holds no run"):
         find_runs([str(tmp_path / "empty")])
     with pytest.raises(FileNotFoundError, match="no run folder"):
         find_runs([str(tmp_path / "nowhere")])
+
+
+class _Terminal(io.TextIOWrapper):
+    """A terminal of some encoding that keeps what it was sent."""
+
+    def __init__(self, encoding: str) -> None:
+        self.sent = io.BytesIO()
+        super().__init__(self.sent, encoding=encoding, write_through=True)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "absent", "spread", "name"),
+    [
+        ("ascii", b"| - ", b"11.0 +- 1.4", b"na\\xefve \\u6570"),
+        ("latin-1", b"| - ", b"11.0 \xb1 1.4", b"na\xefve \\u6570"),
+        ("utf-8", "│ – ".encode(), "11.0 ± 1.4".encode(), "naïve 数".encode()),
+    ],
+)
+def test_every_terminal_shows_the_table(
+    encoding: str, absent: bytes, spread: bytes, name: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed, errors in enumerate([10, 12]):
+        _run(tmp_path / "réports" / str(seed), "naïve 数", errors, seed)
+    terminal = _Terminal(encoding)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert main(["report", str(tmp_path / "réports"), "--output", str(tmp_path / "öut")]) == 0
+    for expected in (absent, spread, name):
+        assert expected in terminal.sent.getvalue()
+    assert "naïve 数" in (tmp_path / "öut" / "report.md").read_text(encoding="utf-8")
+    assert "naïve 数" in (tmp_path / "öut" / "report.csv").read_text(encoding="utf-8")
+    assert "11.0 ± 1.4" in (tmp_path / "öut" / "report.html").read_text(encoding="utf-8")
+
+
+def test_every_name_of_a_run_is_shown(tmp_path: Path) -> None:
+    folder = _run(tmp_path, os.fsdecode(b"r\xe9sum\xe9"), 5)  # Latin-1, in a locale of UTF-8
+    (folder / "details.json").write_text(json.dumps({"tables": {"confusion": [[9, 1], [2, 8]]}}), encoding="utf-8")
+    formula = _run(tmp_path, "_$x^$ & $\\frac", 7, temperature=2.0)
+    (formula / "details.json").write_text(json.dumps({"tables": {"confusion": [[9, 1], [2, 8]]}}), encoding="utf-8")
+    long = _run(tmp_path, "n" * 240 + "数", 6, temperature=9.0)
+    (long / "details.json").write_text(json.dumps({"tables": {"confusion": [[9, 1], [2, 8]]}}), encoding="utf-8")
+    run_report([str(tmp_path), "--output", str(tmp_path / "out")])
+    assert "| r\ufffdsum\ufffd |" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    pictures = sorted(file.name for file in (tmp_path / "out" / "report-pictures").glob("*-*.png"))
+    assert any(name.startswith("r-sum-confusion-") for name in pictures)
+    assert any(name.startswith("nnnnn") and len(name) < 120 for name in pictures)
+
+
+@pytest.mark.parametrize("name", ["report.md", "report.csv", "report.html", "errors-by-class.png"])
+def test_a_report_that_fails_leaves_the_old_one_whole(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _run(tmp_path, "a", 5)
+    (folder / "details.json").write_text(json.dumps({"tables": {"confusion": [[9, 1], [2, 8]]}}), encoding="utf-8")
+    file = folder / "report-pictures" / name if name.endswith(".png") else folder / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"whole")
+    flush = files.flush
+
+    def full(path: Path) -> None:
+        if name in path.name:
+            raise OSError("no space left on device")
+        flush(path)
+
+    monkeypatch.setattr(files, "flush", full)
+    with pytest.raises(OSError, match="no space left"):
+        run_report([str(folder)])
+    assert file.read_bytes() == b"whole"
+    assert not list(folder.rglob("*.part"))
+
+
+def test_curves_of_odd_numbers_are_drawn(tmp_path: Path) -> None:
+    folder = _run(tmp_path, "odd", 5)
+    with SummaryWriter(folder) as writer:
+        for step, value in enumerate([float("nan"), float("inf"), -float("inf"), 3e38, -3e38, 1e-40, 0.0]):
+            for tag in ("train/loss", "val/accuracy"):
+                writer.add_scalar(tag, value, step)
+    run_report([str(folder)])
+    assert (folder / "report-pictures" / "odd-loss.png").is_file()
