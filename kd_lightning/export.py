@@ -17,7 +17,7 @@ from kd_lightning.nets.description import build_net, build_object, fingerprint
 from kd_lightning.runs.checkpoints import RECORD_KEY, read_checkpoint, run_folder
 from kd_lightning.runs.files import CONFIG_FILE, METRICS_FILE, read_json, read_yaml, write_atomically
 from kd_lightning.runs.resume import named_checkpoint
-from kd_lightning.teachers.ensemble import load_teacher
+from kd_lightning.teachers.loading import load_net
 
 PROG = "python -m kd_lightning export"
 Format = Literal["safetensors", "pt2", "onnx", "onnx-int8"]
@@ -93,7 +93,7 @@ def run_export(arguments: Sequence[str]) -> None:
     parser.add_argument("--overwrite", type=bool, default=False, help="Replace a file that is there.")
     options = parser.parse_args(list(arguments))
     checkpoint = named_checkpoint(Path(), options.run, "best.ckpt")
-    loaded = load_teacher(checkpoint)
+    loaded = load_net(checkpoint)
     run = run_folder(checkpoint) or checkpoint.parent
     output = Path(options.output) if options.output else run / f"student{SUFFIXES[options.format]}"
     if output.exists() and not options.overwrite:

@@ -45,7 +45,8 @@ from kd_lightning.data.mnist import MNISTDataModule
 from kd_lightning.data.mnist_files import read_digits
 from kd_lightning.nets.digits import MLP
 from kd_lightning.runs import files
-from kd_lightning.teachers.ensemble import FrozenEnsemble, load_teachers
+from kd_lightning.teachers.ensemble import FrozenEnsemble
+from kd_lightning.teachers.loading import load_teachers
 from kd_lightning.teachers.store import open_store
 from kd_lightning.teachers.store_plan import StoreOptions, store_spec
 from kd_lightning.training.last_checkpoint import LastCheckpoint

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kd_lightning.data.mnist import MNISTDataModule
-from kd_lightning.teachers.ensemble import load_teachers
+from kd_lightning.teachers.loading import load_teachers
 from scripts.reproduce import do_all, is_done, with_needs
 from scripts.rows import FAST, TAUGHT, Row
 

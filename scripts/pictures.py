@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kd_lightning.data.mnist_files import Digits, read_digits
 from kd_lightning.reports import plots
-from kd_lightning.teachers.ensemble import load_teachers
+from kd_lightning.teachers.loading import load_teachers
 
 TEMPERATURES = (1, 5, 10, 20)
 DOUBT = 0.9  # confidence of the teacher about the digit that is shown

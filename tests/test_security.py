@@ -18,7 +18,7 @@ from kd_lightning.data.digit_pictures import read_images
 from kd_lightning.data.mnist_files import read_digits
 from kd_lightning.nets.digits import MLP
 from kd_lightning.runs.checkpoints import read_checkpoint
-from kd_lightning.teachers.ensemble import PretrainedNet
+from kd_lightning.teachers.loading import PretrainedNet
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "quickstart"
 BOUND = 300e6  # bytes that a damaged file may cost; a whole MNIST takes 47e6

@@ -61,19 +61,17 @@ from kd_lightning.teachers.check import refuse_own_teacher
 from kd_lightning.training.dashboard import Dashboard, add_test_scalars
 from kd_lightning.training.last_checkpoint import (
     AtomicCheckpointIO,
-    Banner,
-    DryRun,
-    DryRunDone,
     EndOfSteps,
     LastCheckpoint,
-    RunRecord,
     TakeSignals,
     best_checkpoint,
 )
 from kd_lightning.training.progress import RunProgress
 from kd_lightning.training.record import TestDetails, metrics_record, prediction_rows, scope_of_test, write_csv
 from kd_lightning.training.resuming import Ending, ResumedCallbacks
+from kd_lightning.training.run_record import RunRecord
 from kd_lightning.training.signals import EXIT_CODES, Stopped, StopSignals, end_with_launcher, only_fit_in
+from kd_lightning.training.trial import Banner, DryRun, DryRunDone
 
 # The default of an argument of StochasticWeightAveraging, which must go into config.yaml.
 register_type(torch.device, fail_already_registered=False)

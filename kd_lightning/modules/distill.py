@@ -14,7 +14,8 @@ from kd_lightning.methods.taps import FeatureTerms
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.optimization import SchedulerCallable, gradient_shares
 from kd_lightning.modules.teacher_setup import TeacherOptions, TeacherSetup
-from kd_lightning.teachers.ensemble import FrozenEnsemble, Precision, listed_teachers, refuse_shared_weights
+from kd_lightning.teachers.ensemble import FrozenEnsemble, Precision
+from kd_lightning.teachers.loading import listed_teachers, refuse_shared_weights
 from kd_lightning.teachers.source import LiveTeachers, TeacherSource
 from kd_lightning.teachers.store_plan import Mode, StoreOptions
 

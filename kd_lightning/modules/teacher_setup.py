@@ -15,7 +15,8 @@ from kd_lightning.metrics.classification import TestMetrics
 from kd_lightning.modules.precision import note_slow_bfloat16
 from kd_lightning.runs.checkpoints import RECORD_KEY
 from kd_lightning.teachers.check import check_teachers
-from kd_lightning.teachers.ensemble import FrozenEnsemble, Precision, Teacher, load_teachers
+from kd_lightning.teachers.ensemble import FrozenEnsemble, Precision, Teacher
+from kd_lightning.teachers.loading import load_teachers
 from kd_lightning.teachers.source import LiveTeachers, Softener, StoredTeachers, choose_source
 from kd_lightning.teachers.store_plan import Mode, StoreOptions, ViewedData
 

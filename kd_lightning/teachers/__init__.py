@@ -1,6 +1,7 @@
 """Who teaches: frozen nets, live or through their stored logits."""
 
-from kd_lightning.teachers.ensemble import FrozenEnsemble, PretrainedNet, load_teachers
+from kd_lightning.teachers.ensemble import FrozenEnsemble
+from kd_lightning.teachers.loading import PretrainedNet, load_teachers
 from kd_lightning.teachers.store_plan import StoreOptions
 
 __all__ = [

@@ -15,7 +15,8 @@ from kd_lightning.data.batches import Batch, TensorLoader
 from kd_lightning.methods.hinton import check_labels
 from kd_lightning.metrics.classification import no_better_than_chance
 from kd_lightning.nets.description import in_eval_mode
-from kd_lightning.teachers.ensemble import FrozenEnsemble, Teacher, teacher_checkpoints
+from kd_lightning.teachers.ensemble import FrozenEnsemble, Teacher
+from kd_lightning.teachers.loading import teacher_checkpoints
 
 # Batches of training images that the teachers are checked on where there is no validation split.
 CHECK_BATCHES = 20

@@ -1,37 +1,26 @@
-"""Crash-safe checkpoints and what a run leaves in its folder."""
+"""Crash-safe checkpoints: written beside the old one, when it is time, and at a signal."""
 
 import errno
-import math
 import os
 import shutil
 import signal
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from kd_lightning.modules.optimization import accumulation_schedule, planned_steps
-from kd_lightning.modules.teacher_setup import TeacherSetup
 from kd_lightning.modules.train_log import diverged
-from kd_lightning.nets.description import parameter_count
 from kd_lightning.runs.checkpoints import BEST, CHECKPOINT_DIR, LAST, RECORD_KEY, STEP_WEIGHTS, read_checkpoint
 from kd_lightning.runs.files import (
-    CONFIG_FILE,
-    TEACHERS_FILE,
     write_atomically,
-    write_json,
-    write_text,
 )
-from kd_lightning.runs.resume import RESULT_FILES, run_files
 from kd_lightning.teachers.npy import size_text
 from kd_lightning.training.signals import Stopped, StopSignals
 
@@ -286,142 +275,3 @@ class TakeSignals(Callback):
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take them back."""
         self.signals.install()
-
-
-class RunRecord(Callback):
-    """Writes config.yaml and teachers.json into the run's folder and keeps the time spent in training.
-
-    Args:
-        run: The run's folder.
-        config: The resolved configuration, which is put into every checkpoint too.
-        replaced: Files of an older run, deleted once the new one has its data and teachers.
-    """
-
-    def __init__(self, run: Path, config: dict[str, Any], replaced: Sequence[Path] = ()) -> None:
-        self.run = run
-        self.config = config
-        self.replaced = replaced
-        self._taken = False
-        self._found = set(run_files(run))
-        self._config_before = _stamp(run / CONFIG_FILE)
-        self._earlier_seconds = 0.0  # of the runs that this one resumes
-        self._started_at = time.monotonic()
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self._started_at = time.monotonic()
-
-    @rank_zero_only
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Take the folder: before the first step, when data and teachers have been found good."""
-        if self._taken:
-            return
-        self._taken = True
-        parts = (self.run / CHECKPOINT_DIR).glob(".*.part")  # a killed run's
-        stale = [self.run / name for name in RESULT_FILES]  # of older weights
-        for file in (*self.replaced, *parts, *stale):
-            file.unlink(missing_ok=True)
-        write_text(self.run / CONFIG_FILE, yaml.safe_dump(self.config, sort_keys=False))
-        records = getattr(pl_module, "teacher_records", [])
-        if records and (trainer.global_step == 0 or not (self.run / TEACHERS_FILE).exists()):
-            write_json(self.run / TEACHERS_FILE, records)
-
-    @rank_zero_only
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave no curves of a run that failed before its first step: they would stand in the next one's way.
-
-        Where the run began its configuration was written. What this process knows says little: under ddp_fork the
-        parent of the processes that train comes here, too.
-        """
-        if _stamp(self.run / CONFIG_FILE) != self._config_before:
-            return
-        for logger in trainer.loggers:
-            logger.finalize("failed")
-        for file in set(run_files(self.run)) - self._found:
-            if file.suffix != ".ckpt":
-                file.unlink(missing_ok=True)
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Put the configuration and the training time into the checkpoint."""
-        record = checkpoint.setdefault(RECORD_KEY, {})
-        record["config"] = self.config
-        batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
-        endless = math.isinf(trainer.num_training_batches)
-        planned = planned_steps(trainer)
-        record["planned_steps"] = None if math.isinf(planned) else planned
-        record["epochs"] = None if endless else round(batches / trainer.num_training_batches, 2)
-        measured = trainer.callback_metrics
-        record["validation"] = {key: float(value) for key, value in measured.items() if key.startswith("val/")}
-        record["train_seconds"] = self._earlier_seconds + time.monotonic() - self._started_at
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Go on counting the training time."""
-        self._earlier_seconds = checkpoint.get(RECORD_KEY, {}).get("train_seconds", 0.0)
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """What changes when a file is written anew; None where there is none."""
-    if not path.exists():
-        return None
-    found = path.stat()
-    return found.st_ino, found.st_mtime_ns
-
-
-class Banner(Callback):
-    """Says before the first step what trains on what; the module then says what it knows of its teachers."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say it."""
-        net = getattr(pl_module, "net", pl_module)
-        data = getattr(trainer, "datamodule", None)
-        describe = getattr(data, "describe", None)
-        described = type(data).__name__ if describe is None else describe()
-        rank_zero_info(
-            f"data: {described}\n"
-            f"{type(pl_module).__name__}: {type(net).__name__} with {parameter_count(net):,} parameters, "
-            f"{_length(trainer)}, on {trainer.world_size} x {trainer.strategy.root_device}"
-        )
-
-
-def _length(trainer: Trainer) -> str:
-    """How many steps an epoch and the run take."""
-    batches, per_step, planned = trainer.num_training_batches, trainer.accumulate_grad_batches, planned_steps(trainer)
-    in_all = "without end" if math.isinf(planned) else f"{planned:,.0f} in all"
-    if accumulation_schedule(trainer) is not None:
-        return f"{batches} batches an epoch, steps of several batches, {in_all}"
-    if per_step > 1 and math.isfinite(batches):
-        return f"{math.ceil(batches / per_step)} steps of {per_step} batches an epoch, {in_all}"
-    return f"{batches} steps an epoch, {in_all}"
-
-
-class DryRunDone(Exception):  # noqa: N818  # not an error: all went well
-    """Ends a dry run after its first step."""
-
-
-class DryRun(Callback):
-    """Ends the training after one step.
-
-    Args:
-        fill_store: Whether teachers' logits that are to be stored are computed; else that is only said.
-    """
-
-    def __init__(self, *, fill_store: bool) -> None:
-        self.fill_store = fill_store
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Have the teachers run live: whether their logits would be stored is only said."""
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by Lightning's connector
-            if isinstance(callback, TeacherSetup):
-                callback.fill_store = self.fill_store
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Stop.
-
-        Raises:
-            DryRunDone: Always.
-        """
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        rank_zero_info(f"one step of {len(batch[1])} examples done, loss {float(loss):.4f}")
-        raise DryRunDone

@@ -22,7 +22,7 @@ import kd_lightning
 from kd_lightning.cli.command_line import DistillCLI, main
 from kd_lightning.modules.distill import DistillModule
 from kd_lightning.nets.digits import MLP
-from kd_lightning.teachers.ensemble import teacher_checkpoints
+from kd_lightning.teachers.loading import teacher_checkpoints
 from kd_lightning.training.signals import StopSignals
 
 CONFIGS = Path(__file__).parents[2] / "configs"

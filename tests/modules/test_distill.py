@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning import MLP, Batch, DistillModule, MNISTDataModule, SmallConvNet, SoftTargets, TeacherModule
-from kd_lightning.teachers.ensemble import FrozenEnsemble, Teacher, listed_teachers, load_teachers
+from kd_lightning.teachers.ensemble import FrozenEnsemble, Teacher
+from kd_lightning.teachers.loading import listed_teachers, load_teachers
 from kd_lightning.teachers.source import LiveTeachers, Softener, TeacherSource
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}

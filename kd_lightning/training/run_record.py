@@ -1,0 +1,100 @@
+"""What a run keeps of itself: its configuration, its teachers and its time."""
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+from kd_lightning.modules.optimization import planned_steps
+from kd_lightning.runs.checkpoints import CHECKPOINT_DIR, RECORD_KEY
+from kd_lightning.runs.files import (
+    CONFIG_FILE,
+    TEACHERS_FILE,
+    write_json,
+    write_text,
+)
+from kd_lightning.runs.resume import RESULT_FILES, run_files
+
+
+class RunRecord(Callback):
+    """Writes config.yaml and teachers.json into the run's folder and keeps the time spent in training.
+
+    Args:
+        run: The run's folder.
+        config: The resolved configuration, which is put into every checkpoint too.
+        replaced: Files of an older run, deleted once the new one has its data and teachers.
+    """
+
+    def __init__(self, run: Path, config: dict[str, Any], replaced: Sequence[Path] = ()) -> None:
+        self.run = run
+        self.config = config
+        self.replaced = replaced
+        self._taken = False
+        self._found = set(run_files(run))
+        self._config_before = _stamp(run / CONFIG_FILE)
+        self._earlier_seconds = 0.0  # of the runs that this one resumes
+        self._started_at = time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._started_at = time.monotonic()
+
+    @rank_zero_only
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Take the folder: before the first step, when data and teachers have been found good."""
+        if self._taken:
+            return
+        self._taken = True
+        parts = (self.run / CHECKPOINT_DIR).glob(".*.part")  # a killed run's
+        stale = [self.run / name for name in RESULT_FILES]  # of older weights
+        for file in (*self.replaced, *parts, *stale):
+            file.unlink(missing_ok=True)
+        write_text(self.run / CONFIG_FILE, yaml.safe_dump(self.config, sort_keys=False))
+        records = getattr(pl_module, "teacher_records", [])
+        if records and (trainer.global_step == 0 or not (self.run / TEACHERS_FILE).exists()):
+            write_json(self.run / TEACHERS_FILE, records)
+
+    @rank_zero_only
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave no curves of a run that failed before its first step: they would stand in the next one's way.
+
+        Where the run began its configuration was written. What this process knows says little: under ddp_fork the
+        parent of the processes that train comes here, too.
+        """
+        if _stamp(self.run / CONFIG_FILE) != self._config_before:
+            return
+        for logger in trainer.loggers:
+            logger.finalize("failed")
+        for file in set(run_files(self.run)) - self._found:
+            if file.suffix != ".ckpt":
+                file.unlink(missing_ok=True)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put the configuration and the training time into the checkpoint."""
+        record = checkpoint.setdefault(RECORD_KEY, {})
+        record["config"] = self.config
+        batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        endless = math.isinf(trainer.num_training_batches)
+        planned = planned_steps(trainer)
+        record["planned_steps"] = None if math.isinf(planned) else planned
+        record["epochs"] = None if endless else round(batches / trainer.num_training_batches, 2)
+        measured = trainer.callback_metrics
+        record["validation"] = {key: float(value) for key, value in measured.items() if key.startswith("val/")}
+        record["train_seconds"] = self._earlier_seconds + time.monotonic() - self._started_at
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go on counting the training time."""
+        self._earlier_seconds = checkpoint.get(RECORD_KEY, {}).get("train_seconds", 0.0)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file is written anew; None where there is none."""
+    if not path.exists():
+        return None
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns

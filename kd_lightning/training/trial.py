@@ -1,0 +1,71 @@
+"""What is said before the first step, and a trial run of one step."""
+
+import math
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+
+from kd_lightning.modules.optimization import accumulation_schedule, planned_steps
+from kd_lightning.modules.teacher_setup import TeacherSetup
+from kd_lightning.nets.description import parameter_count
+
+
+class Banner(Callback):
+    """Says before the first step what trains on what; the module then says what it knows of its teachers."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say it."""
+        net = getattr(pl_module, "net", pl_module)
+        data = getattr(trainer, "datamodule", None)
+        describe = getattr(data, "describe", None)
+        described = type(data).__name__ if describe is None else describe()
+        rank_zero_info(
+            f"data: {described}\n"
+            f"{type(pl_module).__name__}: {type(net).__name__} with {parameter_count(net):,} parameters, "
+            f"{_length(trainer)}, on {trainer.world_size} x {trainer.strategy.root_device}"
+        )
+
+
+def _length(trainer: Trainer) -> str:
+    """How many steps an epoch and the run take."""
+    batches, per_step, planned = trainer.num_training_batches, trainer.accumulate_grad_batches, planned_steps(trainer)
+    in_all = "without end" if math.isinf(planned) else f"{planned:,.0f} in all"
+    if accumulation_schedule(trainer) is not None:
+        return f"{batches} batches an epoch, steps of several batches, {in_all}"
+    if per_step > 1 and math.isfinite(batches):
+        return f"{math.ceil(batches / per_step)} steps of {per_step} batches an epoch, {in_all}"
+    return f"{batches} steps an epoch, {in_all}"
+
+
+class DryRunDone(Exception):  # noqa: N818  # not an error: all went well
+    """Ends a dry run after its first step."""
+
+
+class DryRun(Callback):
+    """Ends the training after one step.
+
+    Args:
+        fill_store: Whether teachers' logits that are to be stored are computed; else that is only said.
+    """
+
+    def __init__(self, *, fill_store: bool) -> None:
+        self.fill_store = fill_store
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Have the teachers run live: whether their logits would be stored is only said."""
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by Lightning's connector
+            if isinstance(callback, TeacherSetup):
+                callback.fill_store = self.fill_store
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop.
+
+        Raises:
+            DryRunDone: Always.
+        """
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        rank_zero_info(f"one step of {len(batch[1])} examples done, loss {float(loss):.4f}")
+        raise DryRunDone
