@@ -93,9 +93,7 @@ def logits_of(run: Path, images: Tensor) -> Tensor:
     return torch.cat([net(part.float() / 255) for part in torch.split(images, 1000)])
 
 
-def run(
-    data_dir: str = "data", root: str = "runs", results: str = "docs/results", output: str = "docs"
-) -> None:
+def run(data_dir: str = "data", root: str = "runs", results: str = "docs/results", output: str = "docs") -> None:
     """Draw what there are results for.
 
     Args:

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import jsonargparse
 import torch
 import yaml
-from rich.console import Console
 
 from kd_lightning.cli.arguments import PROG
 from kd_lightning.cli.command_line import main
@@ -76,13 +75,14 @@ def run_study(arguments: Sequence[str]) -> None:
         torch.set_num_threads(given.threads)
     options = Options(Path(given.root), given.data_dir, given.verbose)
     study = read_study(Path(given.study))
+    command = f"{PROG} study {given.study}" + (f" --threads {given.threads}" if given.threads else "")
     jobs = planned(study, given.rows, given.seeds)
     todo = [job for job in jobs if not _is_done(job, options)]
     with StudyConsole(study.name, [f"{row.name}-{seed}" for row, seed in jobs], len(todo), options.verbose) as console:
         for row in {row.folder(options.root, 0): row for row, _ in todo}.values():
-            _check(row, options)
+            check_row(row, options)
         _do_all(todo, options, console)
-    lines = collect(study, options.root, settings, f"{PROG} study {given.study}")
+    lines = collect(study, options.root, settings, command)
     output = Path(given.output) if given.output else options.root / study.name
     print_summary(lines, study.name)
     write_summary(lines, output, study.name, time.monotonic() - started if len(todo) == len(jobs) else None)
@@ -166,7 +166,7 @@ def _do_all(jobs: Sequence[Job], options: Options, console: StudyConsole) -> Non
             row, seed = job
             run = row.folder(options.root, seed)
             taught = all((teacher / DONE_FILE).is_file() for teacher in row.teacher_folders(options.root))
-            with _claimed(run.parent / LOCKS / run.name) as free:
+            with claimed(run.parent / LOCKS / run.name) as free:
                 if free and taught and not _is_done(job, options):
                     console.begin(run.name)
                     _do(job, options)
@@ -184,7 +184,7 @@ def _do(job: Job, options: Options) -> None:
     """Train and test one run, or go on with it; end the program where that fails."""
     row, seed = job
     run = row.folder(options.root, seed)
-    commands = [[*_fit_command(row, options), "--run_dir", str(run), "--seed_everything", str(seed)]]
+    commands = [[*fit_command(row, options), "--run_dir", str(run), "--seed_everything", str(seed)]]
     commands[0] += ["--ckpt_path", "last"]
     if row.measure == "test":
         commands.append(["test", "--ckpt_path", str(run / CHECKPOINT_DIR / LAST)])
@@ -195,7 +195,7 @@ def _do(job: Job, options: Options) -> None:
     write_json(run / DONE_FILE, settings(row))
 
 
-def _fit_command(row: StudyRow, options: Options) -> list[str]:
+def fit_command(row: StudyRow, options: Options) -> list[str]:
     """Arguments of `fit` that a row's runs share."""
     command = ["fit", *row.flags()]
     if options.data_dir is not None:
@@ -223,7 +223,7 @@ def _run(command: list[str], name: str, *, verbose: bool) -> int:
         print(text, end="", file=sys.stderr, flush=True)
 
 
-def _check(row: StudyRow, options: Options) -> None:
+def check_row(row: StudyRow, options: Options) -> None:
     """See before the first run whether a row's configuration is understood, and whether this process can run it.
 
     Raises:
@@ -231,12 +231,12 @@ def _check(row: StudyRow, options: Options) -> None:
     """
     shown, said = io.StringIO(), io.StringIO()
     with redirect_stdout(shown), redirect_stderr(said):
-        code = main([*_fit_command(row, options), "--print_config"])
+        code = main([*fit_command(row, options), "--print_config"])
     if code:
         reason = said.getvalue().strip().splitlines()[-1].removeprefix("error: ")
         raise ValueError(f"row {row.name}: {reason}")
     config = yaml.safe_load(shown.getvalue())
-    processes = _processes(config["trainer"])
+    processes = process_count(config["trainer"])
     if processes > 1:
         raise ValueError(
             f"row {row.name}: expected a run in one process, got {processes}; set trainer.devices to 1 "
@@ -247,7 +247,7 @@ def _check(row: StudyRow, options: Options) -> None:
         raise ValueError(f"row {row.name}: measure validation needs data.val_size > 0, got {size}")
 
 
-def _processes(trainer: dict[str, Any]) -> int:
+def process_count(trainer: dict[str, Any]) -> int:
     """How many processes a run needs that Lightning would start by this program's own command line."""
     if any(word in str(trainer["strategy"]) for word in ("fork", "spawn")):
         return 1
@@ -260,7 +260,7 @@ def _processes(trainer: dict[str, Any]) -> int:
 
 
 @contextmanager
-def _claimed(path: Path) -> Iterator[bool]:
+def claimed(path: Path) -> Iterator[bool]:
     """Hold a file's lock and yield True, or yield False where another process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:

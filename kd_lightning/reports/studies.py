@@ -14,7 +14,7 @@ from rich.table import Table
 
 from kd_lightning.reports.study_file import Study, StudyRow
 from kd_lightning.runs.checkpoints import CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint
-from kd_lightning.runs.files import METRICS_FILE, flat
+from kd_lightning.runs.files import METRICS_FILE, flat, read_json, write_json, write_text
 
 DONE_FILE = "row.json"  # in a finished run's folder: the settings it was done with
 _MOST_SEEDS = 1000
@@ -42,7 +42,7 @@ def is_done(run: Path, settings: dict[str, Any]) -> bool:
 def measured(run: Path, row: StudyRow) -> dict[str, Any]:
     """What a finished run measured: its errors, of how many examples, and its training time among others."""
     if row.measure == "test":
-        metrics: dict[str, Any] = json.loads((run / METRICS_FILE).read_text())
+        metrics: dict[str, Any] = read_json(run / METRICS_FILE)
         test = metrics["test"]
         return {"run": run.name, "errors": test["errors"], "examples": test["examples"], **metrics}
     record = read_checkpoint(run / CHECKPOINT_DIR / LAST)[RECORD_KEY]
@@ -135,12 +135,14 @@ def write_summary(lines: Sequence[dict[str, Any]], output: Path, name: str, wall
         *([*line, command] for line, command in zip(cells, commands, strict=True)),
     ]
     text = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    (output / f"{name}.md").write_text(f"{text}\n{_circumstances(lines, wall_seconds)}\n")
-    (output / f"{name}.json").write_text(json.dumps(list(lines), indent=2) + "\n")
-    with (output / f"{name}.csv").open("w", newline="") as file:
+    write_text(output / f"{name}.md", f"{text}\n{_circumstances(lines, wall_seconds)}\n")
+    write_json(output / f"{name}.json", list(lines))
+    with (output / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, _COLUMNS, extrasaction="ignore")
         writer.writeheader()
-        writer.writerows({**line, "configs": " ".join(line["configs"]), "set": json.dumps(line["set"])} for line in lines)
+        writer.writerows(
+            {**line, "configs": " ".join(line["configs"]), "set": json.dumps(line["set"])} for line in lines
+        )
 
 
 def _cells(lines: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -200,13 +202,13 @@ def _circumstances(lines: Sequence[dict[str, Any]], wall_seconds: float | None) 
 
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _changed(run: Path, settings: dict[str, Any]) -> str:
     """The first of the settings in which a finished run differs, empty where there is none."""
-    before, now = dict(flat(json.loads((run / DONE_FILE).read_text()))), dict(flat(settings))
+    before, now = dict(flat(read_json(run / DONE_FILE))), dict(flat(settings))
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
             name = key.removeprefix("options.")

@@ -265,7 +265,7 @@ class _UniqueKeys(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         written = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        keys = [self.construct_object(key, deep=True) for key in written]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key in written]
         twice = [key for key in keys if keys.count(key) > 1]
         if twice:
             raise ValueError(f"{twice[0]} stands twice in a mapping, line {node.start_mark.line + 1}; keep one")
@@ -282,7 +282,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no study or configuration {path}")
     try:
-        content = yaml.load(path.read_text(), _UniqueKeys)  # noqa: S506  # a SafeLoader
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506  # a SafeLoader
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     except ValueError as error:
