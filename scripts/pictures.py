@@ -1,6 +1,6 @@
 """Draw the pictures of docs/: softened probabilities, one digit's targets, errors by row, mended errors, the sweep.
 
-python -m scripts.pictures --data_dir data   # after scripts.reproduce
+python -m scripts.pictures --data_dir data   # after the studies of configs/mnist
 """
 
 import json
@@ -93,18 +93,16 @@ def logits_of(run: Path, images: Tensor) -> Tensor:
     return torch.cat([net(part.float() / 255) for part in torch.split(images, 1000)])
 
 
-def run(
-    data_dir: str = "data", root: str = "runs/mnist-table", results: str = "docs/results", output: str = "docs"
-) -> None:
+def run(data_dir: str = "data", root: str = "runs", results: str = "docs/results", output: str = "docs") -> None:
     """Draw what there are results for.
 
     Args:
         data_dir: Where MNIST is.
-        root: Folder of the runs.
+        root: Folder of all studies' runs.
         results: Folder of the summaries.
         output: Folder of the pictures.
     """
-    runs = Path(root)
+    runs = Path(root) / "mnist-table"
     figures = {"softmax": softmax_curves()}
     teacher, plain, distilled = runs / "best-teacher-0", runs / "plain-300-0", runs / "distilled-300-0"
     if teacher.is_dir():
@@ -113,7 +111,7 @@ def run(
         if plain.is_dir() and distilled.is_dir():
             figures["mended"] = mended_errors(plain, distilled, test)
     for name, groups, draw in (
-        ("table", ("teachers", "table", "ensemble", "strong"), table_errors),
+        ("table", ("table", "ensemble", "strong"), table_errors),
         ("sweep", ("sweep",), temperature_sweep),
     ):
         files = [Path(results) / f"mnist-{group}.json" for group in groups]

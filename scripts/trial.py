@@ -169,7 +169,7 @@ class Trial:
     def start(self, name: str, *flags: str, stdout: Output = None, stderr: Output = None) -> Worker:
         """Start a command; what it prints goes to a log of its own, but for what is to go elsewhere."""
         self._logs += 1
-        with self.log.open("w") as log:
+        with self.log.open("w", encoding="utf-8") as log:
             return start(*self.place.command(name), *flags, stdout=stdout or log, stderr=stderr or log)
 
     def disturb(self, name: str, act: Callable[[Worker], object], *flags: str, anywhere: bool = False) -> int:
@@ -223,14 +223,14 @@ class Trial:
 
     def said(self) -> str:
         """The error that the last command ended with, or its last line."""
-        lines = self.log.read_text(errors="replace").strip().splitlines() or [""]
+        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""]
         return next((line for line in reversed(lines) if line.startswith("error:")), lines[-1])
 
     def finish(self, name: str) -> None:
         """Give the command again, undisturbed, and note what differs from one that was never disturbed."""
         reference = self.undisturbed.get(name).place
         self.expect(self.end(self.start(name)), 0)
-        if "looking for an older one" in self.log.read_text():
+        if "looking for an older one" in self.log.read_text(encoding="utf-8"):
             self.lost.append("last.ckpt was damaged")
         self.lost += differences(self.place.run, reference.run)
         if name == "fill" and self.place.tables() != reference.tables():

@@ -143,7 +143,7 @@ def unwritable_log(trial: Trial) -> None:
         with subprocess.Popen(["head", "-n", str(lines)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as head:  # noqa: S603, S607
             worker = trial.start("fit", *bar, stdout=head.stdin, stderr=head.stdin)
     else:
-        with Path("/dev/full").open("w") as full:
+        with Path("/dev/full").open("w", encoding="utf-8") as full:
             worker = trial.start("fit", *bar, stdout=full if way.startswith(">") else None, stderr=full)
     trial.expect(trial.end(worker), 0)
     trial.lost += differences(trial.place.run, trial.undisturbed.get("fit").place.run)
@@ -174,7 +174,7 @@ def two_jobs(trial: Trial) -> None:
         workers.append((trial.start("fit"), trial.log))
         time.sleep(pause)
     for worker, log in workers:
-        said.append((trial.end(worker), log.read_text()))
+        said.append((trial.end(worker), log.read_text(encoding="utf-8")))
     codes = sorted(code for code, _ in said)
     if codes != [0, 1] or "error: a fit is under way" not in max(said)[1]:
         trial.lost.append(f"exit codes {codes}")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from kd_lightning.cli.command_line import main
-from scripts.reproduce import with_needs
-from scripts.rows import GROUPS
+from kd_lightning.cli.study import planned
+from kd_lightning.reports.study_file import read_study
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -68,8 +68,9 @@ def test_commands_and_links_of_the_guides_lead_somewhere() -> None:
         text = guide.read_text()
         for link in re.findall(r"\]\(([^)#]+)\)", text):
             assert link.startswith("https://") or (guide.parent / link).exists(), f"{guide}: {link}"
-        for group, row in re.findall(r"scripts\.reproduce --group (\S+) --rows '\[([^\]]+)\]'", text):
-            assert with_needs(GROUPS[group], [row]), f"{guide}: {row}"
+        for study, options in re.findall(r"kd_lightning study (configs/\S+)((?: [-\w]+)*)", text):
+            rows = options.partition("--rows ")[2].split()
+            assert planned(read_study(root / study), rows), f"{guide}: {study} {options}"
         for script in re.findall(r"(?:bash|sbatch|-m) (scripts[/.][\w./-]+)", text):
             path = script if "/" in script else script.replace(".", "/") + ".py"
             assert (root / path).is_file(), f"{guide}: {script}"

@@ -26,6 +26,7 @@ SUBCOMMANDS = {
 
 # Subcommands beside LightningCLI's: "module:function", imported when asked for, as nothing else needs their packages.
 OTHER_COMMANDS = {
+    "study": "kd_lightning.cli.study:run_study",
     "report": "kd_lightning.reports.page:run_report",
     "export": "kd_lightning.export:run_export",
     "completion": "kd_lightning.cli.completion:run_completion",
@@ -34,7 +35,8 @@ OTHER_COMMANDS = {
 DESCRIPTION = f"""Train teachers, distil a student, from YAML files.
 
 The way through: fit a teacher, fit a student against it, test both, compare the runs with '{PROG} report
-RUN...', and take the student out with '{PROG} export RUN' (each has its own --help). What goes
+RUN...', and take the student out with '{PROG} export RUN'. '{PROG} study STUDY' does all
+of it for the rows of a table, over several seeds. Each has its own --help. What goes
 wrong is said in one line; with {DEBUG_VARIABLE}=1 in the environment the whole traceback comes before it."""
 
 

@@ -77,7 +77,11 @@ class StopSignals:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Take the signals over, and put the former handlers back at the end."""
+        """Take the signals over, and put the former handlers back at the end.
+
+        Raises:
+            Stopped: If a signal came after the run had looked for the last time, and the run is one of a study.
+        """
         before = {signum: signal.getsignal(signum) for signum in EXIT_CODES}
         self.install()
         try:
@@ -86,6 +90,9 @@ class StopSignals:
             if threading.current_thread() is threading.main_thread():
                 for signum, handler in before.items():
                     signal.signal(signum, handler)
+                outer = before.get(signal.Signals(self.received)) if self.received else None
+                if isinstance(getattr(outer, "__self__", None), StopSignals):
+                    signal.raise_signal(self.received)
 
     def begin_steps(self) -> None:
         """Say that from now on this process looks between its steps."""

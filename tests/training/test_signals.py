@@ -267,3 +267,27 @@ def test_a_signal_before_the_first_step_ends_all_ranks(strategy: str, to: str, t
     assert not list(run_files(tmp_path / "run"))
     for process in processes:
         _wait_until_ended(process)
+
+
+def test_a_study_hears_of_a_signal_that_its_run_no_longer_looked_for() -> None:
+    run = StopSignals()
+
+    def run_that_ends() -> None:
+        with run.installed():
+            run.begin_steps()
+            signal.raise_signal(signal.SIGTERM)  # the run has looked for the last time
+
+    with StopSignals().installed(), pytest.raises(Stopped) as stopped:
+        run_that_ends()
+    assert stopped.value.code == 143
+
+
+def test_a_finished_run_of_its_own_ends_well_after_a_late_signal() -> None:
+    run = StopSignals()
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("passed on"))
+    try:
+        with run.installed():
+            run.begin_steps()
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)

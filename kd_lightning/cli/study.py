@@ -1,0 +1,281 @@
+"""The subcommand `study`: train, test and compare the rows of a study, each over several seeds.
+
+What is done is skipped and what was cut short goes on, so it can be stopped and started at any time. Calls side by side
+share the runs: start one per core. All runs of a call train in its process, since importing torch and Lightning takes
+seconds.
+"""
+
+import fcntl
+import io
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jsonargparse
+import torch
+import yaml
+
+from kd_lightning.cli.arguments import PROG
+from kd_lightning.cli.command_line import main
+from kd_lightning.cli.study_console import StudyConsole, quiet
+from kd_lightning.reports.page import run_report
+from kd_lightning.reports.studies import (
+    DONE_FILE,
+    collect,
+    finished_runs,
+    is_done,
+    measured,
+    print_summary,
+    write_summary,
+)
+from kd_lightning.reports.study_file import Study, StudyRow, read_study
+from kd_lightning.runs.checkpoints import CHECKPOINT_DIR, LAST
+from kd_lightning.runs.files import write_json
+
+LOCKS = ".locks"  # in a study's folder: a file per run
+WAIT_SECONDS = 1.0  # between two looks at what other calls have done
+
+Job = tuple[StudyRow, int]  # a row and a seed
+
+
+class Options(NamedTuple):
+    """What the command line says beside the study.
+
+    Attributes:
+        root: Folder of all studies' runs.
+        data_dir: Folder of the data, None for what the configurations say.
+        verbose: Whether the runs show what they show as runs of their own.
+    """
+
+    root: Path
+    data_dir: str | None
+    verbose: bool
+
+
+def run_study(arguments: Sequence[str]) -> None:
+    """Do what is left of a study, and write its table.
+
+    Args:
+        arguments: The study file, or a configuration, and options.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If the study says something that is not understood, or was done with other settings.
+        SystemExit: If a run fails or is stopped, with its exit code.
+    """
+    started = time.monotonic()
+    given = _parser().parse_args(list(arguments))
+    if given.threads is not None:
+        torch.set_num_threads(given.threads)
+    options = Options(Path(given.root), given.data_dir, given.verbose)
+    study = read_study(Path(given.study))
+    command = f"{PROG} study {given.study}" + (f" --threads {given.threads}" if given.threads else "")
+    jobs = planned(study, given.rows, given.seeds)
+    todo = [job for job in jobs if not _is_done(job, options)]
+    with StudyConsole(study.name, [f"{row.name}-{seed}" for row, seed in jobs], len(todo), options.verbose) as console:
+        for row in {row.folder(options.root, 0): row for row, _ in todo}.values():
+            check_row(row, options)
+        _do_all(todo, options, console)
+    lines = collect(study, options.root, settings, command)
+    output = Path(given.output) if given.output else options.root / study.name
+    print_summary(lines, study.name)
+    write_summary(lines, output, study.name, time.monotonic() - started if len(todo) == len(jobs) else None)
+    print(f"written: {output / study.name}.md, .csv and .json")
+    if given.report and study.rows[0].measure == "test":
+        print(f"pictures: open {_write_report(study, options.root)}")
+
+
+def planned(study: Study, names: Sequence[str] | None = None, seeds: int | None = None) -> list[Job]:
+    """The runs of a study, each after those that teach it.
+
+    Args:
+        study: The study.
+        names: Rows that are wanted; all by default. Their teachers come with them.
+        seeds: How many seeds of each, by default as many as the row says; of teachers as many as teach.
+
+    Raises:
+        ValueError: If there is no such row.
+    """
+    known = [row.name for row in study.rows]
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        raise ValueError(f"no row {', '.join(unknown)} in {study.name}; expected some of {', '.join(known)}")
+    counts: dict[tuple[str, str], tuple[StudyRow, int]] = {}
+
+    def need(row: StudyRow, count: int) -> None:
+        for teacher, taught_by in row.teachers:
+            need(teacher, taught_by)
+        _, before = counts.get((row.study, row.name), (row, 0))
+        counts[row.study, row.name] = row, max(before, count)
+
+    for row in study.rows:
+        if not names or row.name in names:
+            need(row, seeds or row.seeds)
+    return [(row, seed) for row, count in counts.values() for seed in range(count)]
+
+
+def settings(row: StudyRow) -> dict[str, Any]:
+    """What a row's runs are done with; sums depend in their last bits on the number of threads."""
+    return {**row.settings(), "threads": torch.get_num_threads()}
+
+
+def _parser() -> jsonargparse.ArgumentParser:
+    parser = jsonargparse.ArgumentParser(
+        prog=f"{PROG} study",
+        description=(
+            "Train, test and compare the rows of a study, each over several seeds. What is done is skipped, what was "
+            "cut short goes on, and calls side by side share the runs. A distill configuration in place of a study is "
+            "compared with its plain student."
+        ),
+        exit_on_error=False,
+    )
+    parser.add_argument("study", help="A study file (rows: ...) or a configuration (model: ...).")
+    parser.add_argument(
+        "--seeds", type=jsonargparse.typing.PositiveInt | None, help="Seeds of each row, from 0; by default the row's."
+    )
+    parser.add_argument("--rows", nargs="+", help="Names of rows; all by default. Their teachers come with them.")
+    parser.add_argument("--root", default="runs", help="Folder of the runs: ROOT/STUDY/ROW-SEED.")
+    parser.add_argument("--output", type=str | None, help="Folder of the table's files; by default ROOT/STUDY.")
+    parser.add_argument("--data_dir", type=str | None, help="Goes to each run as --data.data_dir.")
+    parser.add_argument(
+        "--threads",
+        type=jsonargparse.typing.PositiveInt | None,
+        help="Threads of a run; by default torch's own. With 1, a call per core does more than one call on all cores.",
+    )
+    parser.add_argument("--verbose", type=bool, default=False, help="Show all that the runs say.")
+    parser.add_argument("--report", type=bool, default=True, help="Write the report of all runs, with pictures.")
+    return parser
+
+
+def _is_done(job: Job, options: Options) -> bool:
+    row, seed = job
+    return is_done(row.folder(options.root, seed), settings(row))
+
+
+def _do_all(jobs: Sequence[Job], options: Options, console: StudyConsole) -> None:
+    """Do runs, each when its teachers are there; other calls on the same folder do their share."""
+    left = list(jobs)
+    while left:
+        for job in left:
+            row, seed = job
+            run = row.folder(options.root, seed)
+            taught = all((teacher / DONE_FILE).is_file() for teacher in row.teacher_folders(options.root))
+            with claimed(run.parent / LOCKS / run.name) as free:
+                if free and taught and not _is_done(job, options):
+                    console.begin(run.name)
+                    _do(job, options)
+                    break
+        else:
+            console.wait()
+            time.sleep(WAIT_SECONDS)
+        for job in [job for job in left if _is_done(job, options)]:
+            left.remove(job)
+            row, seed = job
+            console.finished(row.name, seed, measured(row.folder(options.root, seed), row))
+
+
+def _do(job: Job, options: Options) -> None:
+    """Train and test one run, or go on with it; end the program where that fails."""
+    row, seed = job
+    run = row.folder(options.root, seed)
+    commands = [[*fit_command(row, options), "--run_dir", str(run), "--seed_everything", str(seed)]]
+    commands[0] += ["--ckpt_path", "last"]
+    if row.measure == "test":
+        commands.append(["test", "--ckpt_path", str(run / CHECKPOINT_DIR / LAST)])
+    for command in commands:
+        code = _run(command, run.name, verbose=options.verbose)
+        if code:
+            sys.exit(code)
+    write_json(run / DONE_FILE, settings(row))
+
+
+def fit_command(row: StudyRow, options: Options) -> list[str]:
+    """Arguments of `fit` that a row's runs share."""
+    command = ["fit", *row.flags()]
+    if options.data_dir is not None:
+        command += ["--data.data_dir", options.data_dir]
+    if row.teachers:
+        # The weights that the teacher's own line shows.
+        teachers = [str(run / CHECKPOINT_DIR / LAST) for run in row.teacher_folders(options.root)]
+        command += ["--model.teachers", json.dumps(teachers)]
+        command += ["--model.store.folder", str(options.root / "soft_targets")]
+    return command
+
+
+def _run(command: list[str], name: str, *, verbose: bool) -> int:
+    """Run a command line in this process; its exit code. Its last line names the run."""
+    if verbose:
+        print(f"\n$ {PROG} {shlex.join(command)}", flush=True)
+        return main(command)
+    said = io.StringIO()
+    try:
+        with quiet(), redirect_stderr(said):
+            return main([*command, "--trainer.enable_progress_bar", "false"])
+    finally:
+        text = said.getvalue().replace("error: ", f"error: {name}: ", 1)
+        text = text.replace("stopped by ", f"stopped in {name} by ", 1)
+        print(text, end="", file=sys.stderr, flush=True)
+
+
+def check_row(row: StudyRow, options: Options) -> None:
+    """See before the first run whether a row's configuration is understood, and whether this process can run it.
+
+    Raises:
+        ValueError: If not.
+    """
+    shown, said = io.StringIO(), io.StringIO()
+    with redirect_stdout(shown), redirect_stderr(said):
+        code = main([*fit_command(row, options), "--print_config"])
+    if code:
+        reason = said.getvalue().strip().splitlines()[-1].removeprefix("error: ")
+        raise ValueError(f"row {row.name}: {reason}")
+    config = yaml.safe_load(shown.getvalue())
+    processes = process_count(config["trainer"])
+    if processes > 1:
+        raise ValueError(
+            f"row {row.name}: expected a run in one process, got {processes}; set trainer.devices to 1 "
+            "and start a call per device, or take a strategy that forks"
+        )
+    size = config["data"].get("init_args", {}).get("val_size")
+    if row.measure == "validation" and not (isinstance(size, int) and size > 0):
+        raise ValueError(f"row {row.name}: measure validation needs data.val_size > 0, got {size}")
+
+
+def process_count(trainer: dict[str, Any]) -> int:
+    """How many processes a run needs that Lightning would start by this program's own command line."""
+    if any(word in str(trainer["strategy"]) for word in ("fork", "spawn")):
+        return 1
+    devices = trainer["devices"]
+    if str(devices) in {"auto", "-1"}:
+        on_gpu = str(trainer["accelerator"]) in {"auto", "gpu", "cuda"}
+        devices = max(1, torch.cuda.device_count() if on_gpu else 1)
+    count = len(devices) if isinstance(devices, list) else int(devices)
+    return max(count * int(trainer["num_nodes"]), int(os.environ.get("WORLD_SIZE", "1")))
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Hold a file's lock and yield True, or yield False where another process holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def _write_report(study: Study, root: Path) -> Path:
+    """Write the report of all finished runs of a study; the page."""
+    runs = [run for row in study.rows for run in finished_runs(row, root, settings(row))]
+    output = root / study.name
+    with redirect_stdout(io.StringIO()):
+        run_report([*map(str, runs), "--output", str(output)])
+    return output / "report.html"

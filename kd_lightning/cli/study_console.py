@@ -1,0 +1,84 @@
+"""What a study shows: a line per finished run, and on a terminal a bar over the whole."""
+
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric")
+
+
+class StudyConsole:
+    """Shows how far a study is.
+
+    Args:
+        study: Its name.
+        runs: Names of all of its runs.
+        left: How many of them are to be done.
+        verbose: Whether the runs speak for themselves; then there is no bar.
+    """
+
+    def __init__(self, study: str, runs: Sequence[str], left: int, verbose: bool) -> None:
+        self.console = Console(highlight=False, markup=False, soft_wrap=True)
+        self._width = max(len(name) for name in runs) - 2
+        self._waits = False
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with_bar = self.console.is_terminal and left > 0 and not verbose
+        self._bar = Progress(*columns, console=self.console, refresh_per_second=1, transient=True, disable=not with_bar)
+        self._task = self._bar.add_task(study, total=len(runs), completed=len(runs) - left)
+        done = f", {len(runs) - left} done before" if left < len(runs) else ""
+        self.console.print(f"{study}: {len(runs)} run{'s' * (len(runs) != 1)}{done}")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def begin(self, run: str) -> None:
+        """Say which run trains."""
+        self._waits = False
+        self._bar.update(self._task, description=run)
+
+    def finished(self, row: str, seed: int, measured: dict[str, Any]) -> None:
+        """A line about a finished run."""
+        errors, seconds = measured["errors"], measured["train_seconds"]
+        noun = "error" if errors == 1 else "errors"
+        self.console.print(f"{row:<{self._width}} seed {seed:<3} {errors:>6,} {noun:<6} {seconds:>8.1f} s")
+        self._bar.advance(self._task)
+
+    def wait(self) -> None:
+        """Say once that all that can be done is being done by others."""
+        if not self._waits:
+            self._waits = True
+            self._bar.update(self._task, description="waiting")
+            self.console.print("waiting for runs of another call")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep a run's tables and log lines back; warnings and errors are shown."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
