@@ -23,6 +23,7 @@ from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 from kd_lightning import __version__, data, modules, nets, teachers  # noqa: F401 (short class names in YAML: imported classes)
 from kd_lightning.cli.arguments import ARGUMENTS, DESCRIPTION, OTHER_COMMANDS, PROG, SUBCOMMANDS
 from kd_lightning.cli.messages import USER_ERRORS, hush, innermost_reason, raised_in_child
+from kd_lightning.data.transfer_data import transfer_data
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.lightning_internals import FreePassProfiler, OpenCommandLine
 from kd_lightning.runs.checkpoints import BEST, LAST, RECORD_KEY, read_checkpoint, run_folder
@@ -271,7 +272,8 @@ class DistillCLI(OpenCommandLine):
             raise ValueError("predict runs on one device; set --trainer.devices 1")
         kwargs["return_predictions"] = True
         batches = self.trainer.predict(**kwargs)
-        rows = list(prediction_rows(batches or [], getattr(self.datamodule, "predict_names", None)))
+        known = transfer_data(self.datamodule)
+        rows = list(prediction_rows(batches or [], None if known is None else known.predict_names))
         path = self._run_dir / PREDICTIONS_FILE
         write_atomically(path, partial(write_csv, rows))
         rank_zero_info(f"predictions: {path} ({len(rows)} rows)")

@@ -17,6 +17,8 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
+from kd_lightning.data.transfer_data import data_of, transfer_data
+from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.teacher_setup import TeacherSetup
 from kd_lightning.modules.train_log import diverged
 from kd_lightning.nets.description import parameter_count
@@ -28,6 +30,7 @@ from kd_lightning.runs.files import (
     write_json,
 )
 from kd_lightning.runs.resume import RESULT_FILES, run_files
+from kd_lightning.teachers.ensemble import HasTeachers
 from kd_lightning.teachers.npy import size_text
 from kd_lightning.training.signals import Stopped, StopSignals
 
@@ -235,7 +238,7 @@ class RunRecord(Callback):
             file.unlink(missing_ok=True)
         text = yaml.safe_dump(self.config, sort_keys=False)
         write_atomically(self.run / CONFIG_FILE, lambda part: part.write_text(text))
-        records = getattr(pl_module, "teacher_records", [])
+        records = pl_module.teacher_records if isinstance(pl_module, HasTeachers) else []
         if records and (trainer.global_step == 0 or not (self.run / TEACHERS_FILE).exists()):
             write_json(self.run / TEACHERS_FILE, records)
 
@@ -283,10 +286,9 @@ class Banner(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say it."""
-        net = getattr(pl_module, "net", pl_module)
-        data = getattr(trainer, "datamodule", None)
-        describe = getattr(data, "describe", None)
-        described = type(data).__name__ if describe is None else describe()
+        net = pl_module.net if isinstance(pl_module, ClassifierModule) else pl_module
+        data = transfer_data(data_of(trainer))
+        described = type(data_of(trainer)).__name__ if data is None else data.describe()
         rank_zero_info(
             f"data: {described}\n"
             f"{type(pl_module).__name__}: {type(net).__name__} with {parameter_count(net):,} parameters, "
