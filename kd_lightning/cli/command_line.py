@@ -40,6 +40,7 @@ from kd_lightning.cli.trainer_options import (
     refuse_fit_without_result,
     refuse_numbers_out_of_range,
 )
+from kd_lightning.data.transfer_data import transfer_data
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.lightning_internals import FreePassProfiler, OpenCommandLine
 from kd_lightning.nets.construction import constructor_errors
@@ -342,7 +343,8 @@ class DistillCLI(OpenCommandLine):
             raise ValueError("predict runs on one device; set --trainer.devices 1")
         kwargs["return_predictions"] = True
         batches = self.trainer.predict(**kwargs)
-        rows = list(prediction_rows(batches or [], getattr(self.datamodule, "predict_names", None)))
+        known = transfer_data(self.datamodule)
+        rows = list(prediction_rows(batches or [], None if known is None else known.predict_names))
         path = self._run_dir / PREDICTIONS_FILE
         write_atomically(path, partial(write_csv, rows))
         rank_zero_info(f"predictions: {path} ({len(rows)} rows)")

@@ -2,14 +2,18 @@
 
 from kd_lightning.data.augment import Affine, Augment, Elastic, Jitter
 from kd_lightning.data.batches import Batch, TensorLoader
+from kd_lightning.data.memory import InMemoryDataModule
 from kd_lightning.data.mnist import MNISTDataModule
+from kd_lightning.data.transfer_data import TransferData
 
 __all__ = [
     "Affine",
     "Augment",
     "Batch",
     "Elastic",
+    "InMemoryDataModule",
     "Jitter",
     "MNISTDataModule",
     "TensorLoader",
+    "TransferData",
 ]

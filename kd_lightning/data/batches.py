@@ -4,6 +4,7 @@ Per-sample Python (a Dataset, a collate function) costs more than a small net's 
 batch is one indexed read.
 """
 
+import copy
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
@@ -200,6 +201,12 @@ class TensorLoader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`."""
         self._epoch, self._position = state["epoch"], state["position"]
+
+    def from_start(self) -> "TensorLoader":
+        """A loader of the same batches that stands before the first one; this one stays where it is."""
+        other = copy.copy(self)
+        other.load_state_dict({"epoch": 0, "position": 0})
+        return other
 
     def __iter__(self) -> Iterator[Batch]:
         """Serve the rest of the epoch; a finished epoch starts again.

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kd_lightning.data.split import rows_outside, stratified_rows
+
 DatasetName = Literal["MNIST", "FashionMNIST", "KMNIST", "QMNIST", "EMNIST", "mnist5k"]
 
 MNIST5K_TEST_SIZE = 1000
@@ -91,42 +93,6 @@ def download_digits(name: DatasetName, data_dir: str | Path) -> None:
         for folder in missing:  # torchvision makes them before it asks for the files
             with suppress(OSError):
                 folder.rmdir()  # only where it is empty
-
-
-def stratified_rows(labels: Tensor, count: int, seed: int) -> Tensor:
-    """Draw rows so that each class keeps its share, rounded by largest remainder.
-
-    Args:
-        labels: (examples,) int64.
-        count: How many rows, from 0 to all.
-        seed: Seed of the draw.
-
-    Returns:
-        (count,) int64, ascending.
-
-    Raises:
-        ValueError: If there are fewer examples than asked for.
-    """
-    if not 0 <= count <= len(labels):
-        raise ValueError(f"can't draw {count} of {len(labels)} examples")
-    generator = torch.Generator().manual_seed(seed)
-    classes, sizes = torch.unique(labels, return_counts=True)
-    exact = sizes * (count / max(1, len(labels)))
-    quota = exact.floor().long()
-    rest = count - int(quota.sum())
-    quota[(exact - quota).argsort(descending=True, stable=True)[:rest]] += 1
-    drawn = []
-    for label, wanted in zip(classes, quota, strict=True):
-        members = (labels == label).nonzero().flatten()
-        drawn.append(members[torch.randperm(len(members), generator=generator)[:wanted]])
-    return torch.cat(drawn).sort().values if drawn else torch.empty(0, dtype=torch.int64)
-
-
-def rows_outside(rows: Tensor, total: int) -> Tensor:
-    """The rows of 0 .. total - 1 that are not among `rows`, ascending."""
-    outside = torch.ones(total, dtype=torch.bool)
-    outside[rows] = False
-    return outside.nonzero().flatten()
 
 
 def _read_torchvision(name: str, data_dir: str | Path, *, train: bool) -> Digits:

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 
 from kd_lightning.data.batches import Batch, derived_seed
+from kd_lightning.data.transfer_data import data_of, transfer_data
 from kd_lightning.methods.hinton import check_labels
 from kd_lightning.metrics.classification import Mean, TestMetrics
 from kd_lightning.modules.lightning_internals import QuickHookNames, built_by_command_line, restore_loader_place
@@ -195,11 +196,11 @@ class ClassifierModule(QuickHookNames, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add how the net is built, so that it can teach, and which data it was trained on."""
-        datamodule = getattr(self.trainer, "datamodule", None)
+        data = transfer_data(data_of(self.trainer))
         record = checkpoint.setdefault(RECORD_KEY, {})
         record["module"] = type(self).__qualname__
         record["net"] = self.hparams.get(self.net_argument) or describe_net(self.net)
-        record["data"] = datamodule.state_dict() if datamodule is not None else {}
+        record["data"] = {} if data is None else data.provenance()
 
     def _seed_dropout(self) -> None:
         """Seed dropout by (seed, batch, rank), so that a resumed run draws what an unbroken one does.

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from kd_lightning.data.batches import Batch
+from kd_lightning.data.transfer_data import data_of, transfer_data
 from kd_lightning.methods.hinton import Averaging, teacher_shares
 from kd_lightning.metrics.classification import TestMetrics
 from kd_lightning.modules.precision import note_slow_bfloat16
@@ -18,7 +19,7 @@ from kd_lightning.teachers.check import check_teachers
 from kd_lightning.teachers.ensemble import FrozenEnsemble, Precision, Teacher
 from kd_lightning.teachers.loading import load_teachers
 from kd_lightning.teachers.source import LiveTeachers, Softener, StoredTeachers, choose_source
-from kd_lightning.teachers.store_plan import Mode, StoreOptions, ViewedData
+from kd_lightning.teachers.store_plan import Mode, StoreOptions
 
 if TYPE_CHECKING:
     from kd_lightning.modules.distill import DistillModule
@@ -131,7 +132,7 @@ class TeacherSetup(Callback):
             live,
             self.options.mode,
             resumed=self._stored,
-            data=getattr(trainer, "datamodule", None),
+            data=data_of(trainer),
             epochs=_epochs(trainer),
             classes=classes,
             options=self.options.store,
@@ -188,8 +189,8 @@ class TeacherSetup(Callback):
 
 def _example(trainer: Trainer) -> Tensor:
     """Inputs of one training example, (1, ...), on the CPU."""
-    data = getattr(trainer, "datamodule", None)
-    if isinstance(data, ViewedData):
+    data = transfer_data(data_of(trainer))
+    if data is not None:
         return data.inputs(data.train_rows[:1], torch.zeros(1, dtype=torch.int64))
     with torch.random.fork_rng():  # a user's own loader shuffles
         trainer.fit_loop.setup_data()

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from kd_lightning.data.batches import Batch, TensorLoader
+from kd_lightning.data.transfer_data import data_of, transfer_data
 from kd_lightning.methods.hinton import check_labels
 from kd_lightning.metrics.classification import no_better_than_chance
 from kd_lightning.nets.description import in_eval_mode
@@ -108,7 +109,7 @@ def _check_batches(trainer: Trainer) -> tuple[str, Iterator[Any]]:
     else:
         source: Any = trainer.train_dataloader  # Any: ours, or whatever the user's data module gives
         if isinstance(source, TensorLoader):
-            source = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]  # the one that trains stays put
+            source = source.from_start()  # the one that trains stays put
         split, batches = "training", islice(source or (), CHECK_BATCHES)
     return split, map(trainer.strategy.batch_to_device, batches)
 
@@ -130,24 +131,12 @@ def _sum_over_ranks(trainer: Trainer, values: Tensor) -> Tensor:
 
 def _note_leaks(trainer: Trainer, teachers: Sequence[Teacher], records: Sequence[dict[str, Any]]) -> None:
     """Say of each teacher whether it was trained on images that this run validates on."""
-    datamodule = getattr(trainer, "datamodule", None)
-    own = datamodule.state_dict() if datamodule is not None else {}
+    data = transfer_data(data_of(trainer))
     for record, teacher in zip(records, teachers, strict=True):
-        seen = _validation_images_seen(own, teacher.data, datamodule)
+        seen = None if data is None else data.val_rows_seen(teacher.data)
         record["trained_on_validation_images"] = seen
         if seen:
             rank_zero_info(
                 f"teacher {record['source']} was trained on {seen} of the images that this run validates on: "
                 "its validation errors look too good"
             )
-
-
-def _validation_images_seen(own: dict[str, Any], theirs: dict[str, Any], datamodule: Any) -> int | None:
-    """How many of this run's validation images a teacher was trained on; None where it can't be told."""
-    if not own or not theirs or own.get("dataset") is None:
-        return None
-    if own["dataset"] != theirs.get("dataset") or own["val_size"] == 0:
-        return 0
-    if not theirs.keys() >= own.keys():
-        return None
-    return int(torch.isin(datamodule.val_rows, datamodule.train_rows_of(theirs)).sum())

@@ -1,7 +1,7 @@
 """The frozen teachers and their logits."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -83,3 +83,21 @@ class FrozenEnsemble(nn.Module):
         if len(shapes) > 1:
             raise ValueError(f"teachers must give logits of one shape (batch, classes), got {sorted(shapes)}")
         return torch.stack(logits)
+
+
+@runtime_checkable
+class HasTeachers(Protocol):
+    """A module that learns from teachers, as DistillModule does."""
+
+    @property
+    def teachers(self) -> FrozenEnsemble | None:
+        """The live teachers; None without, or before they are loaded."""
+
+    @property
+    def teacher_records(self) -> list[dict[str, Any]]:  # Any: plain values
+        """What teachers.json says of each."""
+
+
+def teachers_of(module: object) -> FrozenEnsemble | None:
+    """The live teachers of a module, None where it has none."""
+    return module.teachers if isinstance(module, HasTeachers) else None

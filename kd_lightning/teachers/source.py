@@ -10,11 +10,12 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from kd_lightning.data.batches import Batch
+from kd_lightning.data.transfer_data import transfer_data
 from kd_lightning.methods.base import SoftTargets
 from kd_lightning.methods.hinton import Averaging, soft_targets
 from kd_lightning.teachers.ensemble import FrozenEnsemble
 from kd_lightning.teachers.store import SoftTargetStore, open_store
-from kd_lightning.teachers.store_plan import Mode, StoreOptions, ViewedData, decide, store_spec
+from kd_lightning.teachers.store_plan import Mode, StoreOptions, decide, store_spec
 
 # Bytes of averaged soft targets that are held in memory; beyond, each batch is averaged when it is asked for.
 _HELD_LIMIT = 256_000_000
@@ -177,7 +178,8 @@ def choose_source(
         mode = "stored" if resumed else "live"
     stored, reason = decide(mode, data, epochs=epochs, spec=spec, classes=classes, options=options)
     rank_zero_info(f"soft targets: {'stored' if stored else 'live'} ({'as the run began' if as_before else reason})")
-    if not (stored and fill and spec is not None and isinstance(data, ViewedData)):
+    source = transfer_data(data)
+    if not (stored and fill and spec is not None and source is not None):
         return live
-    store = open_store(spec, live.ensemble, data, options=options, device=device, say=rank_zero_info)
+    store = open_store(spec, live.ensemble, source, options=options, device=device, say=rank_zero_info)
     return StoredTeachers(store, live.softener)

@@ -25,10 +25,11 @@ from rich import get_console
 from rich.progress import track
 from torch import Tensor
 
+from kd_lightning.data.transfer_data import TransferData
 from kd_lightning.runs.files import flush, read_json, write_json
 from kd_lightning.teachers.ensemble import FrozenEnsemble
 from kd_lightning.teachers.npy import TableWriter, file_checksum, is_locked, locked, map_table, size_text
-from kd_lightning.teachers.store_plan import KEY_LENGTH, StoreOptions, StoreSpec, ViewedData
+from kd_lightning.teachers.store_plan import KEY_LENGTH, StoreOptions, StoreSpec
 
 _RECORD = "store.json"
 _LOGITS = "logits.npy"
@@ -93,7 +94,7 @@ class SoftTargetStore:
 def open_store(
     spec: StoreSpec,
     ensemble: FrozenEnsemble,
-    data: ViewedData,
+    data: TransferData,
     *,
     options: StoreOptions,
     device: torch.device,
@@ -153,7 +154,7 @@ def open_store(
 class _Rows:
     """The entries of a store, in order: each view of the training rows, then the validation rows."""
 
-    def __init__(self, data: ViewedData) -> None:
+    def __init__(self, data: TransferData) -> None:
         self.data, self.views = data, data.view_count
         self.train, self.val = data.train_rows, data.val_rows
         self.rows = torch.cat([self.train.repeat(self.views), self.val])

@@ -4,12 +4,12 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from kd_lightning.data.transfer_data import transfer_data
 from kd_lightning.nets.description import fingerprint
 from kd_lightning.teachers.ensemble import FrozenEnsemble
 from kd_lightning.teachers.npy import size_text
@@ -48,33 +48,6 @@ class StoreOptions:
             raise ValueError(
                 f"store top_k must be null, got {self.top_k}: a part of the logits is wrong at temperatures above 1"
             )
-
-
-@runtime_checkable
-class ViewedData(Protocol):
-    """A data module whose training images can be made again from (row, view), as storing needs.
-
-    Attributes:
-        view_count: Views of each training image.
-    """
-
-    @property
-    def view_count(self) -> int:
-        """Views of each training image, 1 without augmentation."""
-
-    @property
-    def train_rows(self) -> Tensor:
-        """Rows that the student trains on, (examples,) int64."""
-
-    @property
-    def val_rows(self) -> Tensor:
-        """Rows that validate, (examples,) int64, maybe none."""
-
-    def inputs(self, rows: Tensor, views: Tensor) -> Tensor:
-        """What the nets get of these rows in these views, (batch, ...) float."""
-
-    def fingerprint(self) -> str:
-        """Hash of all images and of the transform of every view."""
 
 
 class StoreSpec(NamedTuple):
@@ -180,17 +153,18 @@ def store_spec(ensemble: FrozenEnsemble, data: object, *, options: StoreOptions)
     Raises:
         ValueError: If a row both trains and validates.
     """
-    if not isinstance(data, ViewedData):
+    source = transfer_data(data)
+    if source is None:
         return None
-    train_rows, val_rows = data.train_rows, data.val_rows
+    train_rows, val_rows = source.train_rows, source.val_rows
     if bool(torch.isin(val_rows, train_rows).any()):
         raise ValueError("soft targets can't be stored: some rows both train and validate; set soft_targets to live")
     return StoreSpec(
         teachers=tuple(fingerprint(net) for net in ensemble.nets),
         precision=ensemble.precision,
-        data=data.fingerprint(),
+        data=source.fingerprint(),
         rows=hashlib.sha256(train_rows.numpy().tobytes() + b"|" + val_rows.numpy().tobytes()).hexdigest(),
-        views=data.view_count,
-        entries=data.view_count * len(train_rows) + len(val_rows),
+        views=source.view_count,
+        entries=source.view_count * len(train_rows) + len(val_rows),
         dtype=options.dtype,
     )

@@ -18,6 +18,7 @@ from kd_lightning.data.batches import Batch
 from kd_lightning.metrics.classification import TABLE_CLASSES
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.distill import DistillModule
+from kd_lightning.teachers.ensemble import HasTeachers, teachers_of
 
 # One chart per entry in TensorBoard's custom scalars, with the curves that belong together.
 CHARTS = {
@@ -73,7 +74,7 @@ class Dashboard(Callback):
         for writer in _writers(trainer):
             writer.add_custom_scalars(CHARTS)
             values = dict(_hyperparameters(self.config))
-            teachers = getattr(pl_module, "teachers", None)
+            teachers = teachers_of(pl_module)
             values["teachers"] = 0 if teachers is None else len(teachers)
             for summary in _hparams_summaries(values):
                 writer.file_writer.add_summary(summary)  # add_custom_scalars has made it
@@ -87,7 +88,8 @@ class Dashboard(Callback):
             return
         writers = list(_writers(trainer))
         step = trainer.global_step - 1  # counted from 0, as the curves: a resumed run drops what lies beyond its start
-        for number, record in enumerate(getattr(pl_module, "teacher_records", [])):
+        records = pl_module.teacher_records if isinstance(pl_module, HasTeachers) else []
+        for number, record in enumerate(records):
             if "errors" in record:
                 for writer in writers:
                     accuracy = 1 - record["errors"] / record["examples"]

@@ -27,6 +27,7 @@ from kd_lightning.runs.files import (
     read_json,
     write_json,
 )
+from kd_lightning.teachers.ensemble import teachers_of
 
 _COUNTS = {"errors", "examples", "teacher_errors"}
 # Arguments of a data module that say how examples are served, not which.
@@ -142,7 +143,7 @@ class TestDetails(Callback):
         tables = module.test_metrics.tables.compute()
         if trainer.is_global_zero and self._inputs is not None:
             costs = {"net": measure_costs(module, self._inputs)._asdict()}
-            teachers = getattr(module, "teachers", None)
+            teachers = teachers_of(module)
             if teachers is not None:
                 costs["teachers"] = measure_costs(teachers, self._inputs)._asdict()
             write_json(self.file, {"tables": tables, "costs": costs})
@@ -191,7 +192,7 @@ def metrics_record(
         "parameters": parameter_count(module.net),
         "train_seconds": origin.get("train_seconds"),
     }
-    teachers = getattr(module, "teachers", None)
+    teachers = teachers_of(module)
     if teachers is not None:
         record |= {"teacher_parameters": parameter_count(teachers), "teachers": len(teachers)}
     return record | {

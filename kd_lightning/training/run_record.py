@@ -19,6 +19,7 @@ from kd_lightning.runs.files import (
     write_text,
 )
 from kd_lightning.runs.resume import RESULT_FILES, run_files
+from kd_lightning.teachers.ensemble import HasTeachers
 
 
 class RunRecord(Callback):
@@ -55,7 +56,7 @@ class RunRecord(Callback):
         for file in (*self.replaced, *parts, *stale):
             file.unlink(missing_ok=True)
         write_text(self.run / CONFIG_FILE, yaml.safe_dump(self.config, sort_keys=False))
-        records = getattr(pl_module, "teacher_records", [])
+        records = pl_module.teacher_records if isinstance(pl_module, HasTeachers) else []
         if records and (trainer.global_step == 0 or not (self.run / TEACHERS_FILE).exists()):
             write_json(self.run / TEACHERS_FILE, records)
 

@@ -6,6 +6,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from kd_lightning.data.transfer_data import data_of, transfer_data
+from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.optimization import accumulation_schedule, planned_steps
 from kd_lightning.modules.teacher_setup import TeacherSetup
 from kd_lightning.nets.description import parameter_count
@@ -16,10 +18,9 @@ class Banner(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say it."""
-        net = getattr(pl_module, "net", pl_module)
-        data = getattr(trainer, "datamodule", None)
-        describe = getattr(data, "describe", None)
-        described = type(data).__name__ if describe is None else describe()
+        net = pl_module.net if isinstance(pl_module, ClassifierModule) else pl_module
+        data = transfer_data(data_of(trainer))
+        described = type(data_of(trainer)).__name__ if data is None else data.describe()
         rank_zero_info(
             f"data: {described}\n"
             f"{type(pl_module).__name__}: {type(net).__name__} with {parameter_count(net):,} parameters, "

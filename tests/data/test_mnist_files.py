@@ -1,4 +1,4 @@
-"""The embedded digits, stratified draws, and damaged or missing files."""
+"""The embedded digits, and damaged or missing files."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 
 from kd_lightning.data import mnist_files as datasets
 from kd_lightning.data.mnist import MNISTDataModule
-from kd_lightning.data.mnist_files import download_digits, read_digits, rows_outside, stratified_rows
+from kd_lightning.data.mnist_files import download_digits, read_digits
 
 
 def test_mnist5k_is_split_by_class() -> None:
@@ -18,17 +18,6 @@ def test_mnist5k_is_split_by_class() -> None:
     assert train.images.dtype == torch.uint8
     assert torch.bincount(train.labels).tolist() == [400] * 10
     assert torch.bincount(test.labels).tolist() == [100] * 10
-
-
-def test_stratified_rows_keep_shares_and_are_repeatable() -> None:
-    labels = torch.tensor([0] * 70 + [1] * 20 + [2] * 10)
-    rows = stratified_rows(labels, 20, seed=1)
-    assert len(set(rows.tolist())) == 20
-    assert sorted(torch.bincount(labels[rows]).tolist()) == [2, 4, 14]
-    assert torch.equal(rows, stratified_rows(labels, 20, seed=1))
-    assert len(rows_outside(rows, 100)) == 80
-    with pytest.raises(ValueError, match="can't draw 101 of 100"):
-        stratified_rows(labels, 101, seed=1)
 
 
 def test_transfer_set_options() -> None:

@@ -1,0 +1,96 @@
+"""What other files ask of a data module: TransferData, and what they do with one that isn't it."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, Protocol, cast, runtime_checkable
+
+from lightning.pytorch import LightningDataModule, Trainer
+from torch import Tensor
+
+
+@runtime_checkable
+class TransferData(Protocol):
+    """A data module that can make its training examples again from their row and view.
+
+    Its batches are `Batch`es. Teachers' logits on such data can be stored, and a run knows which examples its teachers
+    were trained on. `InMemoryDataModule` has all of it. Any other LightningDataModule trains too, with live teachers.
+    """
+
+    @property
+    def unit(self) -> str:
+        """What an example is, in the plural: images, frames."""
+
+    @property
+    def class_names(self) -> Sequence[str] | None:
+        """Name of each class; None where their numbers are their names."""
+
+    @property
+    def predict_names(self) -> Sequence[str] | None:
+        """Name of each example that is predicted, such as its file; None where they have none."""
+
+    @property
+    def view_count(self) -> int:
+        """Views of each training example, 1 without augmentation."""
+
+    @property
+    def train_rows(self) -> Tensor:
+        """Rows that train, the transfer set, (rows,) int64, ascending."""
+
+    @property
+    def val_rows(self) -> Tensor:
+        """Rows that validate, (rows,) int64, maybe none; counted as `train_rows` are, and none of them."""
+
+    def inputs(self, rows: Tensor, views: Tensor) -> Tensor:
+        """What the nets get of these rows in these views, (batch, ...), on the CPU.
+
+        Args:
+            rows: (batch,) int64.
+            views: (batch,) int64 in [0, view_count); 0 is the plain example.
+        """
+
+    def fingerprint(self) -> str:
+        """Hash of all inputs and of what every view does to them."""
+
+    def describe(self) -> str:
+        """What trains and validates, for people."""
+
+    def provenance(self) -> dict[str, Any]:  # Any: plain values, which a checkpoint can hold
+        """What a later run needs, to tell which examples this run trained on."""
+
+    def val_rows_seen(self, provenance: dict[str, Any]) -> int | None:
+        """How many of the rows that validate another run trained on; None where it can't be told.
+
+        Args:
+            provenance: That run's, empty where it is unknown.
+        """
+
+
+@runtime_checkable
+class HasUnit(Protocol):
+    """A data module that says what its examples are; any LightningDataModule may."""
+
+    @property
+    def unit(self) -> str:
+        """What an example is, in the plural: images, frames."""
+
+
+def data_of(trainer: Trainer) -> LightningDataModule | None:
+    """The trainer's data module; None where it was given loaders."""
+    data: LightningDataModule | None = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning's connector
+    return data
+
+
+def transfer_data(data: object) -> TransferData | None:
+    """The data module if it is TransferData, else None.
+
+    As `isinstance`, but it asks no property for its value, as Python before 3.12 does: rows are unknown before `setup`.
+    """
+    names = [name for name in vars(TransferData) if not name.startswith("_")]
+    missing = object()
+    whole = all(inspect.getattr_static(data, name, missing) is not missing for name in names)
+    return cast(TransferData, data) if whole else None
+
+
+def unit_of(data: object) -> str:
+    """What a data module's examples are, in the plural; "examples" where it doesn't say."""
+    return data.unit if isinstance(data, HasUnit) else "examples"
