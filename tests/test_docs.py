@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -64,13 +65,14 @@ def test_own_net_from_python(project: Path) -> None:
 
 def test_commands_and_links_of_the_guides_lead_somewhere() -> None:
     root = DOCS.parent
+    read = cache(read_study)
     for guide in (root / "README.md", *DOCS.glob("*.md"), *(DOCS / "results").glob("*.md")):
         text = guide.read_text()
         for link in re.findall(r"\]\(([^)#]+)\)", text):
             assert link.startswith("https://") or (guide.parent / link).exists(), f"{guide}: {link}"
         for study, options in re.findall(r"kd_lightning study (configs/\S+)((?: [-\w]+)*)", text):
             rows = options.partition("--rows ")[2].split()
-            assert planned(read_study(root / study), rows), f"{guide}: {study} {options}"
+            assert planned(read(root / study), rows), f"{guide}: {study} {options}"
         for script in re.findall(r"(?:bash|sbatch|-m) (scripts[/.][\w./-]+)", text):
             path = script if "/" in script else script.replace(".", "/") + ".py"
             assert (root / path).is_file(), f"{guide}: {script}"

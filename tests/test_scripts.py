@@ -1,4 +1,7 @@
-"""The scripts' own logic: correcting a bias without labels."""
+"""The scripts' own logic: correcting a bias without labels, and counting what trials of faults lost."""
+
+import json
+from pathlib import Path
 
 import json
 from pathlib import Path

@@ -263,7 +263,7 @@ def process_count(trainer: dict[str, Any]) -> int:
 def claimed(path: Path) -> Iterator[bool]:
     """Hold a file's lock and yield True, or yield False where another process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with path.open("wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

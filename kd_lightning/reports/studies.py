@@ -210,7 +210,7 @@ def _changed(run: Path, settings: dict[str, Any]) -> str:
     """The first of the settings in which a finished run differs, empty where there is none."""
     before, now = dict(flat(read_json(run / DONE_FILE))), dict(flat(settings))
     for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key):
+        if json.dumps(before.get(key)) != json.dumps(now.get(key)):  # .nan equals itself here
             name = key.removeprefix("options.")
             return f"{name}: the run has {before.get(key)!r}, asked for {now.get(key)!r}"
     return ""

@@ -67,10 +67,12 @@ class StudyRow(NamedTuple):
         values |= _by_option(self.options)
         for key in GIVEN:
             values.pop(key, None)
-        return {
+        settings = {
             "options": values,
             "teachers": {row.name: {"seeds": seeds, **row.settings()} for row, seeds in self.teachers},
         }
+        read_back: dict[str, Any] = json.loads(json.dumps(settings, default=str))  # as a finished run keeps them
+        return read_back
 
 
 class Study(NamedTuple):

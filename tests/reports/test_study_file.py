@@ -1,5 +1,6 @@
 """Study files are read strictly: what is misspelt or contradicts itself is one line, before anything trains."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,14 @@ rows: [{name: x, set: {trainer.max_epochs: 9, model: M, model.net: N, }}]
     assert by_file.settings() == by_option.settings()
     assert by_file.settings()["options"] == {"trainer.max_epochs": 9, "model": "M", "model.net": "N"}
     assert other.settings() != by_file.settings()
+
+
+def test_settings_are_what_json_gives_back() -> None:
+    row = _study("rows: [{name: x, configs: [base.yaml], set: {a: 2026-11-26, b: .nan, c: {1: [2, 3]}}}]").rows[0]
+    settings = row.settings()
+    assert json.dumps(settings) == json.dumps(json.loads(json.dumps(settings)))
+    assert settings["options"]["a"] == "2026-11-26"
+    assert settings["options"]["c.1"] == [2, 3]
 
 
 def test_teachers_of_another_study_lie_in_its_folder() -> None:
