@@ -34,7 +34,7 @@ from rich.table import Table
 
 from kd_lightning.cli.command_line import main
 from kd_lightning.runs.checkpoints import CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint
-from kd_lightning.runs.files import write_json
+from kd_lightning.runs.files import METRICS_FILE, read_json, write_json
 from scripts.rows import ALL_ROWS, GROUPS, ON_VALIDATION, Row, options
 
 TUNING_VAL_SIZE = 5000
@@ -152,7 +152,7 @@ def is_done(row: Row, seed: int, folder: Path) -> bool:
     done = run_dir / DONE
     if not done.is_file():
         return False
-    if json.loads(done.read_text(encoding="utf-8")) != _settings(row):
+    if read_json(done) != _settings(row):
         raise ValueError(f"{run_dir} was done with other settings; delete it, or choose another --root")
     return True
 
@@ -187,7 +187,7 @@ def collect(row: Row, folder: Path, group: str, *, on_validation: bool) -> list[
             errors = round(TUNING_VAL_SIZE * (1 - record["validation"]["val/accuracy"]))
             runs.append({"run": run_dir.name, "errors": errors, "train_seconds": record["train_seconds"]})
         else:
-            metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
+            metrics = read_json(run_dir / METRICS_FILE)
             runs.append({"run": run_dir.name, "errors": metrics["test"]["errors"], **metrics})
     if not runs:
         return []
@@ -298,7 +298,7 @@ def _folders(row: Row, folder: Path) -> Iterator[Path]:
     for seed in range(1000):
         run_dir = folder / f"{row.name}-{seed}"
         if (run_dir / DONE).is_file():
-            if json.loads((run_dir / DONE).read_text(encoding="utf-8")) == _settings(row):
+            if read_json(run_dir / DONE) == _settings(row):
                 yield run_dir
             else:
                 print(f"{run_dir} was done with other settings and is left out")
