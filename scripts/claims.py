@@ -20,6 +20,7 @@ from torch import Tensor
 from kd_lightning.cli.command_line import main
 from kd_lightning.data.mnist import MNISTDataModule
 from kd_lightning.reports.study_file import read_study
+from kd_lightning.runs.files import METRICS_FILE, read_json
 from kd_lightning.teachers.loading import load_teachers
 
 STUDY = Path(__file__).parent.parent / "configs" / "mnist" / "claims.yaml"
@@ -114,7 +115,7 @@ def _few(run_dir: Path, data_dir: str) -> dict[str, float]:
     rows = data.train_rows
     images, labels = data.all_images("train")
     right = _logits(run_dir, images[rows]).argmax(dim=1) == labels[rows]
-    tested = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))["test"]
+    tested = read_json(run_dir / METRICS_FILE)["test"]
     return {"errors": tested["errors"], "training accuracy": float(right.float().mean()), "images": len(rows)}
 
 

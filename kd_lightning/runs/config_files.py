@@ -1,5 +1,7 @@
 """Configuration files that a command line names, looked at before the parser reads them."""
 
+import codecs
+import locale
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -45,7 +47,8 @@ def check_config_files(arguments: Sequence[str]) -> None:
 
 def _check_config_file(path: Path) -> None:
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
     except UnicodeDecodeError as error:
         raise ValueError(f"configuration {path} must be UTF-8 text: {error.reason} at byte {error.start}") from error
     except yaml.MarkedYAMLError as error:
@@ -53,6 +56,12 @@ def _check_config_file(path: Path) -> None:
         raise ValueError(f"configuration {path}{line} is no YAML: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise ValueError(f"configuration {path} is no YAML: {str(error).splitlines()[0]}") from error
+    encoding = locale.getpreferredencoding(False)  # the parser reads the file in this one
+    if not text.isascii() and codecs.lookup(encoding).name != "utf-8":
+        raise ValueError(
+            f"configuration {path} is UTF-8 text and would be read as {encoding} in this locale; "
+            "set PYTHONUTF8=1, or keep the file to ASCII"
+        )
     if not isinstance(root, yaml.MappingNode):
         kind = "nothing" if root is None else "a list" if isinstance(root, yaml.SequenceNode) else "one value"
         raise ValueError(f"configuration {path} must hold options, each as `name: value`, got {kind}")

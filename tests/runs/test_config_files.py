@@ -62,3 +62,14 @@ def test_an_evaluation_of_no_run_says_what_it_needs(given: list[str], capsys: py
 def test_a_fit_of_nothing_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit"]) == 1
     assert "fit.model; name a configuration with --config, or a module with --model" in capsys.readouterr().err
+
+
+def test_a_file_is_not_read_in_another_encoding_than_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("run_dir: é", encoding="utf-8")
+    check_config_files(["--config", str(file)])
+    monkeypatch.setattr("locale.getpreferredencoding", lambda _: "ISO-8859-1")
+    with pytest.raises(ValueError, match=r"a\.yaml is UTF-8 text and would be read as ISO-8859-1 in this locale"):
+        check_config_files(["--config", str(file)])
+    file.write_text("run_dir: e", encoding="utf-8")
+    check_config_files(["--config", str(file)])
