@@ -241,6 +241,7 @@ class InMemoryDataModule(ViewsInMemory):
         _check_classes(type(self).__name__, self.num_classes, self.class_names)
         self.split.check(self.num_classes)
         self._parts: tuple[Examples, Examples] | None = None
+        self._place: dict[str, Any] | None = None  # where a resumed run's training loader goes on
 
     @abstractmethod
     def read(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -259,6 +260,7 @@ class InMemoryDataModule(ViewsInMemory):
         Raises:
             ValueError: If `read` gives something else than it should, or nothing is left to train on.
         """
+        self._place = None  # of an earlier fit
         if self._parts is None:
             train, test = self.read()
             self._parts = (
@@ -294,10 +296,14 @@ class InMemoryDataModule(ViewsInMemory):
         return f"{self.dataset_name()}, {counts}{views}"
 
     def train_dataloader(self) -> TensorLoader:
-        """Shuffled batches of the transfer set."""
+        """Shuffled batches of the transfer set; a resumed run's first loader goes on where the run had been."""
         if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]  # set by Lightning's connector
             raise ValueError("overfit_batches is not supported here; set train_fraction to train on few examples")
-        return self.loader(self.examples("train"), self.train_rows, self.batch_size, shuffle=True)
+        loader = self.loader(self.examples("train"), self.train_rows, self.batch_size, shuffle=True)
+        if self._place is not None:
+            loader.load_state_dict(self._place)
+            self._place = None
+        return loader
 
     def val_dataloader(self) -> TensorLoader | list[TensorLoader]:
         """Batches of the validation rows in order; none where there are none."""
@@ -339,6 +345,18 @@ class InMemoryDataModule(ViewsInMemory):
             rank=0 if trainer is None else trainer.global_rank,
             world_size=1 if trainer is None else trainer.world_size,
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The training loader's place in the data.
+
+        Lightning keeps it too, but loses it where the loader is made before a checkpoint is read; see LoaderPlace.
+        """
+        loader = None if self.trainer is None else self.trainer.train_dataloader
+        return {"train_loader": loader.state_dict()} if isinstance(loader, TensorLoader) else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Have the next training loader go on from a `state_dict`; that of version 0.1.0 holds no place."""
+        self._place = state_dict.get("train_loader")
 
 
 def _own_arguments(data: type[InMemoryDataModule]) -> Sequence[str]:

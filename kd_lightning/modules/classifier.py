@@ -17,7 +17,8 @@ from kd_lightning.data.batches import Batch, derived_seed
 from kd_lightning.data.transfer_data import data_of, transfer_data
 from kd_lightning.methods.hinton import check_labels
 from kd_lightning.metrics.classification import Mean, TestMetrics
-from kd_lightning.modules.lightning_internals import QuickHookNames, built_by_command_line, restore_loader_place
+from kd_lightning.modules.lightning_internals import QuickHookNames, built_by_command_line
+from kd_lightning.modules.loader_place import LoaderPlace
 from kd_lightning.modules.optimization import (
     PlateauSteps,
     SchedulerCallable,
@@ -109,18 +110,14 @@ class ClassifierModule(QuickHookNames, ABC):
         return logits_of(self.net, typed, type(self.net).__name__)
 
     def configure_callbacks(self) -> list[Callback]:
-        """Check the precision; log the training's curves; step what watches them."""
-        return [PrecisionCheck(), TrainLog(), PlateauSteps()]
+        """Check the precision; find a resumed run's place; log the training's curves; step what watches them."""
+        return [PrecisionCheck(), LoaderPlace(), TrainLog(), PlateauSteps()]
 
     def on_fit_start(self) -> None:
         """Build the optimizer again where a LearningRateFinder has just set `lr`: a schedule must start from it."""
         groups = self.trainer.optimizers[0].param_groups
         if self.lr is not None and any(group.get("initial_lr", group["lr"]) != self.lr for group in groups):
             self.trainer.strategy.setup_optimizers(self.trainer)
-
-    def on_train_start(self) -> None:
-        """Give a resumed run its place in the data."""
-        restore_loader_place(self.trainer)
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:  # Any: also a user's own tuple
         """Compute the losses of a batch; `loss` is minimised, the others are logged with it."""

@@ -35,17 +35,6 @@ class QuickHookNames(LightningModule):
             super().__setattr__(name, value)
 
 
-def restore_loader_place(trainer: Any) -> None:  # Any: private attributes have no types
-    """Give a resumed run's training loader its place in the data.
-
-    Lightning does so when it makes the loader, but `estimated_stepping_batches`, which the scheduler needs, has it made
-    before the checkpoint is read, and the place is forgotten:
-    https://github.com/Lightning-AI/pytorch-lightning/issues/20550
-    """
-    if trainer.fit_loop._combined_loader_states_to_load:
-        trainer.fit_loop._load_combined_loader_states()
-
-
 def skip_cuda_graph_check(optimizer: torch.optim.Optimizer) -> None:
     """Spare an optimizer of CPU parameters a check that only concerns GPUs.
 
