@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from importlib import import_module
@@ -69,7 +69,7 @@ from kd_lightning.training.last_checkpoint import (
 )
 from kd_lightning.training.progress import RunProgress
 from kd_lightning.training.record import TestDetails, metrics_record, prediction_rows, scope_of_test, write_csv
-from kd_lightning.training.resuming import Ending, ResumedCallbacks
+from kd_lightning.training.resuming import Ending, ResumedCallbacks, restoring_errors
 from kd_lightning.training.run_record import RunRecord
 from kd_lightning.training.signals import EXIT_CODES, Stopped, StopSignals, end_with_launcher, only_fit_in
 from kd_lightning.training.trial import Banner, DryRun, DryRunDone
@@ -314,17 +314,21 @@ class DistillCLI(OpenCommandLine):
             if self._value("dry_run") and self.datamodule is not None:
                 self.datamodule.prepare_data = _nothing  # which may write: download or unpack
             with suppress(DryRunDone):
-                self.trainer.fit(**kwargs)
+                self._restoring(self.trainer.fit, **kwargs)
             written = "nothing" if self._value("dry_run") else "data and stored soft targets are there, no run"
             rank_zero_info(f"one step done: {written} was written")
             return
-        self.trainer.fit(**kwargs)
+        self._restoring(self.trainer.fit, **kwargs)
         if not self._value("trainer.fast_dev_run"):
             rank_zero_info(f"run: {self._run_dir}\nnext: {PROG} test --ckpt_path {quote(str(self._run_dir))}")
 
+    def validate(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
+        """Measure loss and accuracy on the validation split."""
+        self._restoring(self.trainer.validate, **kwargs)
+
     def test(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
         """Test, and write metrics.json, or metrics-other.json where the result is not the run's own."""
-        self.trainer.test(**kwargs)
+        self._restoring(self.trainer.test, **kwargs)
         scope = self._scope
         path = self._run_dir / scope.metrics_file
         tested = Path(kwargs["ckpt_path"])
@@ -342,12 +346,18 @@ class DistillCLI(OpenCommandLine):
         if self.trainer.world_size > 1:
             raise ValueError("predict runs on one device; set --trainer.devices 1")
         kwargs["return_predictions"] = True
-        batches = self.trainer.predict(**kwargs)
+        batches = self._restoring(self.trainer.predict, **kwargs)
         known = transfer_data(self.datamodule)
         rows = list(prediction_rows(batches or [], None if known is None else known.predict_names))
         path = self._run_dir / PREDICTIONS_FILE
         write_atomically(path, partial(write_csv, rows))
         rank_zero_info(f"predictions: {path} ({len(rows)} rows)")
+
+    @staticmethod
+    def _restoring(run: Callable[..., Any], **kwargs: Any) -> Any:  # Any: the trainer's methods
+        """Call one of the trainer's methods; what a damaged checkpoint makes it raise is an error of the file."""
+        with restoring_errors(kwargs["ckpt_path"]):
+            return run(**kwargs)
 
     def _prepare_fit(self) -> None:
         given = self._value("ckpt_path")

@@ -20,13 +20,12 @@ class TrainLog(Callback):
     def __init__(self) -> None:
         self._values: dict[str, list[Tensor]] = {}  # of each batch since the last logged step
         self._logged_at = 0  # global step that was logged last
-        self._restored: list[dict[str, list[float]]] = []  # of each process, from a checkpoint
+        self._restored: list[dict[str, list[Tensor]]] = []  # of each process, from a checkpoint
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on with the values that a resumed run had not logged yet."""
         if trainer.global_rank < len(self._restored):
-            mine = self._restored[trainer.global_rank]
-            self._values = {name: [torch.tensor(value) for value in values] for name, values in mine.items()}
+            self._values = self._restored[trainer.global_rank]
         self._restored = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -74,7 +73,11 @@ class TrainLog(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a checkpoint's values."""
-        self._restored, self._logged_at = state_dict["values"], state_dict["logged_at"]
+        self._logged_at = state_dict["logged_at"]
+        self._restored = [
+            {name: list(torch.tensor(values, dtype=torch.float32).unbind()) for name, values in of_one.items()}
+            for of_one in state_dict["values"]
+        ]
 
 
 def _stacked(values: list[Tensor]) -> Tensor:

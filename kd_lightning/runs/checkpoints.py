@@ -2,14 +2,41 @@
 
 import pickle
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 # Our entry in a checkpoint: "net" (class_path and init_args, or None) and, from the command line, "config".
 RECORD_KEY = "kd_lightning"
 # In that entry: the weights with which a run goes on, where state_dict holds averaged ones.
 STEP_WEIGHTS = "step_weights"
+# Kinds of the entries that are used here; a checkpoint may lack some, and have others.
+_KINDS: dict[str, tuple[type, ...]] = {
+    "state_dict": (dict,),
+    "global_step": (int,),
+    "epoch": (int,),
+    "pytorch-lightning_version": (str,),
+    "hyper_parameters": (dict,),
+    "callbacks": (dict,),
+    "loops": (dict,),
+    "optimizer_states": (list,),
+    "lr_schedulers": (list,),
+    RECORD_KEY: (dict,),
+}
+_RECORD_KINDS: dict[str, tuple[type, ...]] = {
+    "module": (str,),
+    "net": (dict, NoneType),
+    "config": (dict,),
+    "data": (dict,),
+    "teachers": (list, NoneType),
+    "epochs": (int, float, NoneType),
+    "validation": (dict, NoneType),
+    "train_seconds": (int, float),
+    "planned_steps": (int, float, NoneType),
+    STEP_WEIGHTS: (dict,),
+}
 CHECKPOINT_DIR = "checkpoints"
 BEST = "best.ckpt"
 LAST = "last.ckpt"
@@ -45,7 +72,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, or holds objects that would run code when read.
+        ValueError: If the file is damaged, holds objects that would run code when read, or entries of other kinds than
+            a checkpoint's.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint file {path}")
@@ -59,4 +87,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(f"checkpoint {path} is damaged and can't be read; use another or train again") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(f"{path} is not a Lightning checkpoint: it has no state_dict")
+    problem = _other_kind(checkpoint, _KINDS) or _other_kind(checkpoint.get(RECORD_KEY, {}), _RECORD_KINDS)
+    if problem:
+        raise ValueError(f"checkpoint {path} is damaged: {problem}")
+    for name, value in checkpoint["state_dict"].items():
+        if not isinstance(value, Tensor) and not str(name).endswith("_extra_state"):  # which may be anything
+            raise ValueError(f"checkpoint {path} is damaged: state_dict.{name} is {_kind(value)}, expected a tensor")
     return checkpoint
+
+
+def _other_kind(entries: dict[str, Any], kinds: dict[str, tuple[type, ...]]) -> str:
+    """What entry is of another kind than it should be, and how; empty where none is."""
+    for name, allowed in kinds.items():
+        if name in entries and not isinstance(entries[name], allowed):
+            return f"{name} is {_kind(entries[name])}, expected {' or '.join(kind.__name__ for kind in allowed)}"
+    return ""
+
+
+def _kind(value: object) -> str:
+    """A value's type with its beginning, in a few words."""
+    return f"a {type(value).__name__} ({value!r:.40})"

@@ -1,6 +1,9 @@
 """What Lightning's own callbacks forget or keep too long when a run is resumed, and what ended a fit."""
 
 import math
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +34,17 @@ class ResumedCallbacks(Callback):
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
+        self._checkpoint: dict[str, Any] = {}  # until all of it is restored
         self._planned_before: float | None = None  # steps of the whole run, as the resumed checkpoint knows it
         self._averaging: StochasticWeightAveraging | None = None  # has begun in the resumed run
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Correct the states of other callbacks before they take them."""
+        """Correct the states of other callbacks before they take them.
+
+        Raises:
+            ValueError: If one has another form than the callback's own.
+        """
+        self._checkpoint = checkpoint
         record, states = checkpoint.get(RECORD_KEY, {}), checkpoint["callbacks"]
         self._planned_before = record.get("planned_steps")
         before = record.get("config") or {}
@@ -43,6 +52,7 @@ class ResumedCallbacks(Callback):
             state = states.get(callback.state_key)
             if not state:
                 continue
+            refuse_other_form(callback.state_dict(), state, f"callbacks.{callback.state_key}")
             if isinstance(callback, Timer):
                 state["time_elapsed"] = {}  # the limit is one of each job
             elif isinstance(callback, ModelCheckpoint):
@@ -54,6 +64,23 @@ class ResumedCallbacks(Callback):
                 trainer.should_stop |= state["stopping_reason"] != NOT_STOPPED.value
             elif isinstance(callback, StochasticWeightAveraging) and state["scheduler_state"] is not None:
                 self._averaging = callback
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a checkpoint whose states have another form than those that they will replace.
+
+        Lightning takes them as they are, and fails in the middle of a step.
+
+        Raises:
+            ValueError: If there is one.
+        """
+        if not self._checkpoint:
+            return
+        refuse_other_form(trainer.fit_loop.state_dict(), self._checkpoint["loops"]["fit_loop"], "loops.fit_loop")
+        optimizers = self._checkpoint["optimizer_states"]
+        refuse_other_form([each.state_dict() for each in trainer.optimizers], optimizers, "optimizer_states")
+        schedulers = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
+        refuse_other_form(schedulers, self._checkpoint["lr_schedulers"], "lr_schedulers")
+        self._checkpoint = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set up what callbacks set up at an epoch's start, which a resume within an epoch leaves out."""
@@ -94,6 +121,61 @@ class Ending(Callback):
             planned = planned_steps(trainer)
             length = "" if math.isinf(planned) else f" of {planned:,.0f}"
             rank_zero_info(f"ended after step {trainer.global_step:,}{length}: {reason}")
+
+
+def refuse_other_form(ours: object, theirs: object, place: str) -> None:
+    """Refuse a state from a checkpoint where it can't stand for one of ours.
+
+    Entries that only one of them has are left to whoever takes them.
+
+    Args:
+        ours: A state as it is now.
+        theirs: The state that is to replace it.
+        place: Where it stands in the checkpoint.
+
+    Raises:
+        ValueError: If a number, a text, a tensor, a list or a dict stands in place of another of them.
+    """
+    match ours:
+        case bool() | int() | float():
+            kinds: tuple[type, ...] = (int, float)
+        case list() | tuple():
+            kinds = (list, tuple)
+        case str() | Tensor():
+            kinds = (type(ours),)
+        case dict():
+            kinds = (dict,)
+        case _:
+            return
+    if not isinstance(theirs, kinds):
+        raise ValueError(f"the checkpoint is damaged: {place} is {theirs!r:.40}, expected {ours!r:.40} or the like")
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in ours.keys() & theirs.keys():
+            refuse_other_form(ours[key], theirs[key], f"{place}.{key}")
+    elif isinstance(ours, list | tuple) and isinstance(theirs, list | tuple):
+        for number, (mine, its) in enumerate(zip(ours, theirs, strict=False)):
+            refuse_other_form(mine, its, f"{place}.{number}")
+
+
+@contextmanager
+def restoring_errors(path: str | None) -> Iterator[None]:
+    """Name the checkpoint in what fails while Lightning restores it.
+
+    Args:
+        path: The file; None where none is restored.
+
+    Raises:
+        ValueError: In place of errors that say nothing to the user.
+    """
+    try:
+        yield
+    except (TypeError, LookupError, AttributeError, AssertionError, ArithmeticError) as error:
+        frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+        if path is None or not any(file.endswith("checkpoint_connector.py") for file in frames):
+            raise
+        raise ValueError(
+            f"checkpoint {path} is damaged and can't be restored ({type(error).__name__}: {error})"
+        ) from error
 
 
 def checkpoints_in_folder(callback: ModelCheckpoint, state: State) -> State:
@@ -147,7 +229,8 @@ def _arguments(callback: Callback, config: dict[str, Any]) -> list[Any]:
     """What a configuration says of the callbacks of a kind."""
     given = config.get("trainer", {}).get("callbacks") or []
     entries = given if isinstance(given, list) else [given]
-    return [entry for entry in entries if entry["class_path"].rpartition(".")[2] == type(callback).__name__]
+    name = type(callback).__name__
+    return [entry for entry in entries if str(entry.get("class_path")).rpartition(".")[2] == name]
 
 
 def _say_other_length(trainer: Trainer, before: float) -> None:
