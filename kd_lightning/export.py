@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -158,11 +160,13 @@ def write_exported(net: ExportedNet, example: Tensor, path: Path, kind: Format, 
         case "safetensors":
             from safetensors.torch import save  # comes with the extra kd_lightning[export]
 
-            tensors = {name: tensor.contiguous() for name, tensor in net.net.state_dict().items()}
+            # Copies, since safetensors refuses tensors that share their memory, as tied weights do.
+            tensors = {name: tensor.detach().clone().contiguous() for name, tensor in net.net.state_dict().items()}
             path.write_bytes(save(tensors, metadata))  # its own save_file hides the file from others
         case "pt2":
             dynamic = ({0: torch.export.Dim("batch")},)
-            program = torch.export.export(net, (example,), dynamic_shapes=dynamic)
+            with _traced():
+                program = torch.export.export(net, (example,), dynamic_shapes=dynamic)
             with path.open("wb") as file, warnings.catch_warnings():  # torch insists on a name that ends in .pt2
                 warnings.filterwarnings("ignore", "No complete tensor found")  # of weights with the channels last
                 torch.export.save(program, file, extra_files={METADATA: json.dumps(metadata)})
@@ -264,19 +268,44 @@ def test_batches(run: Path, data_dir: str | None, *, raw: bool) -> Iterator[tupl
 test_batches.__test__ = False  # type: ignore[attr-defined]  # not a test case, whatever its name
 
 
+@contextmanager
+def _traced() -> Iterator[None]:
+    """Say which line of a net can't be followed: one whose way through depends on the data.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    try:
+        yield
+    except Exception as error:  # torch.onnx wraps what torch.export raises
+        causes = [error]
+        while causes[-1].__cause__ is not None:
+            causes.append(causes[-1].__cause__)  # type: ignore[arg-type]  # raised here as an Exception
+        texts = [str(cause) for cause in causes if "data-dependent" in str(cause)]
+        if not texts:
+            raise
+        places = re.findall(r'File "([^"]+)", line (\d+), in (\w+)\n\s*(.+)', texts[-1])
+        where = f" at {places[-1][0]}:{places[-1][1]}, `{places[-1][3].strip()}`" if places else ""
+        raise ValueError(
+            f"the net's way through depends on the data{where}, which {SUFFIXES['onnx']} and {SUFFIXES['pt2']} files "
+            "can't hold; use --format safetensors, or torch.where in the net"
+        ) from error
+
+
 def _write_onnx(net: ExportedNet, example: Tensor, path: Path, metadata: dict[str, str], *, quantised: bool) -> None:
     import onnx  # comes with the extra kd_lightning[export]
 
     dynamic = ({0: torch.export.Dim("batch")},)
-    program = torch.onnx.export(
-        net,
-        (example,),
-        input_names=["inputs"],
-        output_names=[net.outputs],
-        dynamic_shapes=dynamic,
-        dynamo=True,
-        verbose=False,
-    )
+    with _traced():
+        program = torch.onnx.export(
+            net,
+            (example,),
+            input_names=["inputs"],
+            output_names=[net.outputs],
+            dynamic_shapes=dynamic,
+            dynamo=True,
+            verbose=False,
+        )
     if program is None:
         raise RuntimeError("torch.onnx gave no program")
     plain = path.with_name(f"{path.name}.plain") if quantised else path

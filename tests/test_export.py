@@ -168,3 +168,33 @@ def test_a_configuration_without_data_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("[", encoding="utf-8")
     with pytest.raises(ValueError, match=r"config\.yaml is damaged"):
         next(test_batches(tmp_path, None, raw=False))
+
+
+class Branching(nn.Module):
+    """Its way through depends on the data; two of its tensors share their memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(784, 10), nn.Linear(784, 10)
+        self.second.weight = self.first.weight
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        flat = images.flatten(1)
+        if flat.sum() > 0:
+            return torch.as_tensor(self.first(flat))
+        return torch.as_tensor(self.second(flat))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_a_net_that_branches_on_its_data_is_told_which_line(kind: Format, tmp_path: Path) -> None:
+    net = ExportedNet(Branching(), "float32", "logits").eval()
+    with pytest.raises(ValueError, match=r"depends on the data at .*test_export.py:\d+, `if flat.sum\(\) > 0:`"):
+        write_exported(net, torch.rand(2, 1, 28, 28), tmp_path / "net", kind, {})
+
+
+def test_safetensors_takes_a_net_that_branches_and_ties_weights(tmp_path: Path) -> None:
+    net = ExportedNet(Branching(), "float32", "logits").eval()
+    write_exported(net, torch.rand(2, 1, 28, 28), tmp_path / "net.safetensors", "safetensors", {"net": "null"})
+    assert (tmp_path / "net.safetensors").stat().st_size > 2 * 784 * 10 * 4

@@ -332,7 +332,8 @@ class DistillCLI(OpenCommandLine):
         scope = self._scope
         path = self._run_dir / scope.metrics_file
         tested = Path(kwargs["ckpt_path"])
-        record = metrics_record(self.model, self.trainer.callback_metrics, tested, self._run_dir, scope)
+        measured, precision = self.trainer.callback_metrics, self.trainer.precision
+        record = metrics_record(self.model, measured, tested, self._run_dir, scope, precision)
         rank_zero_only(write_json)(path, record)
         if scope.foreign is not None:
             rank_zero_info(f"metrics: {path}, and not {METRICS_FILE}: {scope.foreign}")

@@ -11,26 +11,34 @@ MNIST_STD = 0.3081
 
 
 class Normalize(nn.Module):
-    """(images - mean) / std.
+    """(inputs - mean) / std, one mean and deviation for all numbers or one for each channel.
 
     Args:
-        mean: Mean pixel of the training images, in [0, 1].
-        std: Standard deviation of their pixels, > 0.
+        mean: Mean of the training inputs; a number, or one per channel.
+        std: Their standard deviation, > 0; a number, or one per channel.
+
+    Raises:
+        ValueError: If a deviation is not > 0, or the numbers of means and deviations differ.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: float = MNIST_MEAN, std: float = MNIST_STD) -> None:
+    def __init__(self, mean: float | list[float] = MNIST_MEAN, std: float | list[float] = MNIST_STD) -> None:
         super().__init__()
-        if not std > 0:
+        if not bool((torch.tensor(std) > 0).all()):
             raise ValueError(f"std must be > 0, got {std}")
+        if torch.tensor(mean).shape != torch.tensor(std).shape:
+            raise ValueError(f"mean and std must be as many numbers, got {mean} and {std}")
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalise images of any shape."""
-        return (images - self.mean) / self.std
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Normalise inputs (batch, ...), or (batch, channels, ...) with a mean per channel."""
+        if self.mean.ndim == 0:
+            return (inputs - self.mean) / self.std
+        per_channel = (-1, *[1] * (inputs.ndim - 2))  # (c,) -> (c, 1, 1)
+        return (inputs - self.mean.view(per_channel)) / self.std.view(per_channel)
 
 
 class MLP(nn.Sequential):
@@ -42,8 +50,8 @@ class MLP(nn.Sequential):
         dropout_hidden: Chance in [0, 1) that a hidden unit is dropped in training.
         inputs: Pixels of an image.
         classes: Logits that come out.
-        mean: Mean pixel of the training images, in [0, 1].
-        std: Standard deviation of their pixels, > 0.
+        mean: Mean of the training inputs; a number, or one per channel.
+        std: Their standard deviation, > 0; likewise.
     """
 
     def __init__(
@@ -53,8 +61,8 @@ class MLP(nn.Sequential):
         dropout_hidden: float = 0.0,
         inputs: int = 28 * 28,
         classes: int = 10,
-        mean: float = MNIST_MEAN,
-        std: float = MNIST_STD,
+        mean: float | list[float] = MNIST_MEAN,
+        std: float | list[float] = MNIST_STD,
     ) -> None:
         _check_dropout(dropout_input=dropout_input, dropout_hidden=dropout_hidden)
         _check_sizes(hidden)
@@ -87,8 +95,8 @@ class SmallConvNet(nn.Sequential):
         hidden: Units of the fully connected layer before the logits.
         dropout: Chance in [0, 1) that a unit of that layer is dropped in training.
         classes: Logits that come out.
-        mean: Mean pixel of the training images, in [0, 1].
-        std: Standard deviation of their pixels, > 0.
+        mean: Mean of the training inputs; a number, or one per channel.
+        std: Their standard deviation, > 0; likewise.
     """
 
     def __init__(
@@ -97,8 +105,8 @@ class SmallConvNet(nn.Sequential):
         hidden: int = 128,
         dropout: float = 0.3,
         classes: int = 10,
-        mean: float = MNIST_MEAN,
-        std: float = MNIST_STD,
+        mean: float | list[float] = MNIST_MEAN,
+        std: float | list[float] = MNIST_STD,
     ) -> None:
         _check_dropout(dropout=dropout)
         _check_sizes([*channels, hidden])

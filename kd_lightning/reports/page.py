@@ -151,6 +151,7 @@ def _sections(groups: Sequence[Sequence[Run]]) -> Iterator[tuple[str, list[Pictu
             for what, series in _loss_series(curves[run.folder].scalars)
         ],
     )
+    unit = " and ".join(dict.fromkeys(str(run.metrics.get("unit", "images")) for run in shown))
     accuracy = {
         f"{names[run.folder]} {tag.partition('/')[0]}": points
         for run in shown
@@ -158,21 +159,21 @@ def _sections(groups: Sequence[Sequence[Run]]) -> Iterator[tuple[str, list[Pictu
         if tag == "val/accuracy"
     }
     if accuracy:
-        yield "Accuracy", [Picture("accuracy", "on validation images", plots.curves(accuracy, "accuracy", log=False))]
+        yield "Accuracy", [Picture("accuracy", f"on validation {unit}", plots.curves(accuracy, "accuracy", log=False))]
     tables = {names[run.folder]: run.details.get("tables", {}) for run in shown}
     bins = {name: table["reliability"] for name, table in tables.items() if "reliability" in table}
     rates = {name: _class_errors(table["confusion"]) for name, table in tables.items() if "confusion" in table}
     if bins:
         yield "Reliability", [Picture("reliability", "how right, how sure", plots.reliability(bins))]
     if rates:
-        yield "Errors by class", [Picture("errors-by-class", "test images", plots.errors_by_class(rates))]
+        yield "Errors by class", [Picture("errors-by-class", f"test {unit}", plots.errors_by_class(rates))]
     yield (
         "Confusion",
         [
             Picture(f"{name}-{kind.replace('_', '-')}", f"{name}, {what}", plots.confusion(table[kind], ylabel=ylabel))
             for name, table in tables.items()
             for kind, what, ylabel in (
-                ("confusion", "test images", "label"),
+                ("confusion", f"test {unit}", "label"),
                 ("teacher_confusion", "student against its teachers", "teachers' prediction"),
             )
             if kind in table
@@ -182,7 +183,7 @@ def _sections(groups: Sequence[Sequence[Run]]) -> Iterator[tuple[str, list[Pictu
         "Pictures",
         [
             Picture(
-                f"{names[run.folder]}-{tag.replace(' ', '-')}", f"{names[run.folder]}: {tag}, validation images", image
+                f"{names[run.folder]}-{tag.replace(' ', '-')}", f"{names[run.folder]}: {tag}, validation {unit}", image
             )
             for run in shown
             for tag, image in sorted(curves[run.folder].images.items())

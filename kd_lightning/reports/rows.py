@@ -65,13 +65,14 @@ class Row(NamedTuple):
         augment: Class that changed the training images, None for plain images.
         runs: How many runs were tested.
         errors: Test errors of each, counts.
-        examples: Test images.
+        examples: How many were tested.
         parameters: Parameters of the net, or of all nets of an ensemble.
         compression: The teachers' parameters divided by the net's; None without teachers.
-        agreement: Mean share of test images on which the net predicts the teachers' class; None without.
+        agreement: Mean share of test examples on which the net predicts the teachers' class; None without.
         seconds: Mean wall time of the training; None where unknown.
         interval: 95 % confidence interval of the error rate of a single run, None for several.
         problem: Why there is no result; None where there is one.
+        unit: What the examples are, in the plural.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Row(NamedTuple):
     seconds: float | None
     interval: tuple[float, float] | None = None
     problem: str | None = None
+    unit: str = "images"
 
     def cells(self) -> dict[str, str]:
         """The row as text, by column."""
@@ -253,7 +255,7 @@ def _told_apart(row: Row, rows: Sequence[Row]) -> Row:
     sizes = {other.examples for other in rows if other.name == row.name and other.examples}
     if row.examples is None or len(sizes) < 2:
         return row
-    return row._replace(name=f"{row.name} ({row.examples:,} test images)")
+    return row._replace(name=f"{row.name} ({row.examples:,} test {row.unit})")
 
 
 def print_table(rows: Sequence[Row]) -> None:
@@ -312,6 +314,7 @@ def _row(members: Sequence[Run]) -> Row:
         seconds=_average(tested, lambda m: m["train_seconds"]),
         interval=tuple(tested[0].get("error_rate_interval") or ()) or None if len(tested) == 1 else None,
         problem=next((run.problem for run in members if run.problem), None),
+        unit=_unit(members),
     )
 
 
@@ -330,7 +333,13 @@ def _ensemble_row(members: Sequence[Run]) -> Row | None:
         compression=None,
         agreement=None,
         seconds=None,
+        unit=_unit(members),
     )
+
+
+def _unit(members: Sequence[Run]) -> str:
+    """What the tested examples are; runs of version 0.1.0 don't say, and had images."""
+    return next((str(run.metrics["unit"]) for run in members if "unit" in run.metrics), "images")
 
 
 def _augment(config: dict[str, Any]) -> str | None:
@@ -343,8 +352,9 @@ def _augment(config: dict[str, Any]) -> str | None:
 def title(rows: Sequence[Row]) -> str:
     """What the table shows."""
     counts = sorted({row.examples for row in rows if row.examples})
-    images = f" of {' or '.join(f'{count:,}' for count in counts)} test images" if counts else ""
-    return f"errors{images}, mean ± standard deviation over n seeds"
+    units = " and ".join(dict.fromkeys(row.unit for row in rows if row.examples))
+    tested = f" of {' or '.join(f'{count:,}' for count in counts)} test {units}" if counts else ""
+    return f"errors{tested}, mean ± standard deviation over n seeds"
 
 
 def _average(tested: Sequence[dict[str, Any]], read: Callable[[dict[str, Any]], float | None]) -> float | None:

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from kd_lightning.data.batches import Batch, TensorLoader
-from kd_lightning.data.transfer_data import data_of, transfer_data
+from kd_lightning.data.transfer_data import data_of, transfer_data, unit_of
 from kd_lightning.methods.hinton import check_labels
 from kd_lightning.metrics.classification import no_better_than_chance
 from kd_lightning.nets.description import in_eval_mode
@@ -65,7 +65,7 @@ def check_teachers(
     examples = int(label_counts.sum())
     for record, count in zip(records, errors.tolist(), strict=True):
         record |= {"errors": int(count), "examples": examples, "split": split}
-        counted = f"{int(count)} errors on {examples} {split} images"
+        counted = f"{int(count)} errors on {examples} {split} {unit_of(data_of(trainer))}"
         guesses = no_better_than_chance(int(count), label_counts)
         if guesses and must_beat_chance:
             raise ValueError(
@@ -137,6 +137,6 @@ def _note_leaks(trainer: Trainer, teachers: Sequence[Teacher], records: Sequence
         record["trained_on_validation_images"] = seen
         if seen:
             rank_zero_info(
-                f"teacher {record['source']} was trained on {seen} of the images that this run validates on: "
+                f"teacher {record['source']} was trained on {seen} of the {unit_of(data)} that this run validates on: "
                 "its validation errors look too good"
             )

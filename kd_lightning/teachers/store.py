@@ -25,7 +25,7 @@ from rich import get_console
 from rich.progress import track
 from torch import Tensor
 
-from kd_lightning.data.transfer_data import TransferData
+from kd_lightning.data.transfer_data import TransferData, unit_of
 from kd_lightning.runs.files import flush, read_json, write_json
 from kd_lightning.teachers.ensemble import FrozenEnsemble
 from kd_lightning.teachers.npy import TableWriter, file_checksum, is_locked, locked, map_table, size_text
@@ -138,7 +138,7 @@ def open_store(
                 say(f"stored soft targets in {folder} {found}; computing them anew")
                 shutil.rmtree(folder)
             say(
-                f"computing soft targets: {len(ensemble)} teachers on {spec.entries:,} images, "
+                f"computing soft targets: {len(ensemble)} teachers on {spec.entries:,} {unit_of(data)}, "
                 f"{size_text(spec.entries * spec.bytes_per_entry(classes))} in {folder}"
             )
             _remove_abandoned_parts(folder, alone=alone)
@@ -161,7 +161,7 @@ class _Rows:
 
     def inputs(self, entries: Tensor) -> Tensor:
         views = entries.div(len(self.train), rounding_mode="floor")
-        views[entries >= self.views * len(self.train)] = 0  # validation images come as they are
+        views[entries >= self.views * len(self.train)] = 0  # validation examples come as they are
         return self.data.inputs(self.rows[entries], views)
 
     def batches(self) -> Iterator[Tensor]:

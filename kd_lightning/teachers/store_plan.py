@@ -56,7 +56,7 @@ class StoreSpec(NamedTuple):
     Attributes:
         teachers: Fingerprint of each teacher, in order.
         precision: Number type of the teachers' passes.
-        data: Fingerprint of images and transforms.
+        data: Fingerprint of the inputs and transforms.
         rows: Hash of the training rows and the validation rows.
         views: Views of each training image.
         entries: Rows of the table.
@@ -119,7 +119,7 @@ def decide(
         case _:
             raise ValueError(f"soft_targets must be auto, stored or live, got {mode!r}")
     if spec is None:
-        reason = f"{type(data).__name__} does not give its images by row and view"
+        reason = f"{type(data).__name__} does not give its examples by row and view"
         if mode == "stored":
             raise ValueError(f"soft targets can't be stored: {reason}; set soft_targets to live")
         return Decision(stored=False, reason=reason)
@@ -135,10 +135,10 @@ def decide(
         return Decision(stored=True, reason="as asked")
     if spec.views >= epochs:
         return Decision(
-            stored=False, reason=f"{spec.views} views of each image would be no fewer passes than {epochs:g} epochs"
+            stored=False, reason=f"{spec.views} views of each example would be no fewer passes than {epochs:g} epochs"
         )
     return Decision(
-        stored=True, reason=f"{spec.views} view{'s' * (spec.views > 1)} of each image instead of {epochs:g} passes"
+        stored=True, reason=f"{spec.views} view{'s' * (spec.views > 1)} of each example instead of {epochs:g} passes"
     )
 
 

@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from kd_lightning import __version__
+from kd_lightning.data.transfer_data import unit_of
 from kd_lightning.metrics.classification import error_interval
 from kd_lightning.metrics.costs import measure_costs
 from kd_lightning.modules.classifier import ClassifierModule
@@ -45,11 +46,13 @@ class EvaluationScope(NamedTuple):
     """Which examples a test looks at, and whether its result is the run's own.
 
     Attributes:
+        unit: What the examples are, in the plural.
         data: The data module's class, and its arguments that decide on the test set.
         limits: Options of the trainer that leave test examples out.
         foreign: Why the result is not the run's own; None where it is.
     """
 
+    unit: str
     data: dict[str, Any]
     limits: dict[str, Any]
     foreign: str | None
@@ -91,7 +94,7 @@ def scope_of_test(
     elif limits:
         given = ", ".join(f"{name} {value}" for name, value in limits.items())
         foreign = f"tested on a part of the data, {given}"
-    return EvaluationScope(data, limits, foreign)
+    return EvaluationScope(unit_of(datamodule), data, limits, foreign)
 
 
 def _test_data(described: Any, arguments: Sequence[str] | None) -> dict[str, Any]:  # Any: a configuration's value
@@ -150,7 +153,12 @@ class TestDetails(Callback):
 
 
 def metrics_record(
-    module: ClassifierModule, measured: dict[str, Any], checkpoint_path: Path, run: Path, scope: EvaluationScope
+    module: ClassifierModule,
+    measured: dict[str, Any],
+    checkpoint_path: Path,
+    run: Path,
+    scope: EvaluationScope,
+    precision: str,
 ) -> dict[str, Any]:
     """Content of metrics.json: the test figures, and what they were measured on and with.
 
@@ -160,6 +168,7 @@ def metrics_record(
         checkpoint_path: The tested file.
         run: The run's folder, where the test has left its details.
         scope: What the test looked at.
+        precision: The trainer's, such as 32-true; the module may have been tested in another process.
 
     Raises:
         ValueError: If it looked at nothing.
@@ -181,6 +190,7 @@ def metrics_record(
     record: dict[str, Any] = {
         "test": dict(sorted(metrics.items())),
         "error_rate_interval": error_interval(metrics["errors"], metrics["examples"]),
+        "unit": scope.unit,
         "data": scope.data,
         "limits": scope.limits,
         "costs": details.get("costs"),
@@ -197,7 +207,7 @@ def metrics_record(
         record |= {"teacher_parameters": parameter_count(teachers), "teachers": len(teachers)}
     return record | {
         "device": str(module.device),
-        "precision": module.trainer.precision,
+        "precision": precision,
         "threads": torch.get_num_threads(),
         "versions": {
             "kd_lightning": __version__,

@@ -216,17 +216,17 @@ def test_auto_weighs_views_against_epochs(tmp_path: Path) -> None:
         options = StoreOptions(folder=str(tmp_path), limit_gb=limit)
         return decide(mode, object(), epochs=epochs, spec=spec, classes=10, options=options)
 
-    assert choose("auto", 80, _spec()) == (True, "25 views of each image instead of 80 passes")
-    assert choose("auto", 20, _spec()) == (False, "25 views of each image would be no fewer passes than 20 epochs")
+    assert choose("auto", 80, _spec()) == (True, "25 views of each example instead of 80 passes")
+    assert choose("auto", 20, _spec()) == (False, "25 views of each example would be no fewer passes than 20 epochs")
     assert choose("auto", 2, _spec(views=1))[0]
     assert not choose("auto", 1, _spec(views=1))[0]
     assert choose("stored", 1, _spec())[0]
     assert not choose("live", 80, _spec())[0]
     assert choose("auto", 80, _spec(), limit=0.01) == (False, "30.0 MB are more than store.limit_gb, 0.01")
-    assert "does not give its images by row and view" in choose("auto", 80)[1]
+    assert "does not give its examples by row and view" in choose("auto", 80)[1]
     with pytest.raises(ValueError, match=r"can't be stored: 30.0 MB are more than store.limit_gb"):
         choose("stored", 80, _spec(), limit=0.01)
-    with pytest.raises(ValueError, match="object does not give its images by row and view"):
+    with pytest.raises(ValueError, match="object does not give its examples by row and view"):
         choose("stored", 80)
     with pytest.raises(ValueError, match="must be auto, stored or live, got 'never'"):
         choose("never", 80, _spec())
