@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, StochasticWeightAveraging, Timer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
@@ -78,6 +79,13 @@ class ResumedCallbacks(Callback):
         refuse_other_form(trainer.fit_loop.state_dict(), self._checkpoint["loops"]["fit_loop"], "loops.fit_loop")
         optimizers = self._checkpoint["optimizer_states"]
         refuse_other_form([each.state_dict() for each in trainer.optimizers], optimizers, "optimizer_states")
+        for number, optimizer in enumerate(optimizers):
+            for key, state in optimizer["state"].items():
+                place = f"optimizer_states.{number}.state.{key}"
+                refuse_other_form({}, state, place)
+                for name, value in state.items():
+                    if not isinstance(value, Tensor | float | int | None):
+                        refuse_other_form(torch.empty(0), value, f"{place}.{name}")
         schedulers = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
         refuse_other_form(schedulers, self._checkpoint["lr_schedulers"], "lr_schedulers")
         self._checkpoint = {}

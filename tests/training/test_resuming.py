@@ -225,3 +225,51 @@ def test_a_learning_rate_that_was_found_is_kept_on_resume(caplog: pytest.LogCapt
     assert _fit("broken", *two, *_callbacks(finder), *RESUME) == 0
     assert "LearningRateFinder is left out: a resumed run keeps its learning rate" in caplog.text
     _same("broken", "whole")
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "stopped"
+    assert _fit(run, "--trainer.max_steps", "3") == 0
+    return run
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("global_step",), "x", "global_step is a str ('x'), expected int"),
+        (("callbacks",), [1], "callbacks is a list ([1]), expected dict"),
+        (("hyper_parameters",), 3, "hyper_parameters is a int (3), expected dict"),
+        (("kd_lightning",), None, "kd_lightning is a NoneType (None), expected dict"),
+        (("kd_lightning", "train_seconds"), "long", "train_seconds is a str ('long'), expected int or float"),
+        (("state_dict", "net.0.mean"), "x", "state_dict.net.0.mean is a str ('x'), expected a tensor"),
+        (("pytorch-lightning_version",), ..., "can't be restored (KeyError: 'pytorch-lightning_version')"),
+        (("loops", "fit_loop"), None, "can't be restored (AttributeError: "),
+        (("loops", "fit_loop", "epoch_progress", "current", "processed"), [1], "current.processed is [1], expected 0"),
+        (("loops", "fit_loop", "epoch_loop.state_dict"), 3, "loops.fit_loop.epoch_loop.state_dict is 3, expected {"),
+        (("optimizer_states", 0, "state"), None, "optimizer_states.0.state is None, expected {"),
+        (("optimizer_states", 0, "state", 0, "exp_avg"), [1], "optimizer_states.0.state.0.exp_avg is [1], expected"),
+        (("optimizer_states", 0, "param_groups", 0, "lr"), "x", "param_groups.0.lr is 'x', expected"),
+        (("optimizer_states", 0, "param_groups", 0, "params"), ..., "can't be restored (KeyError: 'params')"),
+        (("lr_schedulers", 0, "_step_count"), "x", "lr_schedulers.0._step_count is 'x', expected 1"),
+        (("callbacks", "TrainLog", "values"), 3, "callbacks.TrainLog.values is 3, expected ["),
+    ],
+    ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_a_checkpoint_of_another_form_is_one_line(
+    place: tuple[Any, ...], value: Any, message: str, stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = _last(stopped)
+    *way, last = place
+    entry: Any = checkpoint
+    for key in way:
+        entry = entry[key]
+    if value is ...:
+        del entry[last]
+    else:
+        entry[last] = value
+    torch.save(checkpoint, "crafted.ckpt")
+    assert _fit("run", "--ckpt_path", "crafted.ckpt", "--trainer.max_steps", "5") == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert "damaged" in line
+    assert message in line
