@@ -428,7 +428,7 @@ def test_a_try_writes_no_run(way: str, teacher: Path, tmp_path: Path, caplog: py
     assert _fit("distill", tmp_path / "run", *taught, f"--{way}", "true") == 0
     assert not (tmp_path / "run").exists()
     assert "data: mnist5k, 3,600 training and 400 validation images" in caplog.text
-    assert "soft targets: stored (1 view of each image instead of 30 passes)" in caplog.text
+    assert "soft targets: stored (1 view of each example instead of 30 passes)" in caplog.text
     assert "one step of 128 examples done, loss " in caplog.text
     assert store.exists() == (way == "prepare")
     caplog.clear()
@@ -475,7 +475,7 @@ def test_stored_soft_targets_are_said_and_kept(teacher: Path, tmp_path: Path, ca
     assert _fit("distill", run, *taught, "--trainer.max_epochs", "2") == 0
     said = caplog.text
     caplog.clear()
-    assert "soft targets: stored (1 view of each image instead of 2 passes)" in said
+    assert "soft targets: stored (1 view of each example instead of 2 passes)" in said
     assert "computing soft targets: 1 teachers on 4,000 images, 0.1 MB" in said
     assert _fit("distill", run, *taught, "--ckpt_path", "last", "--trainer.max_epochs", "3") == 0
     assert "computing" not in caplog.text
@@ -619,7 +619,7 @@ def test_what_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["test", "--ckpt_path", "runs/nothere"]) == 1
     assert "no run and no checkpoint at runs/nothere" in _error(capsys)
     assert main(["reprot", "runs"]) == 1
-    assert "no subcommand reprot; expected one of fit, validate, test, predict, report, export" in _error(capsys)
+    assert "no subcommand reprot; expected one of fit, validate, test, predict, study, report, export" in _error(capsys)
     assert main(["--version"]) == 0
     assert kd_lightning.__version__ in capsys.readouterr().out
 

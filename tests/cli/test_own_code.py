@@ -113,9 +113,9 @@ def _line_of(mark: str) -> int:
     ids=["init", "forward", "in a union", "transform", "scheduler"],
 )
 def test_an_error_in_own_code_is_one_line_with_its_place(
-    flags: list[str], reason: str, mark: str, capsys: pytest.CaptureFixture[str]
+    flags: list[str], reason: str, mark: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    caplog.set_level(logging.ERROR, "lightning.pytorch")  # until this test's end
     assert main([*FIT, *flags]) == 1
     shown = capsys.readouterr().err
     assert "Traceback" not in shown
