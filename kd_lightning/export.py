@@ -1,4 +1,4 @@
-"""The student alone, for use without this package: safetensors, torch.export's pt2, ONNX; re-read and compared."""
+"""The student for use without this package: safetensors, torch.export's pt2, ONNX; re-read and compared."""
 
 import json
 import math
@@ -78,7 +78,7 @@ def run_export(arguments: Sequence[str]) -> None:
         FileExistsError: If the output exists and --overwrite is not given.
         ValueError: If the file answers otherwise than the net.
     """
-    parser = jsonargparse.ArgumentParser(prog=PROG, description="Export the student alone.", exit_on_error=False)
+    parser = jsonargparse.ArgumentParser(prog=PROG, description="Export only the student.", exit_on_error=False)
     parser.add_argument("run", help="A run's folder (its best checkpoint, or its last), or a checkpoint.")
     parser.add_argument("--format", type=Format, default="onnx", help="Kind of file; onnx-int8 has 8-bit weights.")
     parser.add_argument(

@@ -13,7 +13,7 @@ ARGUMENTS: dict[str, tuple[str | bool | float, str]] = {
     "save_every": (60.0, "fit: seconds between two writes of last.ckpt, from which a killed run resumes, >= 0."),
     "dry_run": (False, "fit: build everything, do one step, say what would be done; download and write nothing."),
     "prepare": (False, "fit: download data, compute soft targets that are to be stored, do one step, write no run."),
-    "pictures_every": (0, "fit: epochs between two sets of pictures in TensorBoard, >= 0; 0 for the last alone."),
+    "pictures_every": (0, "fit: epochs between two sets of pictures in TensorBoard, >= 0; 0 for the last only."),
 }
 
 # What --help says of each; the first lines of Lightning's own docstrings break off in the middle.

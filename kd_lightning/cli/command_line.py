@@ -412,7 +412,7 @@ class DistillCLI(OpenCommandLine):
         self.config[self.subcommand]["ckpt_path"] = str(path)
 
     def _saved_config(self) -> dict[str, Any]:
-        """The resolved configuration without what belongs to one call alone."""
+        """The resolved configuration without what belongs to a single call."""
         per_call = {
             *self.method_arguments(),
             "overwrite",

@@ -215,7 +215,7 @@ class TensorLoader:
         sets the epoch.
         """
         if not self._shuffle or self._position >= len(self):
-            self._position = 0  # an evaluation that was cut short, as Lightning's sanity check is, starts anew
+            self._position = 0  # an evaluation that was cut short, as Lightning's sanity check is, starts again
         rows, views = self._epoch_order()
         shards = self._train_shards(len(rows)) if self._shuffle else self._evaluation_shards(len(rows))
         for shard in shards[self._position :]:
@@ -228,7 +228,7 @@ class TensorLoader:
     def _epoch_order(self) -> tuple[Tensor, Tensor]:
         """Rows and their views in this epoch's order, both (examples,).
 
-        An example's view depends on (seed, epoch, row) alone: views are drawn for all rows of the file, and
+        An example's view depends only on (seed, epoch, row): views are drawn for all rows of the file, and
         before the order.
         """
         generator = torch.Generator().manual_seed(derived_seed(self._seed, self._epoch))

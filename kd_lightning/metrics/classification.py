@@ -42,7 +42,7 @@ class UncastMetric(Metric):
 
 
 def _apply_to_bits(fn: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
-    """Apply a move or a cast to a tensor's bits: casts leave integers alone."""
+    """Apply a move or a cast to a tensor's bits: casts do not change integers."""
     integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}
     if not tensor.is_floating_point():
         return fn(tensor)
@@ -164,7 +164,7 @@ class TestTables(nn.Module):
             self.teacher_confusion.update(predicted, taught)
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Reset all counts."""
         self.reliability.reset()
         self.confusion = self.teacher_confusion = None
 
@@ -238,6 +238,6 @@ def no_better_than_chance(errors: int, label_counts: Tensor) -> bool:
     """
     count = int(label_counts.sum())
     share = float(label_counts.max()) / count
-    chance = share if share < 1 else 0.0  # with one class alone, its share says nothing
+    chance = share if share < 1 else 0.0  # with a single class, its share says nothing
     margin = 2 * (chance * (1 - chance) / count) ** 0.5  # two standard deviations of a guesser's accuracy
     return bool((count - errors) / count <= chance + margin)

@@ -1,4 +1,4 @@
-"""TeacherModule: a net trained on labels alone."""
+"""TeacherModule: a net trained on the labels only."""
 
 from typing import Any
 
@@ -34,5 +34,5 @@ class TeacherModule(ClassifierModule):
         super().__init__(net, optimizer, scheduler, max_norm, compile)
 
     def losses(self, batch: Any, logits: Tensor) -> dict[str, Tensor]:  # Any: also a user's own tuple
-        """The hard loss alone; arguments as in `ClassifierModule.losses`."""
+        """Only the hard loss; arguments as in `ClassifierModule.losses`."""
         return {"loss": hard_loss(student_logits=logits, labels=batch.labels)}

@@ -1,4 +1,4 @@
-"""Run folders -> rows of a table: on the terminal, as Markdown and as CSV. Reads files alone, without torch."""
+"""Run folders -> rows of a table: on the terminal, as Markdown and as CSV. Reads only files, without torch."""
 
 import csv
 import io
@@ -58,7 +58,7 @@ class Run(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One line of the table: runs that differ by their seed alone.
+    """One line of the table: runs that differ only by their seed.
 
     Attributes:
         name: What the runs' names have in common.
@@ -218,7 +218,7 @@ def _is_list_of(value: Any, fits: Callable[[Any], bool]) -> bool:  # Any: a file
 
 
 def group_runs(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs that differ by their seed alone and were tested on the same data, together, in the order given."""
+    """Runs that differ only by their seed and were tested on the same data, together, in the order given."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         shared = {key: value for key, value in run.config.items() if key not in _PER_RUN}

@@ -53,12 +53,12 @@ PICTURE_NUMBERS = 50_000_000  # pixels and channels of all of them together, at 
 class Dashboard(Callback):
     """Fills TensorBoard's tabs: custom scalars, hparams, text, and pictures of what the net gets wrong.
 
-    Other loggers get the curves alone.
+    Other loggers only get the curves.
 
     Args:
         config: The resolved configuration.
         command: The program's arguments.
-        pictures_every: Epochs between two sets of pictures, >= 0; 0 for the last epoch alone. A set takes a second.
+        pictures_every: Epochs between two sets of pictures, >= 0; 0 for the last epoch only. A set takes a second.
     """
 
     def __init__(self, config: dict[str, Any], command: Sequence[str] = (), pictures_every: int = 0) -> None:
