@@ -1,6 +1,6 @@
 """Disturb real runs at random moments and count what is lost; writes docs/results/reliability.json and .md.
 
-    python -m scripts.reliability                                   # all, about 15 minutes on two idle cores
+    python -m scripts.reliability                                   # all, 108 trials, half an hour on two cores
     python -m scripts.reliability --only '[kill-fit]' --times 3     # one kind of trial, three times
 
 A trial starts a command in processes of its own, disturbs it at a random moment, gives the same command again, and

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 
 from kd_lightning.cli.command_line import main
 from kd_lightning.cli.study import planned
@@ -87,3 +88,10 @@ def test_the_tutorials_commands_are_understood(tmp_path: Path) -> None:
                 arguments[2] = str(root / arguments[2])
                 shown = [] if "--print_config" in arguments else ["--print_config"]
                 assert main([*arguments, *shown]) == 0, line
+
+
+def test_the_readmes_configuration_is_the_shipped_one() -> None:
+    root = DOCS.parent
+    (shown,) = re.findall(r"```yaml\n(.*?)```", (root / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    shipped = (root / "configs" / "mnist" / "distill.yaml").read_text(encoding="utf-8")
+    assert yaml.safe_load(shown) == yaml.safe_load(shipped)

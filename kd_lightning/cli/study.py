@@ -5,15 +5,14 @@ share the runs: start one per core. All runs of a call train in its process, sin
 seconds.
 """
 
-import fcntl
 import io
 import json
 import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +36,7 @@ from kd_lightning.reports.studies import (
 from kd_lightning.reports.study_file import Study, StudyRow, read_study
 from kd_lightning.runs.checkpoints import CHECKPOINT_DIR, LAST
 from kd_lightning.runs.files import write_json
+from kd_lightning.runs.locks import claimed
 
 LOCKS = ".locks"  # in a study's folder: a file per run
 WAIT_SECONDS = 1.0  # between two looks at what other calls have done
@@ -257,19 +257,6 @@ def process_count(trainer: dict[str, Any]) -> int:
         devices = max(1, torch.cuda.device_count() if on_gpu else 1)
     count = len(devices) if isinstance(devices, list) else int(devices)
     return max(count * int(trainer["num_nodes"]), int(os.environ.get("WORLD_SIZE", "1")))
-
-
-@contextmanager
-def claimed(path: Path) -> Iterator[bool]:
-    """Hold a file's lock and yield True, or yield False where another process holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
 
 
 def _write_report(study: Study, root: Path) -> Path:

@@ -6,6 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -57,7 +58,12 @@ class RowsInMemory(LightningDataModule, ABC):
 
     def dataset_identity(self) -> str:
         """A text that two runs share only if they have the same training examples in the same order."""
-        return f"{type(self).__qualname__} {hashlib.sha256(_bytes(self.examples('train').inputs)).hexdigest()}"
+        return f"{type(self).__qualname__} {self._inputs_hash}"
+
+    @cached_property
+    def _inputs_hash(self) -> str:
+        """Hash of the training inputs; each checkpoint asks for it."""
+        return hashlib.sha256(_bytes(self.examples("train").inputs)).hexdigest()
 
     @property
     def split(self) -> Split:

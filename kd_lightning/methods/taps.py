@@ -94,8 +94,8 @@ class FeatureTerms(nn.ModuleDict):
         """Watch both nets, and have each term make its layers from the activations of one example, the first time.
 
         Args:
-            student: Run once in eval mode.
-            teacher: Run once; it is in eval mode.
+            student: Run once; in eval mode.
+            teacher: Likewise.
             inputs: (1, ...), as both nets take them.
 
         Raises:
@@ -104,10 +104,7 @@ class FeatureTerms(nn.ModuleDict):
         self.attach(student, teacher)
         if self._built or self._taps is None:
             return
-        modes = [(layer, layer.training) for layer in student.modules()]
-        student.eval()(inputs)
-        for layer, training in modes:
-            layer.training = training
+        student(inputs)
         teacher(inputs)
         for loss in self.losses.values():
             loss.build(self._taps[0].outputs[loss.student], self._taps[1].outputs[loss.teacher])

@@ -1,10 +1,9 @@
 """TeacherModule: a net trained on the labels only."""
 
-from typing import Any
-
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
+from kd_lightning.data.batches import Batch
 from kd_lightning.methods.hinton import hard_loss
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.optimization import SchedulerCallable
@@ -33,6 +32,6 @@ class TeacherModule(ClassifierModule):
     ) -> None:
         super().__init__(net, optimizer, scheduler, max_norm, compile)
 
-    def losses(self, batch: Any, logits: Tensor) -> dict[str, Tensor]:  # Any: also a user's own tuple
+    def losses(self, batch: Batch, logits: Tensor) -> dict[str, Tensor]:
         """Only the hard loss; arguments as in `ClassifierModule.losses`."""
         return {"loss": hard_loss(student_logits=logits, labels=batch.labels)}

@@ -14,6 +14,7 @@ from kd_lightning.data.transfer_data import data_of, transfer_data
 from kd_lightning.methods.hinton import Averaging, teacher_shares
 from kd_lightning.metrics.classification import TestMetrics
 from kd_lightning.modules.precision import note_slow_bfloat16
+from kd_lightning.nets.description import in_eval_mode
 from kd_lightning.runs.checkpoints import RECORD_KEY
 from kd_lightning.teachers.check import check_teachers
 from kd_lightning.teachers.ensemble import FrozenEnsemble, Precision, Teacher
@@ -96,7 +97,8 @@ class TeacherSetup(Callback):
             teachers = pl_module.live_teachers.ensemble.nets
             if len(teachers) != 1:
                 raise ValueError(f"feature losses compare the student with one teacher, got {len(teachers)}")
-            pl_module.feature_losses.build(pl_module.net, teachers[0], _example(trainer))
+            with in_eval_mode(pl_module.net):
+                pl_module.feature_losses.build(pl_module.net, teachers[0], _example(trainer))
 
     def on_fit_start(self, trainer: Trainer, pl_module: "DistillModule") -> None:  # type: ignore[override]
         """Move the teachers to the student's device; nobody else does, as they are no child of it."""

@@ -2,12 +2,13 @@
 
 import difflib
 import json
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
+from kd_lightning.runs.config_files import repeated_keys
 from kd_lightning.runs.files import flat
 
 MEASURES = ("test", "validation")
@@ -262,18 +263,6 @@ def _by_option(content: dict[str, Any]) -> dict[str, Any]:
     return {key.replace(".init_args", "").removesuffix(".class_path"): value for key, value in flat(content)}
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Reads YAML, and refuses a key that stands twice in a mapping, of which YAML takes the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        written = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        keys = [self.construct_object(key, deep=True) for key in written]
-        twice = [key for key in keys if keys.count(key) > 1]
-        if twice:
-            raise ValueError(f"{twice[0]} stands twice in a mapping, line {node.start_mark.line + 1}; keep one")
-        return super().construct_mapping(node, deep)
-
-
 def _read_yaml(path: Path) -> dict[str, Any]:
     """A file's mapping.
 
@@ -284,11 +273,14 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no study or configuration {path}")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506  # a SafeLoader
+        text = path.read_text(encoding="utf-8")
+        root, content = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    for key, _, line in repeated_keys(root):
+        raise ValueError(f"{path}: {key.rpartition('.')[2]} stands twice in a mapping, line {line}; keep one")
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a mapping, got {type(content).__name__}")
     return content

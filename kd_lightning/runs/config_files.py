@@ -65,15 +65,20 @@ def _check_config_file(path: Path) -> None:
     if not isinstance(root, yaml.MappingNode):
         kind = "nothing" if root is None else "a list" if isinstance(root, yaml.SequenceNode) else "one value"
         raise ValueError(f"configuration {path} must hold options, each as `name: value`, got {kind}")
-    for key, first, second in _repeated_keys(root, ""):
+    for key, first, second in repeated_keys(root):
         raise ValueError(f"configuration {path} has {key} twice, in lines {first} and {second}; keep one of them")
 
 
-def _repeated_keys(node: yaml.Node, path: str) -> Iterator[tuple[str, int, int]]:
-    """Keys that occur twice in one mapping, each with its path, and the lines that they stand in."""
+def repeated_keys(node: yaml.Node | None, path: str = "") -> Iterator[tuple[str, int, int]]:
+    """Keys that occur twice in one mapping, of which YAML takes the last: each with its path and its two lines.
+
+    Args:
+        node: What `yaml.compose` gives of a file.
+        path: Of the node, before the keys' own.
+    """
     if isinstance(node, yaml.SequenceNode):
         for number, item in enumerate(node.value):
-            yield from _repeated_keys(item, f"{path}[{number}]")
+            yield from repeated_keys(item, f"{path}[{number}]")
     if not isinstance(node, yaml.MappingNode):
         return
     lines: dict[str, int] = {}
@@ -82,4 +87,4 @@ def _repeated_keys(node: yaml.Node, path: str) -> Iterator[tuple[str, int, int]]
         if name in lines:
             yield name, lines[name], line
         lines[name] = line
-        yield from _repeated_keys(value, name)
+        yield from repeated_keys(value, name)

@@ -1,9 +1,7 @@
-"""Tables of numbers on disk: written piece by piece with a checksum, memory-mapped after, and a lock to take turns."""
+"""Tables of numbers on disk: written piece by piece with a checksum, memory-mapped after."""
 
-import fcntl
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,34 +74,6 @@ def file_checksum(path: Path) -> str:
     """SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[bool]:
-    """Wait for a file's lock and hold it; the system gives it back when the process ends, however it ends.
-
-    Yields:
-        Whether it is held: Lustre and NFS may be mounted without locks.
-    """
-    with path.open("wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            yield False
-        else:
-            yield True
-
-
-def is_locked(path: Path) -> bool | None:
-    """Whether another process holds a file's lock; None where there are no locks."""
-    try:
-        with path.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return None
-    return False
 
 
 def size_text(size: int) -> str:

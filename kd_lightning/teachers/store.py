@@ -27,8 +27,9 @@ from torch import Tensor
 
 from kd_lightning.data.transfer_data import TransferData, unit_of
 from kd_lightning.runs.files import flush, read_json, write_json
+from kd_lightning.runs.locks import is_locked, locked
 from kd_lightning.teachers.ensemble import FrozenEnsemble
-from kd_lightning.teachers.npy import TableWriter, file_checksum, is_locked, locked, map_table, size_text
+from kd_lightning.teachers.npy import TableWriter, file_checksum, map_table, size_text
 from kd_lightning.teachers.store_plan import KEY_LENGTH, StoreOptions, StoreSpec
 
 _RECORD = "store.json"
@@ -57,7 +58,7 @@ class SoftTargetStore:
         self.entry_count = len(self._logits)
         self._stride = len(train_rows)
         rows = int(torch.cat([train_rows, val_rows]).max()) + 1
-        self._first_entry = torch.full((rows,), -1)
+        self._first_entry = torch.full((rows + 1,), -1)  # and a last place for rows that are unknown
         self._first_entry[train_rows] = torch.arange(len(train_rows))
         self._first_entry[val_rows] = views * len(train_rows) + torch.arange(len(val_rows))
 
@@ -76,12 +77,12 @@ class SoftTargetStore:
     def entries_of(self, rows: Tensor, views: Tensor) -> Tensor:
         """Places of these rows in these views in the table, (batch,) int64; arguments and errors as in `logits`."""
         rows = rows.cpu()
-        if int(rows.min()) < 0:
-            raise IndexError(
-                "stored soft targets need batches that say their rows, kd_lightning.Batch; set soft_targets to live"
-            )
-        first = self._first_entry[rows]
+        first = self._first_entry[rows]  # -1, an unknown row, finds the last place
         if int(first.min()) < 0:
+            if int(rows.min()) < 0:
+                raise IndexError(
+                    "stored soft targets need batches that say their rows, kd_lightning.Batch; set soft_targets to live"
+                )
             raise IndexError("a batch holds rows that the stored soft targets were not made for")
         return first.add_(views.cpu(), alpha=self._stride)
 

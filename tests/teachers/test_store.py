@@ -288,7 +288,7 @@ def test_a_store_on_a_disk_without_locks(tmp_path: Path, monkeypatch: pytest.Mon
     def flock(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("kd_lightning.teachers.npy.fcntl.flock", flock)
+    monkeypatch.setattr("kd_lightning.runs.locks.fcntl.flock", flock)
     options, ensemble, data, said = StoreOptions(folder=str(tmp_path)), _ensemble(), _data(), list[str]()
     parts = {age: _abandoned_part(tmp_path, age) for age in ("old", "new")}
     day_before = time.time() - 25 * 3600

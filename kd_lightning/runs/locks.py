@@ -1,0 +1,47 @@
+"""Locks of files, by which processes on one machine or file system take turns; the system gives them back."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Wait for a file's lock and hold it; the system gives it back when the process ends, however it ends.
+
+    Yields:
+        Whether it is held: Lustre and NFS may be mounted without locks.
+    """
+    with path.open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            yield False
+        else:
+            yield True
+
+
+def is_locked(path: Path) -> bool | None:
+    """Whether another process holds a file's lock; None where there are no locks."""
+    try:
+        with path.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    return False
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Hold a file's lock and yield True, or yield False where another process holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
