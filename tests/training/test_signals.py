@@ -65,6 +65,14 @@ class AskingCallback(Callback):
             Asked.now(0)
 
 
+@pytest.fixture(autouse=True)
+def hang_up_is_heard() -> Iterator[None]:
+    """Under nohup a closed terminal is ignored from the start, here and in what is started here."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def ask(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
     def set_up(signum: int, batch: int) -> None:
@@ -137,14 +145,7 @@ def test_a_closed_terminal_saves_and_stops(tmp_path: Path, ask: Callable[[int, i
     assert checkpoint(run)["global_step"] == 3
 
 
-@pytest.fixture
-def hang_up_handler() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGHUP)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
-def test_a_signal_that_is_ignored_from_the_start_stays_ignored(hang_up_handler: None) -> None:
+def test_a_signal_that_is_ignored_from_the_start_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signals = StopSignals()
     with signals.installed():
