@@ -2,8 +2,10 @@
 
 from typing import Any, Protocol, runtime_checkable
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import CombinedLoader
+
+from kd_lightning.modules.lightning_internals import LeanCallback
 
 
 @runtime_checkable
@@ -17,7 +19,7 @@ class Stateful(Protocol):
         """Go there."""
 
 
-class LoaderPlace(Callback):
+class LoaderPlace(LeanCallback):
     """Gives the training loaders of a resumed run their places.
 
     Lightning keeps them in checkpoints and restores them when it makes the loaders. But a schedule asks for

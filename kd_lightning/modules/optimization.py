@@ -7,12 +7,12 @@ from functools import partial
 from typing import Protocol
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-from kd_lightning.modules.lightning_internals import skip_cuda_graph_check
+from kd_lightning.modules.lightning_internals import LeanCallback, skip_cuda_graph_check
 
 
 class _TakesSteps(Protocol):
@@ -118,7 +118,7 @@ def make_scheduler(
     return scheduler
 
 
-class PlateauSteps(Callback):
+class PlateauSteps(LeanCallback):
     """Steps each ReduceLROnPlateau of a run after an epoch that validated.
 
     Lightning does so after the epoch's checkpoint: a run that is resumed from it would lose a step.

@@ -3,13 +3,13 @@
 import platform
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from kd_lightning.modules.lightning_internals import computes_in_bfloat16
+from kd_lightning.modules.lightning_internals import LeanCallback, computes_in_bfloat16
 
 
-class PrecisionCheck(Callback):
+class PrecisionCheck(LeanCallback):
     """Checks the precision before anything is read."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

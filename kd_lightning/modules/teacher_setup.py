@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
@@ -13,6 +13,7 @@ from kd_lightning.data.batches import Batch
 from kd_lightning.data.transfer_data import data_of, transfer_data
 from kd_lightning.methods.hinton import Averaging, teacher_shares
 from kd_lightning.metrics.classification import TestMetrics
+from kd_lightning.modules.lightning_internals import LeanCallback
 from kd_lightning.modules.precision import note_slow_bfloat16
 from kd_lightning.nets.description import in_eval_mode
 from kd_lightning.runs.checkpoints import RECORD_KEY
@@ -39,7 +40,7 @@ class TeacherOptions:
     must_beat_chance: bool = True
 
 
-class TeacherSetup(Callback):
+class TeacherSetup(LeanCallback):
     """Gives a `DistillModule` its teachers.
 
     Before anything runs it loads them. Before the first training step it counts their errors, and decides whether their

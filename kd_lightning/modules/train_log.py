@@ -4,11 +4,13 @@ import math
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from kd_lightning.modules.lightning_internals import LeanCallback
 
-class TrainLog(Callback):
+
+class TrainLog(LeanCallback):
     """Logs the mean of each number that `training_step` returns, over the batches since the last logged step.
 
     A step is logged every `log_every_n_steps` of the trainer, and an epoch that is shorter at its end.

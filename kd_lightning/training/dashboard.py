@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 import yaml
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
@@ -18,6 +18,7 @@ from kd_lightning.data.batches import Batch
 from kd_lightning.metrics.classification import TABLE_CLASSES
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.distill import DistillModule
+from kd_lightning.modules.lightning_internals import LeanCallback
 from kd_lightning.teachers.ensemble import HasTeachers, teachers_of
 
 # One chart per entry in TensorBoard's custom scalars, with the curves that belong together.
@@ -50,7 +51,7 @@ PICTURE_EXAMPLES, MISTAKES = 5000, 16
 PICTURE_NUMBERS = 50_000_000  # pixels and channels of all of them together, at most: 200 MB
 
 
-class Dashboard(Callback):
+class Dashboard(LeanCallback):
     """Fills TensorBoard's tabs: custom scalars, hparams, text, and pictures of what the net gets wrong.
 
     Other loggers only get the curves.

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from kd_lightning.modules.lightning_internals import LeanCallback
 from kd_lightning.modules.train_log import diverged
 from kd_lightning.runs.checkpoints import BEST, CHECKPOINT_DIR, LAST, RECORD_KEY, STEP_WEIGHTS, read_checkpoint
 from kd_lightning.runs.files import (
@@ -227,7 +228,7 @@ def _averages_all_along(trainer: Trainer) -> bool:
     return any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]  # set by Lightning's connector
 
 
-class EndOfSteps(Callback):
+class EndOfSteps(LeanCallback):
     """Comes first at the end of a run: weights of the last step are kept before other callbacks put in averaged ones.
 
     Args:
@@ -242,7 +243,7 @@ class EndOfSteps(Callback):
         self.last.keep_step_weights(pl_module)
 
 
-class TakeSignals(Callback):
+class TakeSignals(LeanCallback):
     """Takes the signals in each process that works, and back from Lightning, which takes them between setup and start.
 
     Args:

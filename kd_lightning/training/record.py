@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import lightning
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from kd_lightning import __version__
@@ -17,6 +17,7 @@ from kd_lightning.data.transfer_data import unit_of
 from kd_lightning.metrics.classification import error_interval
 from kd_lightning.metrics.costs import measure_costs
 from kd_lightning.modules.classifier import ClassifierModule
+from kd_lightning.modules.lightning_internals import LeanCallback
 from kd_lightning.nets.description import parameter_count
 from kd_lightning.runs.checkpoints import RECORD_KEY, read_checkpoint, run_folder
 from kd_lightning.runs.files import (
@@ -118,7 +119,7 @@ def _test_limits(trainer: Mapping[str, Any]) -> dict[str, Any]:
     return limits
 
 
-class TestDetails(Callback):
+class TestDetails(LeanCallback):
     """Writes details: the test's tables, and what net and teachers cost to use.
 
     In the process that tests, since a forked process hands nothing back but the logged numbers.

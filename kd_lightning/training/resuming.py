@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from kd_lightning.modules.lightning_internals import LeanCallback
 from kd_lightning.modules.optimization import accumulation_schedule, planned_steps
 from kd_lightning.runs.checkpoints import RECORD_KEY, read_checkpoint
 
@@ -22,7 +23,7 @@ NOT_STOPPED = EarlyStoppingReason.NOT_STOPPED
 State = dict[str, Any]  # what a callback keeps in a checkpoint; each has its own entries
 
 
-class ResumedCallbacks(Callback):
+class ResumedCallbacks(LeanCallback):
     """Has the callbacks of a resumed run go on as if it had not been interrupted.
 
     ModelCheckpoint forgets the best score when the folder was moved or copied, Timer takes the time of earlier jobs for
@@ -101,7 +102,7 @@ class ResumedCallbacks(Callback):
             _say_other_length(trainer, self._planned_before)
 
 
-class Ending(Callback):
+class Ending(LeanCallback):
     """Says at the end of a fit what ended it, where that was not the end of the run as it was planned.
 
     Args:

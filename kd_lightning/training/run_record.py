@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
+from kd_lightning.modules.lightning_internals import LeanCallback
 from kd_lightning.modules.optimization import planned_steps
 from kd_lightning.runs.checkpoints import CHECKPOINT_DIR, RECORD_KEY
 from kd_lightning.runs.files import (
@@ -22,7 +23,7 @@ from kd_lightning.runs.resume import RESULT_FILES, run_files
 from kd_lightning.teachers.ensemble import HasTeachers
 
 
-class RunRecord(Callback):
+class RunRecord(LeanCallback):
     """Writes config.yaml and teachers.json into the run's folder and keeps the time spent in training.
 
     Args:

@@ -3,17 +3,18 @@
 import math
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from kd_lightning.data.transfer_data import data_of, transfer_data
 from kd_lightning.modules.classifier import ClassifierModule
+from kd_lightning.modules.lightning_internals import LeanCallback
 from kd_lightning.modules.optimization import accumulation_schedule, planned_steps
 from kd_lightning.modules.teacher_setup import TeacherSetup
 from kd_lightning.nets.description import parameter_count
 
 
-class Banner(Callback):
+class Banner(LeanCallback):
     """Says before the first step what trains on what; the module then says what it knows of its teachers."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -43,7 +44,7 @@ class DryRunDone(Exception):  # noqa: N818  # not an error: all went well
     """Ends a dry run after its first step."""
 
 
-class DryRun(Callback):
+class DryRun(LeanCallback):
     """Ends the training after one step.
 
     Args:

@@ -15,7 +15,12 @@ from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.profilers import PassThroughProfiler
 
 import kd_lightning
-from kd_lightning.modules.lightning_internals import built_by_command_line, computes_in_bfloat16
+from kd_lightning.modules.lightning_internals import (
+    STEP_HOOKS,
+    LeanCallback,
+    built_by_command_line,
+    computes_in_bfloat16,
+)
 
 PACKAGE = Path(kd_lightning.__file__).parent
 INTERNALS = PACKAGE / "modules" / "lightning_internals.py"
@@ -144,3 +149,19 @@ def test_the_command_line_still_tells_a_module_its_arguments_by_a_context_variab
         assert built_by_command_line()
     finally:
         _given_hyperparameters.reset(token)
+
+
+def test_lightning_still_calls_empty_hooks_and_skips_what_can_not_be_called() -> None:
+    source = inspect.getsource(lightning.pytorch.trainer.call._call_callback_hooks)
+    assert "if callable(fn):" in source
+    assert "is_overridden" not in source  # then empty hooks would cost nothing
+
+
+def test_a_lean_callback_has_the_hooks_that_it_defines_and_those_outside_steps() -> None:
+    class Counting(LeanCallback):
+        def on_train_batch_end(self, *args: Any) -> None:
+            """Do something."""
+
+    assert callable(Counting().on_train_batch_end)
+    assert callable(Counting().on_train_epoch_end)
+    assert not any(callable(getattr(Counting(), name)) for name in STEP_HOOKS if name != "on_train_batch_end")
