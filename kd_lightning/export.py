@@ -161,7 +161,10 @@ def write_exported(net: ExportedNet, example: Tensor, path: Path, kind: Format, 
             from safetensors.torch import save  # comes with the extra kd_lightning[export]
 
             # Copies, since safetensors refuses tensors that share their memory, as tied weights do.
-            tensors = {name: tensor.detach().clone().contiguous() for name, tensor in net.net.state_dict().items()}
+            tensors = {
+                name: tensor.detach().clone(memory_format=torch.contiguous_format)
+                for name, tensor in net.net.state_dict().items()
+            }
             path.write_bytes(save(tensors, metadata))  # its own save_file hides the file from others
         case "pt2":
             dynamic = ({0: torch.export.Dim("batch")},)
@@ -313,8 +316,10 @@ def _write_onnx(net: ExportedNet, example: Tensor, path: Path, metadata: dict[st
     if quantised:
         from onnxruntime.quantization import quantize_dynamic
 
-        quantize_dynamic(plain, path)
-        plain.unlink()
+        try:
+            quantize_dynamic(plain, path)
+        finally:
+            plain.unlink()
     model = onnx.load(path)
     onnx.helper.set_model_props(model, metadata)
     onnx.save(model, path)

@@ -261,18 +261,4 @@ class TakeSignals(LeanCallback):
         """Take them back."""
         self.signals.install()
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take them back."""
-        self.signals.install()
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take them back."""
-        self.signals.install()
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take them back."""
-        self.signals.install()
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take them back."""
-        self.signals.install()
+    on_train_start = on_validation_start = on_test_start = on_predict_start = on_sanity_check_start
