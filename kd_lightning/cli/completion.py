@@ -7,7 +7,7 @@ import jsonargparse
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
 from kd_lightning.cli.arguments import OTHER_COMMANDS, SUBCOMMANDS
-from kd_lightning.cli.command_line import DistillCLI
+from kd_lightning.cli.distill_cli import DistillCLI
 from kd_lightning.data.mnist import MNISTDataModule
 from kd_lightning.modules.distill import DistillModule
 from kd_lightning.modules.lightning_internals import options_of_subcommands

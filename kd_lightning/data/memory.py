@@ -1,182 +1,17 @@
 """Data that fits into memory: InMemoryDataModule, the base of a data set of your own."""
 
-import hashlib
 import inspect
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, fields
-from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from kd_lightning.data.augment import Augment
-from kd_lightning.data.batches import Batch, TensorLoader, TensorRows
-from kd_lightning.data.split import Split
-
-Part = Literal["train", "test"]
-_PROBED_AT_ONCE = 4_000_000  # numbers of the views that a fingerprint looks at together
-
-
-class Examples(NamedTuple):
-    """Examples in memory.
-
-    Attributes:
-        inputs: (examples, ...) of any type.
-        labels: (examples,) int64, class numbers; -1 where unknown.
-    """
-
-    inputs: Tensor
-    labels: Tensor
-
-
-class RowsInMemory(LightningDataModule, ABC):
-    """Which rows of the training examples validate and train, and what another run has seen of them.
-
-    Attributes:
-        unit: What an example is, in the plural, for all texts and tables.
-    """
-
-    unit: str = "examples"
-
-    val_size: int
-    split_seed: int
-    keep_classes: list[int] | None
-    drop_classes: list[int] | None
-    train_fraction: float
-
-    @abstractmethod
-    def examples(self, part: Part) -> Examples:
-        """All training or test examples, in their order."""
-
-    def dataset_name(self) -> str:
-        """The data set's name, for people."""
-        return type(self).__name__
-
-    def dataset_identity(self) -> str:
-        """A text that two runs share only if they have the same training examples in the same order."""
-        return f"{type(self).__qualname__} {self._inputs_hash}"
-
-    @cached_property
-    def _inputs_hash(self) -> str:
-        """Hash of the training inputs; each checkpoint asks for it."""
-        return hashlib.sha256(_bytes(self.examples("train").inputs)).hexdigest()
-
-    @property
-    def split(self) -> Split:
-        """How the training examples are cut."""
-        return Split(self.val_size, self.split_seed, self.keep_classes, self.drop_classes, self.train_fraction)
-
-    def val_rows_of(self, split: Split) -> Tensor:
-        """Rows that validate under a split, (rows,) int64, ascending; override it to hold out others.
-
-        Raises:
-            ValueError: If nothing would be left to train on.
-        """
-        labels = self.examples("train").labels
-        if split.val_size >= len(labels):
-            raise ValueError(
-                f"val_size must leave something to train on, got {split.val_size} of {len(labels)} {self.unit}"
-            )
-        return split.val_rows(labels)
-
-    @property
-    def val_rows(self) -> Tensor:
-        """Rows of the training examples that validate, (rows,) int64, ascending."""
-        return self.val_rows_of(self.split)
-
-    @property
-    def train_rows(self) -> Tensor:
-        """Rows of the training examples that train, the transfer set, (rows,) int64, ascending."""
-        return self.split.train_rows(self.examples("train").labels, self.val_rows)
-
-    def provenance(self) -> dict[str, Any]:  # Any: plain values, which a checkpoint can hold
-        """The data set and the split: what a later run needs, to tell which examples this run trained on."""
-        return {"dataset": self.dataset_identity(), **asdict(self.split)}
-
-    def val_rows_seen(self, provenance: dict[str, Any]) -> int | None:
-        """How many of the rows that validate another run trained on; None where it can't be told.
-
-        Args:
-            provenance: That run's, empty where it is unknown.
-        """
-        if "dataset" not in provenance:
-            return None
-        if provenance["dataset"] != self.dataset_identity() or len(self.val_rows) == 0:
-            return 0
-        names = [field.name for field in fields(Split)]
-        if not provenance.keys() >= set(names):
-            return None
-        theirs = Split(**{name: provenance[name] for name in names})
-        trained = theirs.train_rows(self.examples("train").labels, self.val_rows_of(theirs))
-        return int(torch.isin(self.val_rows, trained).sum())
-
-
-class ViewsInMemory(RowsInMemory):
-    """What the nets get of an example in memory, in each of its views."""
-
-    augment: Augment | None
-
-    def to_inputs(self, raw: Tensor, views: Tensor | None) -> Tensor:
-        """Turn a batch into what the nets get: uint8 becomes float in [0, 1], other fractions float32, integers stay.
-
-        Override it where your data needs something else. It must depend on nothing but its arguments: a teacher's
-        logits that were stored once are used each time an example comes in the same view.
-
-        Args:
-            raw: (batch, ...) as `read` gave them, on the device.
-            views: (batch,) int64 in [0, view_count); None in evaluation, where each example stays as it is.
-        """
-        inputs = _as_numbers(raw)
-        return inputs if self.augment is None or views is None else self.augment(inputs, views)
-
-    @property
-    def view_count(self) -> int:
-        """Views of each training example, 1 without augmentation."""
-        return 1 if self.augment is None else self.augment.view_count
-
-    def inputs(self, rows: Tensor, views: Tensor) -> Tensor:
-        """What the nets get of these rows of the training examples in these views, (batch, ...).
-
-        Args:
-            rows: (batch,) int64.
-            views: (batch,) int64.
-        """
-        return self.to_inputs(self.examples("train").inputs.index_select(0, rows), views)
-
-    def fingerprint(self) -> str:
-        """Hash of the training inputs, and of every view of one example."""
-        raw = self.examples("train").inputs
-        digest = hashlib.sha256(_bytes(raw))
-        seen: Iterator[Tensor] = iter(())
-        if type(self).to_inputs is not ViewsInMemory.to_inputs:
-            seen = _views_of(raw[:1], self.view_count, self.to_inputs)
-        elif self.augment is not None:
-            digest.update(type(self.augment).__qualname__.encode())
-            probe = torch.rand(1, *raw.shape[1:], generator=torch.Generator().manual_seed(0))
-            seen = _views_of(probe, self.view_count, self.augment)
-        for inputs in seen:
-            digest.update(_bytes(inputs))
-        return digest.hexdigest()
-
-    def transfer_batch_to_device(
-        self, batch: Any, device: torch.device, dataloader_idx: int
-    ) -> Any:  # Any: Lightning's signature
-        """Move a batch to its device; on the CPU it is there, and looking through it would cost 0.05 ms."""
-        return batch if device.type == "cpu" else super().transfer_batch_to_device(batch, device, dataloader_idx)
-
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # Any: Lightning's own signature
-        """Turn a batch on the device into what the nets get, augmented in training.
-
-        Lightning also passes the example of `to_onnx` and `to_torchscript` through here; it stays as it is.
-        """
-        if not isinstance(batch, Batch):
-            return batch
-        training = self.trainer is not None and self.trainer.training
-        return batch._replace(inputs=self.to_inputs(batch.inputs, batch.views if training else None))
+from kd_lightning.data.batches import TensorLoader, TensorRows
+from kd_lightning.data.rows_in_memory import Examples, Part, ViewsInMemory
 
 
 class InMemoryDataModule(ViewsInMemory):
@@ -390,20 +225,3 @@ def _checked(inputs: Tensor, labels: Tensor, part: str, num_classes: int) -> Exa
             f"got {int(labels.min())} to {int(labels.max())}"
         )
     return Examples(inputs, labels.long())
-
-
-def _as_numbers(raw: Tensor) -> Tensor:
-    if raw.dtype == torch.uint8:
-        return raw.float().div_(255)
-    return raw.float() if raw.is_floating_point() else raw
-
-
-def _bytes(tensor: Tensor) -> Any:  # Any: an array is a buffer
-    """The numbers of a tensor of any type."""
-    return tensor.contiguous().view(torch.uint8).numpy()
-
-
-def _views_of(example: Tensor, view_count: int, show: Callable[[Tensor, Tensor], Tensor]) -> Iterator[Tensor]:
-    """Every view of one example (1, ...), in parts that take little memory."""
-    for views in torch.split(torch.arange(view_count), max(1, _PROBED_AT_ONCE // example.numel())):
-        yield show(example.expand(len(views), *example.shape[1:]), views)

@@ -7,8 +7,9 @@ import torch
 from kd_lightning.data.augment import Augment
 from kd_lightning.data.batches import TensorLoader
 from kd_lightning.data.digit_pictures import image_files, read_images
-from kd_lightning.data.memory import InMemoryDataModule, Part
+from kd_lightning.data.memory import InMemoryDataModule
 from kd_lightning.data.mnist_files import DatasetName, Digits, download_digits, read_digits
+from kd_lightning.data.rows_in_memory import Part
 
 
 class MNISTDataModule(InMemoryDataModule):

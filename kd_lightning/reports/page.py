@@ -17,18 +17,8 @@ from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kd_lightning.reports import plots
-from kd_lightning.reports.rows import (
-    Row,
-    Run,
-    common_parent,
-    find_runs,
-    group_runs,
-    print_table,
-    read_run,
-    table_rows,
-    title,
-    write_tables,
-)
+from kd_lightning.reports.rows import Row, group_runs, print_table, table_rows, title, write_tables
+from kd_lightning.reports.run_folders import Run, common_parent, find_runs, read_run
 from kd_lightning.runs.files import EVENT_FILES, flat, shown, write_atomically, write_text
 
 PROG = "python -m kd_lightning report"

@@ -20,7 +20,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader, TensorDataset
 
 import kd_lightning
-from kd_lightning.cli.command_line import DistillCLI, main
+from kd_lightning.cli.command_line import main
+from kd_lightning.cli.distill_cli import DistillCLI
 from kd_lightning.modules.distill import DistillModule
 from kd_lightning.nets.digits import MLP
 from kd_lightning.teachers.loading import teacher_checkpoints

@@ -16,7 +16,8 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from kd_lightning.cli.command_line import main
 from kd_lightning.reports.page import read_curves, run_report
-from kd_lightning.reports.rows import find_runs, group_runs, read_run, table_rows
+from kd_lightning.reports.rows import group_runs, table_rows
+from kd_lightning.reports.run_folders import find_runs, read_run
 from kd_lightning.runs import files
 
 

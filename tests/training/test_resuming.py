@@ -12,7 +12,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 
-from kd_lightning.cli.command_line import DistillCLI, main
+from kd_lightning.cli.command_line import main
+from kd_lightning.cli.distill_cli import DistillCLI
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart"
 SMALL = ["--trainer.enable_progress_bar", "false", "--trainer.logger", "false"]

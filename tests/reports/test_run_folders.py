@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from kd_lightning.reports.rows import Run, find_runs, group_runs, read_run, table_rows
+from kd_lightning.reports.rows import group_runs, table_rows
+from kd_lightning.reports.run_folders import Run, find_runs, read_run
 
 STUDENT = Path(__file__).parents[1] / "files" / "before_rooms" / "student"
 
