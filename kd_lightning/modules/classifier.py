@@ -1,33 +1,23 @@
-"""What a teacher and a student share: steps, evaluation, optimizer."""
+"""What a teacher and a student share: steps and evaluation."""
 
 import os
 from abc import ABC, abstractmethod
-from functools import partial
 from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 
 from kd_lightning.data.batches import Batch, derived_seed
 from kd_lightning.data.transfer_data import data_of, transfer_data
 from kd_lightning.methods.hinton import check_labels
 from kd_lightning.metrics.classification import Mean, TestMetrics
-from kd_lightning.modules.lightning_internals import QuickHookNames, built_by_command_line
+from kd_lightning.modules.lightning_internals import built_by_command_line
 from kd_lightning.modules.loader_place import LoaderPlace
-from kd_lightning.modules.optimization import (
-    PlateauSteps,
-    SchedulerCallable,
-    default_optimizer,
-    enable_fused_kernels,
-    limit_norms,
-    make_scheduler,
-    steps_of_run,
-)
+from kd_lightning.modules.optimization import PlateauSteps, SchedulerCallable
+from kd_lightning.modules.optimized import OptimizedModule
 from kd_lightning.modules.precision import PrecisionCheck
 from kd_lightning.modules.train_log import TrainLog
 from kd_lightning.nets.description import describe_net
@@ -35,7 +25,7 @@ from kd_lightning.nets.logits import logits_of
 from kd_lightning.runs.checkpoints import RECORD_KEY
 
 
-class ClassifierModule(QuickHookNames, ABC):
+class ClassifierModule(OptimizedModule, ABC):
     """A net with its loss, optimizer and metrics; a subclass says in `losses` what is minimised.
 
     Batches are `Batch` or any `(inputs, labels, ...)`.
@@ -67,20 +57,11 @@ class ClassifierModule(QuickHookNames, ABC):
         max_norm: float | None = None,
         compile: bool = False,  # noqa: A002  # torch's own word
     ) -> None:
-        super().__init__()
+        super().__init__(net, optimizer, scheduler, max_norm)
         # The command line hands over plain class_path and init_args to keep; from Python the arguments are objects,
         # which a checkpoint that loads safely can't hold. Teachers are never kept.
         objects = ["net", "student", "optimizer", "scheduler", "store", "soft_loss", "feature_losses"]
         self.save_hyperparameters(ignore=["teachers", *([] if built_by_command_line() else objects)])
-        if max_norm is not None and not max_norm > 0:
-            raise ValueError(f"max_norm must be > 0, got {max_norm}")
-        if next(net.parameters(), None) is None:
-            raise ValueError(f"the net must have parameters to train, got {type(net).__name__} without any")
-        self.net = net
-        self.optimizer_of = optimizer or default_optimizer
-        self.scheduler_of = scheduler
-        self.lr: float | None = None
-        self.max_norm = max_norm
         if compile:
             net.compile()  # in place: the names in a checkpoint stay as they are
         self.val_accuracy = Mean()
@@ -112,12 +93,6 @@ class ClassifierModule(QuickHookNames, ABC):
     def configure_callbacks(self) -> list[Callback]:
         """Check the precision; find a resumed run's place; log the training's curves; step what watches them."""
         return [PrecisionCheck(), LoaderPlace(), TrainLog(), PlateauSteps()]
-
-    def on_fit_start(self) -> None:
-        """Build the optimizer again where a LearningRateFinder has just set `lr`: a schedule must start from it."""
-        groups = self.trainer.optimizers[0].param_groups
-        if self.lr is not None and any(group.get("initial_lr", group["lr"]) != self.lr for group in groups):
-            self.trainer.strategy.setup_optimizers(self.trainer)
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:  # Any: also a user's own tuple
         """Compute the losses of a batch; `loss` is minimised, the others are logged with it."""
@@ -158,38 +133,6 @@ class ClassifierModule(QuickHookNames, ABC):
         batch = Batch.of(batch)
         confidence, prediction = self(batch.inputs).float().softmax(dim=-1).max(dim=-1)
         return {"prediction": prediction, "confidence": confidence, "label": batch.labels, "index": batch.indices}
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Optimizer of all trainable parameters, the method's own ones too, and the schedule over the whole run."""
-        optimizer = self.optimizer_of(self.parameters())
-        if self.lr is not None:
-            for group in optimizer.param_groups:
-                group["lr"] = self.lr
-        enable_fused_kernels(optimizer)
-        if self.scheduler_of is None:
-            return optimizer
-        scheduler = make_scheduler(self.scheduler_of, optimizer, partial(steps_of_run, self.trainer))
-        if isinstance(scheduler, ReduceLROnPlateau):
-            monitor = getattr(scheduler, "monitor", "val/loss")  # Lightning's own subclass has one
-            return {
-                "optimizer": optimizer,
-                "lr_scheduler": {"scheduler": scheduler, "interval": "epoch", "monitor": monitor},
-            }
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:  # Any: Lightning's own signature
-        """Step a scheduler, but for those that PlateauSteps has stepped."""
-        if not isinstance(scheduler, ReduceLROnPlateau):
-            super().lr_scheduler_step(scheduler, metric)
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:  # Any: Lightning's own signature
-        """Step, then keep the weights within max_norm.
-
-        Here and not in a hook after the step, where a checkpoint could be written in between.
-        """
-        super().optimizer_step(*args, **kwargs)
-        if self.max_norm is not None:
-            limit_norms(self.net, self.max_norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add how the net is built, so that it can teach, and which data it was trained on."""
