@@ -74,7 +74,7 @@ def run_study(arguments: Sequence[str]) -> None:
     if given.threads is not None:
         torch.set_num_threads(given.threads)
     options = Options(Path(given.root), given.data_dir, given.verbose)
-    study = read_study(Path(given.study))
+    study = read_study(Path(given.study), verdict=given.verdict)
     command = f"{PROG} study {given.study}" + (f" --threads {given.threads}" if given.threads else "")
     jobs = planned(study, given.rows, given.seeds)
     todo = [job for job in jobs if not _is_done(job, options)]
@@ -84,7 +84,10 @@ def run_study(arguments: Sequence[str]) -> None:
         _do_all(todo, options, console)
     lines = collect(study, options.root, settings, command)
     output = Path(given.output) if given.output else options.root / study.name
-    print_summary(lines, study.name)
+    if given.verdict:
+        _give_verdict(lines, study.name, options.root, output)
+    else:
+        print_summary(lines, study.name)
     write_summary(lines, output, study.name, time.monotonic() - started if len(todo) == len(jobs) else None)
     print(f"written: {output / study.name}.md, .csv and .json")
     if given.report and study.rows[0].measure == "test":
@@ -149,8 +152,24 @@ def _parser() -> jsonargparse.ArgumentParser:
         help="Threads of a run; by default torch's own. With 1, a call per core does more than one call on all cores.",
     )
     parser.add_argument("--verbose", type=bool, default=False, help="Show all that the runs say.")
+    parser.add_argument(
+        "--verdict",
+        type=bool,
+        default=False,
+        help="Say whether distillation pays: compare a distill configuration with its plain student, with and without "
+        "label smoothing, seed by seed.",
+    )
     parser.add_argument("--report", type=bool, default=True, help="Write the report of all runs, with pictures.")
     return parser
+
+
+def _give_verdict(lines: Sequence[dict[str, Any]], name: str, root: Path, output: Path) -> None:
+    from kd_lightning.reports import verdict_files  # scipy takes half a second to import
+
+    verdict = verdict_files.verdict_of(lines, root, name)
+    verdict_files.print_verdict(verdict, lines, name)
+    verdict_files.write_verdict(verdict, lines, output)
+    print(f"written: {output / 'verdict'}.md, .json and .png")
 
 
 def _is_done(job: Job, options: Options) -> bool:

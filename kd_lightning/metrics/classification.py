@@ -1,6 +1,5 @@
 """Test metrics, exact under any sharding and precision: sums of counts, not means of means."""
 
-from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -9,44 +8,12 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric, Metric, SumMetric
 from torchmetrics.classification import BinaryCalibrationError, MulticlassConfusionMatrix
 
+from kd_lightning.metrics.uncast import UncastMetric
+from kd_lightning.metrics.wrong_rows import WrongRows
+
 CALIBRATION_BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4
 # With more classes a confusion matrix is no longer read, and grows with the square.
 TABLE_CLASSES = 100
-
-
-class UncastMetric(Metric):
-    """A metric that counts and sums in float32, whatever number type the module around it is cast to.
-
-    torchmetrics guards `module.half()` and the like, but not `module.to(dtype)`, which the trainer calls under
-    bf16-true and 16-true: bfloat16 can't tell 257 from 256.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # Any: those of the metric that this is mixed with
-        self._casts = False
-        super().__init__(*args, **kwargs)
-        self.set_dtype(torch.float32)  # torch's default type is bfloat16 within the trainer's bf16-true
-
-    def set_dtype(self, dst_type: str | torch.dtype) -> Metric:
-        """Change the number type on purpose."""
-        self._casts = True
-        try:
-            return super().set_dtype(dst_type)
-        finally:
-            self._casts = False
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any) -> nn.Module:  # Any: torchmetrics' own arguments
-        """Move the metric with its module, and keep number types."""
-        fn_of_bits = fn if self._casts else lambda tensor: _apply_to_bits(fn, tensor)
-        applied: nn.Module = super()._apply(fn_of_bits, *args)
-        return applied
-
-
-def _apply_to_bits(fn: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
-    """Apply a move or a cast to a tensor's bits: casts do not change integers."""
-    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-    if not tensor.is_floating_point():
-        return fn(tensor)
-    return fn(tensor.view(integers[tensor.itemsize])).view(tensor.dtype)
 
 
 class Sum(UncastMetric, SumMetric):
@@ -90,12 +57,15 @@ class TestMetrics(nn.Module):
         self.scalars = nn.ModuleDict(metrics)
         self.tables = TestTables(with_teachers=with_teachers)
 
-    def add(self, logits: Tensor, labels: Tensor, teacher_log_probs: Tensor | None = None) -> None:
+    def add(
+        self, logits: Tensor, labels: Tensor, teacher_log_probs: Tensor | None = None, rows: Tensor | None = None
+    ) -> None:
         """Add a batch.
 
         Args:
             logits: (batch, classes) float, before softmax.
             labels: (batch,) int64.
+            rows: (batch,) int64, which examples they are; -1 or None where unknown.
             teacher_log_probs: (batch, classes) float, log of the averaged teachers' softmax, with teachers.
         """
         logits = logits.float()
@@ -118,6 +88,7 @@ class TestMetrics(nn.Module):
             taught = teacher_log_probs.argmax(dim=-1)
             self._metric("teacher_errors").update((taught != labels).float())
             self._metric("teacher_agreement").update((taught == predicted).float())
+        self.tables.wrong_rows.update(torch.full_like(labels, -1) if rows is None else rows, ~correct)
         self.tables.add(confidence, predicted, labels, taught, classes=logits.shape[-1])
 
     def _metric(self, name: str) -> Metric:
@@ -137,6 +108,7 @@ class TestTables(nn.Module):
         super().__init__()
         self.with_teachers = with_teachers
         self.reliability = Reliability()
+        self.wrong_rows = WrongRows()
         self.confusion: Metric | None = None  # made with the first batch, which says how many classes there are
         self.teacher_confusion: Metric | None = None
 
@@ -166,6 +138,7 @@ class TestTables(nn.Module):
     def reset(self) -> None:
         """Reset all counts."""
         self.reliability.reset()
+        self.wrong_rows.reset()
         self.confusion = self.teacher_confusion = None
 
     def compute(self) -> dict[str, Any]:  # Any: nested lists of numbers, for JSON
@@ -173,9 +146,10 @@ class TestTables(nn.Module):
 
         Returns:
             `reliability`: count, mean confidence and accuracy of each bin; `confusion`: counts by [label][prediction];
-            `teacher_confusion`: counts by [teachers' prediction][prediction].
+            `teacher_confusion`: counts by [teachers' prediction][prediction];
+            `wrong_rows`: rows of the wrong answers, None where the batches don't say them.
         """
-        tables: dict[str, Any] = {"reliability": self.reliability.compute()}
+        tables: dict[str, Any] = {"reliability": self.reliability.compute(), "wrong_rows": self.wrong_rows.compute()}
         for name in ("confusion", "teacher_confusion"):
             metric = getattr(self, name)
             if metric is not None:

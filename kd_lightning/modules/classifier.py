@@ -120,7 +120,7 @@ class ClassifierModule(OptimizedModule, ABC):
         batch = Batch.of(batch)
         logits = self(batch.inputs)
         check_labels(batch.labels, classes=logits.shape[-1])
-        self.test_metrics.add(logits, batch.labels, self.teacher_log_probs(batch.inputs))
+        self.test_metrics.add(logits, batch.labels, self.teacher_log_probs(batch.inputs), batch.indices)
         scalars = {f"test/{name}": cast(Metric, metric) for name, metric in self.test_metrics.scalars.items()}
         self.log_dict(scalars, batch_size=len(batch.labels))
 

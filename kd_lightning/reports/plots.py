@@ -221,3 +221,29 @@ def _show(axes: Axes, image: Image, title: str) -> None:
 def _class_ticks(axes: Axes, classes: int, names: Sequence[str] | None) -> None:
     if classes <= 20:
         axes.set_xticks(range(classes), names or [str(number) for number in range(classes)])
+
+
+def verdict(errors: Mapping[str, Sequence[int]], saved: float, low: float | None, high: float | None) -> Figure:
+    """Errors of each student, a line for each seed, beside the errors that the last saves against the first.
+
+    Args:
+        errors: Errors by seed, by student.
+        saved: Errors saved, the mean over seeds.
+        low: Lower end of its confidence interval, None where there is none.
+        high: Upper end.
+    """
+    with new_figure(7.5, 3.2) as figure:
+        left, right = figure.subplots(1, 2, width_ratios=[3, 1])
+        places = range(len(errors))
+        for seed in zip(*errors.values(), strict=False):
+            left.plot(places, seed, color=QUIET_COLOR, linewidth=0.8, marker="o", markersize=4)
+        means = [sum(counts) / len(counts) for counts in errors.values()]
+        left.plot(places, means, color=SOFT_COLOR, linewidth=0, marker="_", markersize=28, markeredgewidth=2.5)
+        left.set_xticks(places, [name.replace(", ", ",\n") for name in errors])
+        left.margins(x=0.2)
+        left.set(ylabel="test errors", title="a grey line for each seed, blue: mean")
+        around = None if low is None or high is None else [[saved - low], [high - saved]]
+        right.errorbar([0], [saved], yerr=around, color=SOFT_COLOR, marker="o", capsize=5, linewidth=1.5)
+        right.axhline(0, color=HARD_COLOR, linewidth=1)
+        right.set(title="saved against plain", ylabel="errors, 95 % interval", xticks=[])
+        return figure

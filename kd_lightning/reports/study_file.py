@@ -17,6 +17,7 @@ ROW_KEYS = ("name", "what", "configs", "set", "seeds", "teachers", "paper")
 # What the study gives to each of its runs.
 GIVEN = ("config", "run_dir", "seed_everything", "ckpt_path", "overwrite", "dry_run", "prepare")
 DEFAULT_SEEDS = 5  # of a plain configuration
+LABEL_SMOOTHING = 0.1  # Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer Vision", section 7
 
 
 class StudyRow(NamedTuple):
@@ -83,17 +84,21 @@ class Study(NamedTuple):
     rows: tuple[StudyRow, ...]
 
 
-def read_study(path: Path) -> Study:
+def read_study(path: Path, *, verdict: bool = False) -> Study:
     """Read a study file, or make a study of a configuration: it, and before it its plain student.
 
     Args:
         path: A study file, which has `rows`, or a configuration, which has `model`.
+        verdict: Make the study of a verdict, of the configuration of a distilled student: also with the plain student
+            with label smoothing. Its rows are plain, smoothed and distilled.
 
     Raises:
         FileNotFoundError: If the file, or one that it names, is missing.
         ValueError: If the file says something that is not understood.
     """
     content = _read_yaml(path)
+    if verdict:
+        return _verdict_study(path, content)
     if "rows" in content:
         return _StudyReader(path, content, within=()).study()
     if "model" in content:
@@ -103,14 +108,40 @@ def read_study(path: Path) -> Study:
 
 def _plain_study(path: Path, content: dict[str, Any]) -> Study:
     own = StudyRow(f"{path.stem}-study", path.stem, path.stem, MEASURES[0], (path,), {}, DEFAULT_SEEDS)
-    model = content["model"] if isinstance(content["model"], dict) else {}
-    if not str(model.get("class_path", "")).endswith("DistillModule"):
+    if not _is_distillation(content):
         return Study(own.study, (own,))
-    plain = {"model.soft_weight": 0.0, "model.teachers": None}
-    if "feature_losses" in model.get("init_args", {}):
-        plain["model.feature_losses"] = None
+    plain = _options_of_plain(content)
     name = f"{path.stem}-plain"
     return Study(own.study, (own._replace(name=name, what=f"{path.stem}, plain student", options=plain), own))
+
+
+def _verdict_study(path: Path, content: dict[str, Any]) -> Study:
+    if not _is_distillation(content):
+        raise ValueError(f"{path}: --verdict expected the configuration of a DistillModule, got {_list(content)}")
+    own = StudyRow(f"{path.stem}-verdict", "distilled", "distilled student", MEASURES[0], (path,), {}, DEFAULT_SEEDS)
+    plain = _options_of_plain(content)
+    smoothed = plain | {"model.label_smoothing": LABEL_SMOOTHING}
+    return Study(
+        own.study,
+        (
+            own._replace(name="plain", what="plain student", options=plain),
+            own._replace(name="smoothed", what=f"plain student, label smoothing {LABEL_SMOOTHING}", options=smoothed),
+            own,
+        ),
+    )
+
+
+def _is_distillation(content: dict[str, Any]) -> bool:
+    model = content.get("model")
+    return isinstance(model, dict) and str(model.get("class_path", "")).endswith("DistillModule")
+
+
+def _options_of_plain(content: dict[str, Any]) -> dict[str, Any]:
+    """What makes a plain student of a distilled one."""
+    plain: dict[str, Any] = {"model.soft_weight": 0.0, "model.teachers": None}
+    if "feature_losses" in content["model"].get("init_args", {}):
+        plain["model.feature_losses"] = None
+    return plain
 
 
 class _StudyReader:
