@@ -27,6 +27,7 @@ _HOMES = {
     "Jitter": "data",
     "LogitMatching": "methods",
     "MNISTDataModule": "data",
+    "MatchedScale": "methods",
     "PretrainedNet": "teachers",
     "Relational": "methods",
     "ReverseKL": "methods",

@@ -18,6 +18,7 @@ from kd_lightning.methods import FeatureLoss as FeatureLoss
 from kd_lightning.methods import Hints as Hints
 from kd_lightning.methods import JensenShannon as JensenShannon
 from kd_lightning.methods import LogitMatching as LogitMatching
+from kd_lightning.methods import MatchedScale as MatchedScale
 from kd_lightning.methods import Relational as Relational
 from kd_lightning.methods import ReverseKL as ReverseKL
 from kd_lightning.methods import SimilarityPreserving as SimilarityPreserving

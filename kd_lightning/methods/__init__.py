@@ -15,6 +15,7 @@ from kd_lightning.methods.hinton import (
 )
 from kd_lightning.methods.hints import Hints
 from kd_lightning.methods.logit_matching import LogitMatching
+from kd_lightning.methods.matched_scale import MatchedScale
 from kd_lightning.methods.nkd import NKD
 from kd_lightning.methods.relational import Relational
 from kd_lightning.methods.similarity import SimilarityPreserving
@@ -30,6 +31,7 @@ __all__ = [
     "Hints",
     "JensenShannon",
     "LogitMatching",
+    "MatchedScale",
     "Relational",
     "ReverseKL",
     "SimilarityPreserving",

@@ -53,6 +53,10 @@ class SoftLoss(nn.Module, ABC):
         """
         return teacher_logits
 
+    def logged(self) -> dict[str, Tensor]:
+        """Numbers that are logged beside the loss, by name; none by default."""
+        return {}
+
     @abstractmethod
     def forward(self, student_logits: Tensor, targets: SoftTargets, labels: Tensor) -> Tensor:
         """Compute the loss, a scalar, in nats per example, T^2 included.

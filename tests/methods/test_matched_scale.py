@@ -1,0 +1,96 @@
+"""A soft loss at the scale of plain distillation."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kd_lightning import DIST, DKD, KL, MatchedScale, SoftLoss, SoftTargets, Standardised, soft_targets
+
+RANDOM = torch.Generator().manual_seed(0)
+STUDENT, TEACHER = torch.randn(2, 8, 5, generator=RANDOM).unbind()
+LABELS = torch.randint(5, (8,), generator=RANDOM)
+
+
+class Loud(SoftLoss):
+    """Plain distillation, a hundred times as large."""
+
+    def forward(self, student_logits: Tensor, targets: SoftTargets, labels: Tensor) -> Tensor:
+        loss: Tensor = 100 * KL()(student_logits, targets, labels)
+        return loss
+
+
+def _targets(logits: Tensor = TEACHER, temperature: float = 4.0) -> SoftTargets:
+    return soft_targets(teacher_logits=logits, temperature=temperature)
+
+
+def _gradient(loss: SoftLoss) -> Tensor:
+    logits = STUDENT.clone().requires_grad_()
+    loss(logits, _targets(), LABELS).backward()
+    assert logits.grad is not None
+    return logits.grad
+
+
+def test_a_loud_loss_is_plain_distillation_again() -> None:
+    matched = MatchedScale(Loud())
+    torch.testing.assert_close(_gradient(matched), _gradient(KL()))
+    assert float(matched.logged()["soft_loss_scale"]) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("loss", [DKD(), DIST(), Standardised(), Standardised(DKD())])
+def test_gradients_get_one_size(loss: SoftLoss) -> None:
+    assert float(_gradient(MatchedScale(loss)).norm()) == pytest.approx(float(_gradient(KL()).norm()), rel=1e-5)
+
+
+def test_targets_are_prepared_as_the_other_loss_asks() -> None:
+    loss = Standardised()
+    prepared = _targets(loss.prepare(TEACHER.unsqueeze(0)))
+    matched = MatchedScale(loss).eval()  # nothing is measured, the factor is 1
+    torch.testing.assert_close(matched(STUDENT, _targets(), LABELS), loss(STUDENT, prepared, LABELS))
+
+
+def test_the_factor_stays_after_the_first_training_batches() -> None:
+    matched = MatchedScale(DKD(), batches=2)
+    matched.eval()
+    matched(STUDENT, _targets(), LABELS)
+    assert float(matched.scale) == 1  # validation is not measured
+    matched.train()
+    scales = []
+    for factor in (1.0, 2.0, 3.0):
+        matched(factor * STUDENT, _targets(), LABELS)
+        scales.append(float(matched.scale))
+    assert scales[0] != scales[1] == scales[2]
+
+
+def test_a_checkpoint_holds_the_factor() -> None:
+    matched, again = MatchedScale(DKD()), MatchedScale(DKD())
+    matched(STUDENT, _targets(), LABELS)
+    again.load_state_dict(matched.state_dict())
+    assert torch.equal(matched.scale, again.scale)
+    assert int(again.measured) == 1
+
+
+def test_a_gradient_of_zero_changes_nothing() -> None:
+    matched = MatchedScale(Loud())
+    matched(TEACHER, _targets(), LABELS)  # the student equals the teacher
+    assert torch.isfinite(matched.scale)
+
+
+def test_measuring_leaves_no_gradient_behind() -> None:
+    class Own(SoftLoss):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = nn.Parameter(torch.ones(()))
+
+        def forward(self, student_logits: Tensor, targets: SoftTargets, labels: Tensor) -> Tensor:
+            loss: Tensor = self.factor * KL()(student_logits, targets, labels)
+            return loss
+
+    matched = MatchedScale(Own())
+    with torch.no_grad():
+        matched(STUDENT, _targets(), LABELS)
+    assert next(matched.parameters()).grad is None
+
+
+def test_batches_are_checked() -> None:
+    with pytest.raises(ValueError, match="batches of MatchedScale must be >= 1, got 0"):
+        MatchedScale(KL(), batches=0)
