@@ -74,4 +74,5 @@ def _gradient_norm(loss: SoftLoss, logits: Tensor, targets: SoftTargets, labels:
     with torch.enable_grad():
         free = logits.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(loss(free, targets, labels), free)
-    return gradient.norm()
+    norm: Tensor = gradient.norm()
+    return norm
