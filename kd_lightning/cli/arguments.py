@@ -26,6 +26,7 @@ SUBCOMMANDS = {
 
 # Subcommands beside LightningCLI's: "module:function", imported when asked for, as nothing else needs their packages.
 OTHER_COMMANDS = {
+    "inspect": "kd_lightning.cli.inspect:run_inspect",
     "study": "kd_lightning.cli.study:run_study",
     "report": "kd_lightning.reports.page:run_report",
     "export": "kd_lightning.export:run_export",

@@ -247,3 +247,29 @@ def verdict(errors: Mapping[str, Sequence[int]], saved: float, low: float | None
         right.axhline(0, color=HARD_COLOR, linewidth=1)
         right.set(title="saved against plain", ylabel="errors, 95 % interval", xticks=[])
         return figure
+
+
+def knowledge(
+    temperatures: Sequence[float], label: Sequence[float], entropy: Sequence[float], beside: Sequence[float]
+) -> Figure:
+    """Soft targets against temperature: how sure they are, and what they say beside the label.
+
+    Args:
+        temperatures: T, rising.
+        label: Mean probability of the label.
+        entropy: Mean entropy, in nats.
+        beside: What is said beside the label, in nats, see teachers.knowledge.
+    """
+    with new_figure(9, 2.8) as figure:
+        shown = (
+            (label, "probability of the label", HARD_COLOR),
+            (entropy, "entropy, nats", QUIET_COLOR),
+            (beside, "said beside the label, nats", SOFT_COLOR),
+        )
+        for axes, (values, title, color) in zip(figure.subplots(1, 3), shown, strict=True):
+            axes.plot(temperatures, values, "o-", color=color, markersize=3)
+            axes.set(xlabel="T", title=title, xscale="log", ylim=(0, None))
+            ticks = [t for t in temperatures if t in (0.5, 1, 2, 4, 8, 20, 50)]
+            axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+            axes.minorticks_off()
+        return figure

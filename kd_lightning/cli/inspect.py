@@ -1,0 +1,185 @@
+"""The subcommand `inspect`: what teachers know, before a student is trained."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import torch
+import yaml
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch import LightningDataModule
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from kd_lightning.cli.arguments import PROG
+from kd_lightning.data.batches import Batch
+from kd_lightning.data.transfer_data import unit_of
+from kd_lightning.reports import plots
+from kd_lightning.runs.checkpoints import run_folder
+from kd_lightning.runs.files import CONFIG_FILE, write_atomically
+from kd_lightning.teachers.ensemble import FrozenEnsemble
+from kd_lightning.teachers.knowledge import Knowledge, knowledge
+from kd_lightning.teachers.loading import load_teachers, teacher_checkpoints
+
+_TRAINING_BATCHES = 20  # that are looked at where nothing validates
+
+
+def run_inspect(arguments: Sequence[str]) -> None:
+    """Print what teachers know: errors, calibration, agreement, and their soft targets at rising temperatures.
+
+    Args:
+        arguments: Teachers and options.
+
+    Raises:
+        FileNotFoundError: If a teacher, or its run's configuration, is missing.
+        ValueError: If a teacher or the data can't be used.
+    """
+    parser = _parser()
+    given = parser.parse_args(list(arguments))
+    config = Path(given.config) if given.config else _config_of(given.teachers)
+    data = _data(config, given.data_dir)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    ensemble = FrozenEnsemble(load_teachers(given.teachers)).to(device)
+    split, batches = _batches(data)
+    logits, labels = _answers(ensemble, (_on_device(batch, data, device) for batch in batches))
+    known = knowledge(logits, labels)
+    console = Console()
+    console = console if console.is_terminal else Console(width=120)
+    title = f"{known.examples:,} {split} {unit_of(data)}"
+    _print_teachers(console, known, [_name(teacher.source) for teacher in ensemble.teachers], title)
+    _print_temperatures(console, known)
+    console.print(_sentence(known), highlight=False)
+    if given.picture:
+        picture = Path(given.picture)
+        figure = plots.knowledge(
+            [each.temperature for each in known.temperatures],
+            [each.label for each in known.temperatures],
+            [each.entropy for each in known.temperatures],
+            [each.beside for each in known.temperatures],
+        )
+        write_atomically(picture, lambda part: part.write_bytes(plots.as_png(figure)))
+        print(f"written: {picture}")
+
+
+def _name(source: str) -> str:
+    """A teacher's name for people: its run's folder, where it lies in one."""
+    return str(run_folder(Path(source)) or source)
+
+
+def _parser() -> jsonargparse.ArgumentParser:
+    parser = jsonargparse.ArgumentParser(
+        prog=f"{PROG} inspect",
+        description=(
+            "What teachers know, before a student is trained: errors, calibration, agreement with each other, and at "
+            "which temperatures their soft targets say something beside the label. Looks at validation examples."
+        ),
+        exit_on_error=False,
+    )
+    parser.add_argument("teachers", nargs="+", help="Runs, checkpoints or globs of either.")
+    parser.add_argument(
+        "--config", type=str | None, help="A configuration whose data is looked at; by default the first teacher's."
+    )
+    parser.add_argument("--data_dir", type=str | None, help="Folder of the data, in place of the configuration's.")
+    parser.add_argument("--picture", type=str | None, help="A PNG file to draw the soft targets' curves into.")
+    return parser
+
+
+def _config_of(teachers: Sequence[str]) -> Path:
+    """The configuration of the first teacher's run."""
+    checkpoint = teacher_checkpoints(teachers[0])[0]
+    run = run_folder(checkpoint)
+    if run is None or not (run / CONFIG_FILE).is_file():
+        raise FileNotFoundError(f"{checkpoint} lies in no run, so its data is unknown; name a configuration: --config")
+    return run / CONFIG_FILE
+
+
+def _data(config: Path, data_dir: str | None) -> LightningDataModule:
+    """The data module of a configuration, set up."""
+    if not config.is_file():
+        raise FileNotFoundError(f"no configuration {config}")
+    content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    described = content.get("data") if isinstance(content, dict) else None
+    if described is None:
+        raise ValueError(f"{config} has no data; expected a configuration with data: class_path ...")
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningDataModule, "data")
+    flags = [] if data_dir is None else [f"--data.data_dir={data_dir}"]
+    parsed: Any = parser.instantiate_classes(parser.parse_args([f"--data={json.dumps(described)}", *flags]))
+    data: LightningDataModule = parsed.data
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def _batches(data: LightningDataModule) -> tuple[str, Iterator[Any]]:
+    """Name of the split that is looked at, and its batches."""
+    loaders = data.val_dataloader()
+    if isinstance(loaders, list | tuple) and not loaders:
+        return "training", islice(iter(data.train_dataloader()), _TRAINING_BATCHES)
+    return "validation", chain(*loaders) if isinstance(loaders, list | tuple) else iter(loaders)
+
+
+def _on_device(batch: Any, data: LightningDataModule, device: torch.device) -> Batch:  # Any: whatever a loader gives
+    """A batch as a trainer hands it to a module."""
+    batch = move_data_to_device(data.on_before_batch_transfer(batch, 0), device)
+    return Batch.of(data.on_after_batch_transfer(batch, 0))
+
+
+@torch.no_grad()
+def _answers(ensemble: FrozenEnsemble, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
+    """The teachers' logits on labelled examples, (teachers, examples, classes), and the labels."""
+    logits, labels = [], []
+    for batch in batches:
+        labelled = batch.labels >= 0
+        logits.append(ensemble(batch.inputs)[:, labelled].cpu())
+        labels.append(batch.labels[labelled].cpu())
+    if not sum(map(len, labels)):
+        raise ValueError("there is no labelled example to look at; check the data's val_size")
+    return torch.cat(logits, dim=1), torch.cat(labels)
+
+
+def _print_teachers(console: Console, known: Knowledge, sources: Sequence[str], title: str) -> None:
+    table = Table(title=f"teachers on {title}")
+    columns = ["teacher", "errors", "NLL", "mean confidence", "calibration error", "agrees with the others"]
+    for column in columns:
+        table.add_column(column, justify="left" if column == "teacher" else "right", overflow="fold")
+    several = len(sources) > 1
+    lines = list(zip(sources, known.teachers, strict=True)) + ([("all together", known.ensemble)] if several else [])
+    for number, (name, answers) in enumerate(lines):
+        others = (
+            [share for other, share in enumerate(known.agreement[number]) if other != number]
+            if (several and number < len(sources))
+            else []
+        )
+        table.add_row(
+            name,
+            f"{answers.errors:,}",
+            f"{answers.nll:.4f}",
+            f"{answers.confidence:.4f}",
+            f"{answers.calibration_error:.4f}",
+            f"{100 * sum(others) / len(others):.2f} %" if others else "–",
+        )
+    console.print(table)
+
+
+def _print_temperatures(console: Console, known: Knowledge) -> None:
+    table = Table(title="soft targets")
+    for column in ["T", "probability of the label", "entropy, nats", "beside the label, nats"]:
+        table.add_column(column, justify="right")
+    for each in known.temperatures:
+        table.add_row(f"{each.temperature:g}", f"{each.label:.4f}", f"{each.entropy:.4f}", f"{each.beside:.4f}")
+    console.print(table)
+
+
+def _sentence(known: Knowledge) -> str:
+    found = known.useful_range
+    if found is None:
+        return "The soft targets say nothing beside the label at any temperature."
+    return (
+        f"From T = {found[0]:g} the soft targets say something beside the label; from T = {found[1]:g} on a higher "
+        "temperature adds little."
+    )

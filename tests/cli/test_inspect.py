@@ -1,0 +1,51 @@
+"""The subcommand inspect."""
+
+from pathlib import Path
+
+import pytest
+
+from kd_lightning import main
+
+CONFIG = Path(__file__).parents[2] / "configs" / "quickstart" / "teacher.yaml"
+QUICK = ["--trainer.max_steps", "20", "--trainer.enable_progress_bar", "false", "--model.net.hidden", "[16]"]
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("teachers")
+    for seed in "01":
+        flags = ["--seed_everything", seed, "--run_dir", str(folder / f"teacher-{seed}")]
+        assert main(["fit", "--config", str(CONFIG), *QUICK, *flags]) == 0
+    return folder
+
+
+def test_it_says_what_the_teachers_know(teachers: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = teachers / "known.png"
+    capsys.readouterr()
+    assert main(["inspect", str(teachers / "teacher-*"), "--picture", str(picture)]) == 0
+    shown = capsys.readouterr().out
+    assert "teachers on 400 validation images" in shown
+    assert "all together" in shown
+    assert "the soft targets say something beside the label" in shown
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_errors_are_those_of_validation(
+    teachers: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(teachers)
+    assert main(["validate", "--ckpt_path", "teacher-0", "--trainer.enable_progress_bar", "false"]) == 0
+    accuracy = next(line for line in capsys.readouterr().out.splitlines() if "val/accuracy" in line).split()[3]
+    assert main(["inspect", "teacher-0"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "teacher-0" in line)
+    assert int(line.split("│")[2]) == round(400 * (1 - float(accuracy)))
+
+
+def test_unlabelled_data_and_lone_files_are_refused(teachers: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lone = teachers / "lone.ckpt"
+    lone.write_bytes((teachers / "teacher-0" / "checkpoints" / "last.ckpt").read_bytes())
+    assert main(["inspect", str(lone)]) == 1
+    assert "lies in no run, so its data is unknown; name a configuration: --config" in capsys.readouterr().err
+    assert main(["inspect", str(lone), "--config", str(CONFIG)]) == 0
+    assert main(["inspect", str(lone), "--config", "nowhere.yaml"]) == 1
+    assert "no configuration nowhere.yaml" in capsys.readouterr().err
