@@ -66,8 +66,9 @@ def run_inspect(arguments: Sequence[str]) -> None:
 
 
 def _name(source: str) -> str:
-    """A teacher's name for people: its run's folder, where it lies in one."""
-    return str(run_folder(Path(source)) or source)
+    """A teacher's name for people: the path of its run's folder as it was given, where it lies in one."""
+    path = Path(source)
+    return str(path.parents[1] if run_folder(path) and len(path.parts) > 2 else path)
 
 
 def _parser() -> jsonargparse.ArgumentParser:
