@@ -18,12 +18,13 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from kd_lightning import __version__, data, modules, nets, teachers  # noqa: F401 (short class names in YAML: imported classes)
 from kd_lightning.cli.arguments import ARGUMENTS, DESCRIPTION, PROG, SUBCOMMANDS
 from kd_lightning.cli.lossy_output import output_may_be_lost
+from kd_lightning.cli.outcome import lines_of_fit, print_table, table_of_test, table_of_validation
 from kd_lightning.cli.trainer_options import (
     callbacks_for_fit,
     refuse_fit_without_result,
     refuse_numbers_out_of_range,
 )
-from kd_lightning.data.transfer_data import transfer_data
+from kd_lightning.data.transfer_data import transfer_data, unit_of
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.lightning_internals import FreePassProfiler, OpenCommandLine
 from kd_lightning.nets.construction import constructor_errors
@@ -39,6 +40,7 @@ from kd_lightning.runs.resume import (
     run_files,
 )
 from kd_lightning.teachers.check import refuse_own_teacher
+from kd_lightning.teachers.ensemble import HasTeachers
 from kd_lightning.training.dashboard import Dashboard, add_test_scalars
 from kd_lightning.training.last_checkpoint import (
     AtomicCheckpointIO,
@@ -219,21 +221,29 @@ class DistillCLI(OpenCommandLine):
             return
         self._restoring(self.trainer.fit, **kwargs)
         if not self._value("trainer.fast_dev_run"):
+            records = self.model.teacher_records if isinstance(self.model, HasTeachers) else []
+            accuracy = self.trainer.callback_metrics.get("val/accuracy")
+            for line in lines_of_fit(records, None if accuracy is None else float(accuracy), unit_of(self.datamodule)):
+                rank_zero_info(line)
             rank_zero_info(f"run: {self._run_dir}\nnext: {PROG} test --ckpt_path {quote(str(self._run_dir))}")
 
     def validate(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
         """Measure loss and accuracy on the validation split."""
-        self._restoring(self.trainer.validate, **kwargs)
+        self._restoring(self.trainer.validate, **{**kwargs, "verbose": False})
+        if kwargs.get("verbose", True):
+            rank_zero_only(print_table)(table_of_validation(self.trainer.callback_metrics))
 
     def test(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
         """Test, and write metrics.json, or metrics-other.json where the result is not the run's own."""
-        self._restoring(self.trainer.test, **kwargs)
+        self._restoring(self.trainer.test, **{**kwargs, "verbose": False})
         scope = self._scope
         path = self._run_dir / scope.metrics_file
         tested = Path(kwargs["ckpt_path"])
         measured, precision = self.trainer.callback_metrics, self.trainer.precision
         record = metrics_record(self.model, measured, tested, self._run_dir, scope, precision)
         rank_zero_only(write_json)(path, record)
+        if kwargs.get("verbose", True):
+            rank_zero_only(print_table)(table_of_test(record))
         if scope.foreign is not None:
             rank_zero_info(f"metrics: {path}, and not {METRICS_FILE}: {scope.foreign}")
             return

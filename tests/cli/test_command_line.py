@@ -620,7 +620,10 @@ def test_what_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["test", "--ckpt_path", "runs/nothere"]) == 1
     assert "no run and no checkpoint at runs/nothere" in _error(capsys)
     assert main(["reprot", "runs"]) == 1
-    assert "no subcommand reprot; expected one of fit, validate, test, predict, study, report, export" in _error(capsys)
+    assert (
+        "no subcommand reprot; expected one of fit, validate, test, predict, inspect, study, report, export"
+        in _error(capsys)
+    )
     assert main(["--version"]) == 0
     assert kd_lightning.__version__ in capsys.readouterr().out
 
