@@ -197,6 +197,10 @@ class SeededLoader(OrderedLoader):
         self._others.close()
         return self._replay.read(places)
 
+    def close(self) -> None:
+        """End worker processes; as garbage, persistent ones take torch 5 s each to end."""
+        self._replay.close()
+
     def from_start(self) -> Self:
         """A loader of the same batches that stands before the first one; this one stays where it is."""
         other = super().from_start()
@@ -218,20 +222,21 @@ def check_replay(replay: Replay, view_count: int, part: str) -> None:
         part: What they do, such as training, for the message.
 
     Raises:
-        ValueError: If a sample differs.
+        ValueError: If a sample differs the second time, or from others in shape.
     """
     rows = spread_rows(_CHECKED_ROWS, len(replay))
     views = torch.arange(len(rows)) % view_count
-    alone = [replay.at_once(row, view).inputs for row, view in _places(rows, views, 1)]
-    backwards = _places(rows.flip(0), views.flip(0), -(-len(rows) // 2))
-    together = [inputs for batch in replay.read(backwards) for inputs in batch.inputs]
-    for row, view, first, again in zip(rows.tolist(), views.tolist(), alone, reversed(together), strict=True):
-        if first[0].shape != again.shape:
+    alone = [replay.at_once(row, view).inputs[0] for row, view in _places(rows, views, 1)]
+    for row, sample in zip(rows.tolist(), alone, strict=True):
+        if sample.shape != alone[0].shape:
             raise ValueError(
-                f"SeededViews needs inputs of one shape, got {tuple(first[0].shape)} for {part} row {row} and "
-                f"{tuple(again.shape)} for the same row in a batch of others; pad or cut them in the data set"
+                f"SeededViews needs inputs of one shape, got {tuple(alone[0].shape)} for {part} row 0 and "
+                f"{tuple(sample.shape)} for row {row}; resize, cut or pad them in the data set"
             )
-        if not _alike(first[0], again):
+    backwards = _places(rows.flip(0), views.flip(0), -(-len(rows) // 2))
+    together = [sample for batch in replay.read(backwards) for sample in batch.inputs]
+    for row, view, first, again in zip(rows.tolist(), views.tolist(), alone, reversed(together), strict=True):
+        if not _alike(first, again):
             raise ValueError(
                 f"SeededViews can't replay {part} row {row}: in view {view} it comes out otherwise the second time; "
                 "its transform must draw from the generators of torch, numpy.random or random, which are seeded for "
@@ -240,7 +245,7 @@ def check_replay(replay: Replay, view_count: int, part: str) -> None:
 
 
 def _alike(first: Tensor, again: Tensor) -> bool:
-    if not first.is_floating_point():
+    if first.shape != again.shape or not first.is_floating_point():
         return torch.equal(first, again)
     scale = float(first.abs().nan_to_num().max()) if first.numel() else 0.0
     return torch.allclose(first, again, rtol=0, atol=_TOLERANCE * scale, equal_nan=True)

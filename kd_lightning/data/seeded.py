@@ -6,13 +6,11 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from kd_lightning.data.order import derived_seed
-from kd_lightning.data.replay import Replay, SeededLoader, check_replay, own_generators
-from kd_lightning.data.replayed_rows import Part, ReplayedRows
-from kd_lightning.data.user_datasets import user_loader
+from kd_lightning.data.replay import SeededLoader
+from kd_lightning.data.replayed_parts import Part, ReplayedParts
+from kd_lightning.data.replayed_rows import ReplayedRows
 
 _TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
-_PARTS: tuple[Part, ...] = ("train", "val", "test", "predict")
 
 
 class SeededViews(ReplayedRows):
@@ -44,7 +42,6 @@ class SeededViews(ReplayedRows):
     test_data_arguments = ("data",)  # see training.record.NamesTestData
 
     def __init__(self, data: LightningDataModule, views: int = 10, view_seed: int = 0, seed: int | None = None) -> None:
-        super().__init__()
         if views < 1:
             raise ValueError(f"views must be >= 1, got {views}")
         for hook in _TRANSFER_HOOKS:
@@ -53,17 +50,16 @@ class SeededViews(ReplayedRows):
                     f"SeededViews replays what a data set gives, but {type(data).__name__} changes batches afterwards, "
                     f"in {hook}; move that into the data set's transform"
                 )
+        super().__init__(ReplayedParts(data, view_seed, views))
         self.data = data
-        self.view_count = views
-        self.view_seed = view_seed
         self.seed = seed
         self.prepare_data_per_node = data.prepare_data_per_node
-        self._fits = False
         self._place: dict[str, Any] | None = None  # where a resumed run's training loader goes on
 
     def prepare_data(self) -> None:
         """Have the data module prepare its data."""
-        self._attached().prepare_data()
+        self._attach()
+        self.data.prepare_data()
 
     def setup(self, stage: str) -> None:
         """Set the data module up; for a fit, check that its samples come out alike when they are made again.
@@ -74,43 +70,19 @@ class SeededViews(ReplayedRows):
         Raises:
             ValueError: If its loaders can't be used, or a sample differs.
         """
-        with own_generators(derived_seed(self.view_seed)):
-            self._attached().setup(stage)
-        self.forget()
-        self._place = None  # of an earlier fit
-        self._fits = stage == "fit"
-        if self._fits:
-            check_replay(self.training(), self.view_count, "training")
-            val = self.replay("val")
-            if val is not None:
-                check_replay(val, 1, "validation")
+        self._attach()
+        self._place = self._fingerprint = self._files_hash = None  # of an earlier fit
+        self.parts.setup(stage)
 
     def teardown(self, stage: str) -> None:
-        """Have the data module clean up."""
-        self.forget()
-        self._attached().teardown(stage)
+        """End worker processes; have the data module clean up."""
+        self.parts.close()
+        self.data.teardown(stage)
 
     def on_exception(self, exception: BaseException) -> None:
-        """Tell the data module."""
-        self._attached().on_exception(exception)
-
-    def make_replay(self, part: Part) -> Replay | None:
-        """Have the samples of a part made as the data module's loader says; None where there are none.
-
-        Raises:
-            ValueError: If the loader can't be used.
-        """
-        name = f"{part}_dataloader"
-        data = self._attached()
-        if part == "val" and not is_overridden(name, data, LightningDataModule):
-            return None
-        with own_generators(derived_seed(self.view_seed)):
-            given = getattr(data, name)()
-        if part == "val" and (given is None or given == []):
-            return None
-        source = user_loader(given, f"{type(data).__name__}.{name}", training=part == "train")
-        first_row = len(self.training()) if part == "val" and self._fits else 0
-        return Replay(source, (self.view_seed, _PARTS.index(part)), first_row, keep_workers=True)
+        """End worker processes; tell the data module."""
+        self.parts.close()
+        self.data.on_exception(exception)
 
     def train_dataloader(self) -> SeededLoader:
         """Shuffled batches of the training examples; a resumed run's first loader goes on where the run had been.
@@ -123,9 +95,10 @@ class SeededViews(ReplayedRows):
                 raise ValueError(f"{option} is not supported by SeededViews; leave it out")
         loader = self._loader("train")
         if self._place is not None:
-            if self._place["examples"] != len(self.training()):
+            before, now = self._place["examples"], len(self.train_rows)
+            if before != now:
                 raise ValueError(
-                    f"the run began with {self._place['examples']} training {self.unit}, got {len(self.training())}; "
+                    f"the run began with {before:,} training {self.unit}, got {now:,}; "
                     "resume it with the data that it began with, or start a new run"
                 )
             loader.load_state_dict(self._place["loader"])
@@ -134,7 +107,7 @@ class SeededViews(ReplayedRows):
 
     def val_dataloader(self) -> SeededLoader | list[SeededLoader]:
         """Batches of the validation examples in order; none where there are none."""
-        return [] if self.replay("val") is None else self._loader("val")
+        return [] if self.parts.get("val") is None else self._loader("val")
 
     def test_dataloader(self) -> SeededLoader:
         """Batches of the test examples in order."""
@@ -144,27 +117,12 @@ class SeededViews(ReplayedRows):
         """Batches of the examples to predict, in order."""
         return self._loader("predict")
 
-    def _loader(self, part: Part) -> SeededLoader:
-        replay, trainer, trains = self.replay(part), self.trainer, part == "train"
-        if replay is None:
-            raise ValueError(f"{type(self.data).__name__} has no {part} examples")
-        return SeededLoader(
-            replay,
-            batch_size=replay.source.batch_size,
-            shuffle=trains,
-            drop_last=replay.source.drop_last,
-            seed=int(os.environ.get("PL_GLOBAL_SEED", "0")) if self.seed is None else self.seed,
-            view_count=self.view_count if trains else 1,
-            rank=0 if trainer is None else trainer.global_rank,
-            world_size=1 if trainer is None else trainer.world_size,
-        )
-
     def state_dict(self) -> dict[str, Any]:
         """The training loader's place in the data, and the data module's own state."""
         state: dict[str, Any] = {"data": self.data.state_dict()}
         loader = None if self.trainer is None else self.trainer.train_dataloader
         if isinstance(loader, SeededLoader):
-            state["train"] = {"examples": len(self.training()), "loader": loader.state_dict()}
+            state["train"] = {"examples": len(self.train_rows), "loader": loader.state_dict()}
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -172,7 +130,15 @@ class SeededViews(ReplayedRows):
         self.data.load_state_dict(state_dict["data"])
         self._place = state_dict.get("train")
 
-    def _attached(self) -> LightningDataModule:
-        """The data module, which knows the trainer."""
+    def _attach(self) -> None:
+        """Let the data module know the trainer."""
         self.data.trainer = self.trainer
-        return self.data
+
+    def _loader(self, part: Part) -> SeededLoader:
+        trainer = self.trainer
+        return self.parts.loader(
+            part,
+            seed=int(os.environ.get("PL_GLOBAL_SEED", "0")) if self.seed is None else self.seed,
+            rank=0 if trainer is None else trainer.global_rank,
+            world_size=1 if trainer is None else trainer.world_size,
+        )

@@ -21,12 +21,12 @@ TRANSFORM = [
 ]
 
 
-def draw_pictures(folder: Path, each: int = 20, classes: int = 3) -> Path:
-    """Write noisy JPEG files of a colour per class, 8 x 8, and return the folder."""
+def draw_pictures(folder: Path, each: int = 20, side: int = 8) -> Path:
+    """Write noisy JPEG files of three classes, a colour each, and return the folder."""
     random = np.random.default_rng(0)
-    for label in range(classes):
+    for label in range(3):
         for number in range(each):
-            pixels = random.integers(0, 80, (8, 8, 3), dtype=np.uint8)
+            pixels = random.integers(0, 80, (side, side, 3), dtype=np.uint8)
             pixels[..., label] += 150
             file = folder / f"class{label}" / f"{number:03}.jpg"
             file.parent.mkdir(parents=True, exist_ok=True)
