@@ -31,6 +31,7 @@ _HOMES = {
     "PretrainedNet": "teachers",
     "Relational": "methods",
     "ReverseKL": "methods",
+    "SeededViews": "data",
     "SimilarityPreserving": "methods",
     "SmallConvNet": "nets",
     "SoftLoss": "methods",

@@ -6,6 +6,7 @@ from kd_lightning.data import Elastic as Elastic
 from kd_lightning.data import InMemoryDataModule as InMemoryDataModule
 from kd_lightning.data import Jitter as Jitter
 from kd_lightning.data import MNISTDataModule as MNISTDataModule
+from kd_lightning.data import SeededViews as SeededViews
 from kd_lightning.data import TensorLoader as TensorLoader
 from kd_lightning.data import TransferData as TransferData
 from kd_lightning.export import load_exported as load_exported

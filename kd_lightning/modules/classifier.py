@@ -10,7 +10,8 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from kd_lightning.data.batches import Batch, derived_seed
+from kd_lightning.data.batches import Batch
+from kd_lightning.data.order import derived_seed
 from kd_lightning.data.transfer_data import data_of, transfer_data
 from kd_lightning.methods.hinton import check_labels
 from kd_lightning.metrics.classification import Mean, TestMetrics

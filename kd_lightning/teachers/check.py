@@ -11,7 +11,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from kd_lightning.data.batches import Batch, TensorLoader
+from kd_lightning.data.batches import Batch
+from kd_lightning.data.order import OrderedLoader
 from kd_lightning.data.transfer_data import data_of, transfer_data, unit_of
 from kd_lightning.methods.hinton import check_labels
 from kd_lightning.metrics.classification import no_better_than_chance
@@ -108,7 +109,7 @@ def _check_batches(trainer: Trainer) -> tuple[str, Iterator[Any]]:
         split, batches = "validation", chain(*loaders) if isinstance(loaders, list) else iter(loaders)
     else:
         source: Any = trainer.train_dataloader  # Any: ours, or whatever the user's data module gives
-        if isinstance(source, TensorLoader):
+        if isinstance(source, OrderedLoader):
             source = source.from_start()  # the one that trains stays put
         split, batches = "training", islice(source or (), CHECK_BATCHES)
     return split, map(trainer.strategy.batch_to_device, batches)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -135,7 +136,9 @@ def decide(
         return Decision(stored=True, reason="as asked")
     if spec.views >= epochs:
         return Decision(
-            stored=False, reason=f"{spec.views} views of each example would be no fewer passes than {epochs:g} epochs"
+            stored=False,
+            reason=f"{spec.views} views of each example would be no fewer passes than {epochs:g} epochs"
+            + (f"; up to {math.ceil(epochs) - 1} would pay" * (epochs > 1)),
         )
     return Decision(
         stored=True, reason=f"{spec.views} view{'s' * (spec.views > 1)} of each example instead of {epochs:g} passes"

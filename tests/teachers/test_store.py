@@ -217,7 +217,10 @@ def test_auto_weighs_views_against_epochs(tmp_path: Path) -> None:
         return decide(mode, object(), epochs=epochs, spec=spec, classes=10, options=options)
 
     assert choose("auto", 80, _spec()) == (True, "25 views of each example instead of 80 passes")
-    assert choose("auto", 20, _spec()) == (False, "25 views of each example would be no fewer passes than 20 epochs")
+    assert choose("auto", 20, _spec()) == (
+        False,
+        "25 views of each example would be no fewer passes than 20 epochs; up to 19 would pay",
+    )
     assert choose("auto", 2, _spec(views=1))[0]
     assert not choose("auto", 1, _spec(views=1))[0]
     assert choose("stored", 1, _spec())[0]
