@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +10,6 @@ from lightning.fabric.utilities import move_data_to_device
 from rich import get_console
 from rich.progress import track
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from kd_lightning.data.transfer_data import TransferData
 from kd_lightning.runs.locks import claimed, locked
@@ -81,9 +81,7 @@ class TeacherPass:
 
     def __init__(self, ensemble: FrozenEnsemble, number: int, entries: Entries, device: torch.device) -> None:
         self.ensemble, self.number, self.entries, self.device = ensemble, number, entries, device
-        example = entries.inputs(torch.arange(1))
-        size = sum(leaf.numel() * leaf.element_size() for leaf in tree_leaves(example))
-        self._at_once = max(1, _PASS_BYTES // max(1, size))
+        self._at_once = max(1, _PASS_BYTES // max(1, _size_of(entries.inputs(torch.arange(1)))))
         self.classes = self._answer(torch.arange(1)).shape[1]
 
     def __call__(self, entries: Tensor) -> Tensor:
@@ -93,6 +91,12 @@ class TeacherPass:
     def _answer(self, entries: Tensor) -> Tensor:
         inputs = move_data_to_device(self.entries.inputs(entries), self.device)
         return self.ensemble.answer(self.number, inputs).cpu()
+
+
+def _size_of(inputs: Any) -> int:  # Any: a Tensor, or several
+    """Bytes of a batch's inputs, one tensor, or a tuple or dict of them."""
+    parts = inputs.values() if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else [inputs]
+    return sum(part.nbytes for part in parts)
 
 
 def complete(folder: TeacherFolder, answer: TeacherPass, say: Callable[[str], None]) -> None:

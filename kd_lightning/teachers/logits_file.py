@@ -149,13 +149,14 @@ def _read_safetensors(path: Path) -> tuple[Tensor, Tensor | None]:
 def _table(train: Tensor, val: Tensor | None, entries: Entries, total: int, path: Path) -> Table:
     """The logits in the order of the entries."""
     views, training, validating = entries.views, len(entries.train_rows), len(entries.val_rows)
+    shape = tuple(train.shape)
     if train.ndim == 2:
         train = train[None]  # (rows, classes) -> (1, rows, classes)
     if train.ndim != 3 or train.shape[0] != views or train.shape[1] not in {training, total}:
-        shape = f"({views}, rows, classes)" if views > 1 else "(rows, classes)"
+        expected = f"({views}, rows, classes)" if views > 1 else "(rows, classes)"
         raise ValueError(
-            f"logits in {path} must be {shape} with {training:,} rows, those that train, or {total:,}, all of the "
-            f"training file, got {tuple(train.shape)}"
+            f"logits in {path} must be {expected} with {training:,} rows, those that train, or {total:,}, all of the "
+            f"training file, got {shape}"
         )
     values = train.reshape(-1, train.shape[2])  # (views, rows, classes) -> (views * rows, classes)
     places = torch.arange(len(values))

@@ -127,7 +127,7 @@ class SoftTargetStore:
 
     def entries(self, entries: Tensor) -> Tensor:
         """The teachers' logits of these entries, (teachers, batch, classes) float32."""
-        found = torch.empty(len(self.tables), len(entries), self.classes)
-        for logits, (values, places) in zip(found, self.tables, strict=True):
-            logits.copy_(values.index_select(0, entries if places is None else places[entries]))
-        return found
+        found = [
+            values.index_select(0, entries if places is None else places[entries]) for values, places in self.tables
+        ]
+        return torch.stack(found).float()

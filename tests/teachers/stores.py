@@ -33,7 +33,7 @@ def ensemble_of(*seeds: int) -> FrozenEnsemble:
 
 def few_digits(augment: Augment | None = None, **options: Any) -> MNISTDataModule:
     """380 training and 200 validation images."""
-    fixed = {"dataset": "mnist5k", "val_size": 200, "train_fraction": 0.1, "augment": augment}
+    fixed: dict[str, Any] = {"dataset": "mnist5k", "val_size": 200, "train_fraction": 0.1, "augment": augment}
     data = MNISTDataModule(**fixed | options)
     data.setup("fit")
     return data

@@ -57,7 +57,8 @@ def _plain(store: SoftTargetStore, data: MNISTDataModule) -> Tensor:
 
 
 def _live(ensemble: FrozenEnsemble, data: MNISTDataModule) -> Tensor:
-    return ensemble(data.inputs(data.train_rows, torch.zeros_like(data.train_rows)))
+    answers: Tensor = ensemble(data.inputs(data.train_rows, torch.zeros_like(data.train_rows)))
+    return answers
 
 
 def _is_right(store: SoftTargetStore, ensemble: FrozenEnsemble, data: MNISTDataModule) -> bool:
@@ -360,7 +361,7 @@ def _fill_beside(folder: str, started: Any, log: str) -> None:
         with Path(log).open("a") as file:
             file.write(f"{teacher.source} {block} {os.getpid()}\n")
 
-    TeacherFolder.write = noting  # type: ignore[method-assign]  # in a process of its own
+    pytest.MonkeyPatch().setattr(TeacherFolder, "write", noting)  # in a process of its own
     data, ensemble = few_digits(Jitter(1)), ensemble_of()
     started.wait()
     store = opened(ensemble, data, StoreOptions(folder=folder))

@@ -11,8 +11,8 @@ from tests.teachers.stores import ensemble_of, few_digits
 
 
 def _spec(teacher: str = "a", **changes: Any) -> StoreSpec:
-    fields = {"precision": "float32", "data": "d", "rows": "r", "views": 25, "entries": 1_500_000, "dtype": "float16"}
-    return StoreSpec(teacher=teacher, **(fields | changes))
+    spec = StoreSpec(teacher, "float32", data="d", rows="r", views=25, entries=1_500_000, dtype="float16")
+    return spec._replace(**changes)
 
 
 def test_auto_weighs_views_against_epochs(tmp_path: Path) -> None:
@@ -75,6 +75,11 @@ def test_each_teacher_has_a_folder_of_its_own() -> None:
     first, second = keys(0, 1)
     assert first != second
     assert keys(1, 0, 1) == [second, first, second]
-    others = [{"augment": Jitter(1)}, {"split_seed": 1}, {"drop_classes": [3]}, {"dtype": "float32"}]
+    others: list[dict[str, Any]] = [
+        {"augment": Jitter(1)},
+        {"split_seed": 1},
+        {"drop_classes": [3]},
+        {"dtype": "float32"},
+    ]
     assert len({first, *(keys(0, **change)[0] for change in others)}) == 5
     assert store_specs(ensemble_of(0), object(), options=StoreOptions()) is None
