@@ -26,6 +26,7 @@ _HOMES = {
     "InMemoryDataModule": "data",
     "Jitter": "data",
     "LogitMatching": "methods",
+    "LogitsFile": "teachers",
     "MNISTDataModule": "data",
     "MatchedScale": "methods",
     "PretrainedNet": "teachers",

@@ -38,6 +38,7 @@ from kd_lightning.modules import WarmupCosine as WarmupCosine
 from kd_lightning.nets import MLP as MLP
 from kd_lightning.nets import SmallConvNet as SmallConvNet
 from kd_lightning.teachers import FrozenEnsemble as FrozenEnsemble
+from kd_lightning.teachers import LogitsFile as LogitsFile
 from kd_lightning.teachers import PretrainedNet as PretrainedNet
 from kd_lightning.teachers import StoreOptions as StoreOptions
 from kd_lightning.teachers import load_teachers as load_teachers

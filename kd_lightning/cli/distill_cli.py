@@ -54,7 +54,7 @@ from kd_lightning.training.record import TestDetails, metrics_record, prediction
 from kd_lightning.training.resuming import Ending, ResumedCallbacks, restoring_errors
 from kd_lightning.training.run_record import RunRecord
 from kd_lightning.training.signals import StopSignals, only_fit_in
-from kd_lightning.training.trial import Banner, DryRun, DryRunDone
+from kd_lightning.training.trial import Banner, DryRun, Prepare, TrialDone
 
 # The default of an argument of StochasticWeightAveraging, which must go into config.yaml.
 register_type(torch.device, fail_already_registered=False)
@@ -178,7 +178,7 @@ class DistillCLI(OpenCommandLine):
         if self.subcommand == "fit":
             records += [Banner(), self._ending(fitting)]
         if dry:
-            records.append(DryRun(fill_store=not self._value("dry_run")))
+            records.append(DryRun() if self._value("dry_run") else Prepare())
         last = None
         if fitting:
             last = LastCheckpoint(
@@ -214,10 +214,13 @@ class DistillCLI(OpenCommandLine):
         if self._only_tries:
             if self._value("dry_run") and self.datamodule is not None:
                 self.datamodule.prepare_data = _nothing  # which may write: download or unpack
-            with suppress(DryRunDone):
+            with suppress(TrialDone):
                 self._restoring(self.trainer.fit, **kwargs)
-            written = "nothing" if self._value("dry_run") else "data and stored soft targets are there, no run"
-            rank_zero_info(f"one step done: {written} was written")
+            rank_zero_info(
+                "one step done: nothing was written"
+                if self._value("dry_run")
+                else "prepared: the data and the soft targets that are stored are there; no step was made"
+            )
             return
         self._restoring(self.trainer.fit, **kwargs)
         if not self._value("trainer.fast_dev_run"):
@@ -333,7 +336,7 @@ class DistillCLI(OpenCommandLine):
 
     @property
     def _only_tries(self) -> bool:
-        """Whether this fit ends after one step and leaves no run."""
+        """Whether this fit ends after one step, or before it, and leaves no run."""
         return bool(self._value("dry_run") or self._value("prepare"))
 
     def _value(self, key: str) -> Any:  # Any: a configuration holds all kinds of values

@@ -91,6 +91,11 @@ class RowsInMemory(LightningDataModule, ABC):
         """Rows of the training examples that train, the transfer set, (rows,) int64, ascending."""
         return self.split.train_rows(self.examples("train").labels, self.val_rows)
 
+    @property
+    def row_count(self) -> int:
+        """Rows of all training examples, those that neither train nor validate included."""
+        return len(self.examples("train").labels)
+
     def provenance(self) -> dict[str, Any]:  # Any: plain values, which a checkpoint can hold
         """The data set and the split: what a later run needs, to tell which examples this run trained on."""
         return {"dataset": self.dataset_identity(), **asdict(self.split)}

@@ -17,9 +17,11 @@ from kd_lightning.modules.lightning_internals import LeanCallback
 from kd_lightning.modules.precision import note_slow_bfloat16
 from kd_lightning.nets.description import in_eval_mode
 from kd_lightning.runs.checkpoints import RECORD_KEY
-from kd_lightning.teachers.check import check_teachers
+from kd_lightning.teachers.check import check_teachers, log_accuracies
 from kd_lightning.teachers.ensemble import FrozenEnsemble, Precision, Teacher
+from kd_lightning.teachers.file_check import check_files
 from kd_lightning.teachers.loading import load_teachers
+from kd_lightning.teachers.logits_file import logits_files
 from kd_lightning.teachers.source import LiveTeachers, Softener, StoredTeachers, choose_source
 from kd_lightning.teachers.store_plan import Mode, StoreOptions
 
@@ -51,11 +53,13 @@ class TeacherSetup(LeanCallback):
 
     Attributes:
         fill_store: Whether a store may be filled; a dry run only says whether it would be.
+        must_store: Whether `auto` stores, many passes or few, for runs to come.
     """
 
     def __init__(self, options: TeacherOptions) -> None:
         self.options = options
         self.fill_store = True
+        self.must_store = False
         self._stored: bool | None = None  # what was decided, kept in checkpoints
 
     def setup(self, trainer: Trainer, pl_module: "DistillModule", stage: str) -> None:  # type: ignore[override]
@@ -92,10 +96,19 @@ class TeacherSetup(LeanCallback):
             pl_module.live_teachers = self._live(loaded, pl_module)
             if self.options.precision == "bfloat16":
                 note_slow_bfloat16("teacher_precision bfloat16", trainer.strategy.root_device)
+        files = logits_files(pl_module.live_teachers.ensemble).values()
+        if files and stage == "test":
+            rank_zero_info("agreement with the teachers is not measured: a file of logits answers no test images")
+            pl_module.live_teachers, pl_module.test_metrics = None, TestMetrics()
+            return
+        for file in files:
+            file.bind(data_of(trainer))
         pl_module.source = pl_module.live_teachers if needed else None
         pl_module.test_metrics = TestMetrics(with_teachers=True)
         if training and pl_module.feature_losses:
             teachers = pl_module.live_teachers.ensemble.nets
+            for file in files:
+                raise ValueError(f"feature losses need the teachers' activations, and {file.path} holds logits only")
             if len(teachers) != 1:
                 raise ValueError(f"feature losses compare the student with one teacher, got {len(teachers)}")
             with in_eval_mode(pl_module.net):
@@ -123,17 +136,12 @@ class TeacherSetup(LeanCallback):
         live = pl_module.live_teachers
         if live is None:
             return
-        classes = check_teachers(
-            pl_module,
-            live.ensemble,
-            pl_module.teacher_records,
-            must_beat_chance=self.options.must_beat_chance,
-        )
+        classes = self._check(pl_module, live.ensemble)
         if pl_module.source is None:
             return
         pl_module.source = choose_source(
             live,
-            self.options.mode,
+            self._mode(pl_module),
             resumed=self._stored,
             data=data_of(trainer),
             epochs=_epochs(trainer),
@@ -183,6 +191,24 @@ class TeacherSetup(LeanCallback):
             by_fingerprint = dict(zip(now, live.ensemble.teachers, strict=True))
             pl_module.live_teachers = self._live([by_fingerprint[each] for each in before], pl_module)
             pl_module.source = None if pl_module.source is None else pl_module.live_teachers
+
+    def _mode(self, module: "DistillModule") -> Mode:
+        """What the user asked for; preparations store whether this run alone would pay for it or not."""
+        prepares = self.must_store and self.options.mode == "auto" and not module.feature_losses
+        return "stored" if prepares else self.options.mode
+
+    def _check(self, module: "DistillModule", ensemble: FrozenEnsemble) -> int:
+        """Count the errors of the teachers, nets and files of logits; how many classes they tell apart."""
+        records, must, classes = module.teacher_records, self.options.must_beat_chance, 0
+        files = logits_files(ensemble)
+        nets = [number for number in range(len(ensemble)) if number not in files]
+        if nets:
+            asked = ensemble if not files else FrozenEnsemble([ensemble.teachers[n] for n in nets], ensemble.precision)
+            classes = check_teachers(module, asked, [records[n] for n in nets], must_beat_chance=must)
+        if files:
+            classes = check_files(module, files, records, must_beat_chance=must)
+        log_accuracies(module, records)
+        return classes
 
     def _live(self, teachers: Sequence[Teacher], module: "DistillModule") -> LiveTeachers:
         ensemble = FrozenEnsemble(teachers, self.options.precision)

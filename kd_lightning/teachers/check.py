@@ -54,7 +54,7 @@ def check_teachers(
     for inputs, labels, *_ in map(Batch.of, batches):
         logits = ensemble(inputs)  # (teachers, batch, classes)
         if label_counts is None:
-            _check_classes(student, inputs, classes=logits.shape[-1])
+            check_classes(student, inputs, classes=logits.shape[-1])
             low, high = float(inputs.min()), float(inputs.max())
             label_counts = torch.zeros(logits.shape[-1], dtype=torch.int64, device=student.device)
         check_labels(labels, classes=len(label_counts))
@@ -62,24 +62,63 @@ def check_teachers(
         label_counts += torch.bincount(labels, minlength=len(label_counts))
     if label_counts is None:
         raise ValueError(f"there is no {split} batch to check the teachers on; check the data and the trainer's limits")
-    errors, label_counts = _sum_over_ranks(trainer, errors), _sum_over_ranks(trainer, label_counts)
-    examples = int(label_counts.sum())
+    errors, label_counts = sum_over_ranks(trainer, errors), sum_over_ranks(trainer, label_counts)
     for record, count in zip(records, errors.tolist(), strict=True):
-        record |= {"errors": int(count), "examples": examples, "split": split}
-        counted = f"{int(count)} errors on {examples} {split} {unit_of(data_of(trainer))}"
-        guesses = no_better_than_chance(int(count), label_counts)
-        if guesses and must_beat_chance:
-            raise ValueError(
-                f"teacher {record['source']} is no better than chance: {counted}; train it first, or check that it "
-                f"was trained with the same classes and normalisation (here it gets inputs from {low:.2g} to "
-                f"{high:.2g}); --model.teachers_must_beat_chance false lets it teach"
-            )
-        rank_zero_info(f"teacher {record['source']}: {counted}{', no better than chance' if guesses else ''}")
+        note_errors(
+            record,
+            int(count),
+            label_counts,
+            split=split,
+            unit=unit_of(data_of(trainer)),
+            advice="train it first, or check that it was trained with the same classes and normalisation (here it gets "
+            f"inputs from {low:.2g} to {high:.2g})",
+            must_beat_chance=must_beat_chance,
+        )
     _note_leaks(trainer, ensemble.teachers, records)
-    if student.logger is not None and student.global_step == 0:
-        accuracies = {f"teachers/{n}_accuracy": 1 - record["errors"] / examples for n, record in enumerate(records)}
-        student.logger.log_metrics(accuracies, step=student.global_step)
     return len(label_counts)
+
+
+def note_errors(
+    record: dict[str, Any],
+    errors: int,
+    label_counts: Tensor,
+    *,
+    split: str,
+    unit: str,
+    advice: str,
+    must_beat_chance: bool,
+) -> None:
+    """Say how many errors a teacher makes, and note it.
+
+    Args:
+        record: What teachers.json says of it.
+        errors: Misclassified examples.
+        label_counts: (classes,) int64, how many examples of each class there were.
+        split: Where they come from, training or validation.
+        unit: What they are, in the plural.
+        advice: What to do about a teacher that is no better than chance.
+        must_beat_chance: Whether such a teacher is refused.
+
+    Raises:
+        ValueError: If it is.
+    """
+    examples = int(label_counts.sum())
+    record |= {"errors": errors, "examples": examples, "split": split}
+    counted = f"{errors} errors on {examples} {split} {unit}"
+    guesses = no_better_than_chance(errors, label_counts)
+    if guesses and must_beat_chance:
+        raise ValueError(
+            f"teacher {record['source']} is no better than chance: {counted}; {advice}; "
+            "--model.teachers_must_beat_chance false lets it teach"
+        )
+    rank_zero_info(f"teacher {record['source']}: {counted}{', no better than chance' if guesses else ''}")
+
+
+def log_accuracies(student: LightningModule, records: Sequence[dict[str, Any]]) -> None:
+    """Draw the first point of each teacher's line; `note_errors` has counted its errors."""
+    if student.logger is not None and student.global_step == 0:
+        accuracies = {f"teachers/{n}_accuracy": 1 - each["errors"] / each["examples"] for n, each in enumerate(records)}
+        student.logger.log_metrics(accuracies, step=student.global_step)
 
 
 def refuse_own_teacher(run: Path, teachers: object) -> None:
@@ -104,18 +143,33 @@ def refuse_own_teacher(run: Path, teachers: object) -> None:
 
 def _check_batches(trainer: Trainer) -> tuple[str, Iterator[Any]]:
     """Name of the split that the teachers are checked on, and its batches on the device."""
+    validation = validation_batches(trainer)
+    return ("training", training_batches(trainer)) if validation is None else ("validation", validation)
+
+
+def validation_batches(trainer: Trainer) -> Iterator[Any] | None:
+    """The validation split on the device; None where there is none."""
     loaders = trainer.val_dataloaders
-    if loaders is not None and loaders != []:
-        split, batches = "validation", chain(*loaders) if isinstance(loaders, list) else iter(loaders)
-    else:
-        source: Any = trainer.train_dataloader  # Any: ours, or whatever the user's data module gives
-        if isinstance(source, OrderedLoader):
-            source = source.from_start()  # the one that trains stays put
-        split, batches = "training", islice(source or (), CHECK_BATCHES)
-    return split, map(trainer.strategy.batch_to_device, batches)
+    if loaders is None or loaders == []:
+        return None
+    batches = chain(*loaders) if isinstance(loaders, list) else iter(loaders)
+    return map(trainer.strategy.batch_to_device, batches)
 
 
-def _check_classes(student: LightningModule, inputs: Tensor, *, classes: int) -> None:
+def training_batches(trainer: Trainer) -> Iterator[Any]:
+    """Some training batches on the device."""
+    source: Any = trainer.train_dataloader  # Any: ours, or whatever the user's data module gives
+    if isinstance(source, OrderedLoader):
+        source = source.from_start()  # the one that trains stays put
+    return map(trainer.strategy.batch_to_device, islice(source or (), CHECK_BATCHES))
+
+
+def check_classes(student: LightningModule, inputs: Tensor, *, classes: int) -> None:
+    """Refuse teachers that tell other classes apart than the student.
+
+    Raises:
+        ValueError: If they do.
+    """
     with in_eval_mode(student):
         student_classes = student(inputs).shape[-1]
     if student_classes != classes:
@@ -125,7 +179,8 @@ def _check_classes(student: LightningModule, inputs: Tensor, *, classes: int) ->
         )
 
 
-def _sum_over_ranks(trainer: Trainer, values: Tensor) -> Tensor:
+def sum_over_ranks(trainer: Trainer, values: Tensor) -> Tensor:
+    """Add up a count of all processes."""
     total: Tensor = trainer.strategy.reduce(values, reduce_op="sum")
     return total
 

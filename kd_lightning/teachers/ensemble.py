@@ -65,6 +65,19 @@ class FrozenEnsemble(nn.Module):
         return super().train(mode=False)
 
     @torch.no_grad()
+    def answer(self, number: int, inputs: Tensor) -> Tensor:
+        """One teacher's logits, (batch, classes) float32.
+
+        Args:
+            number: Which teacher.
+            inputs: (batch, ...), as the teachers take them.
+
+        Raises:
+            ValueError: If it does not take the inputs.
+        """
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            return logits_of(self.nets[number], inputs, f"teacher {self.teachers[number].source}").float()
+
     def forward(self, inputs: Tensor) -> Tensor:
         """The teachers' logits, (teachers, batch, classes) float32.
 
@@ -74,15 +87,22 @@ class FrozenEnsemble(nn.Module):
         Raises:
             ValueError: If the teachers disagree about the number of classes, or one does not take the inputs.
         """
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            logits = [
-                logits_of(net, inputs, f"teacher {teacher.source}").float()
-                for net, teacher in zip(self.nets, self.teachers, strict=True)
-            ]
-        shapes = {tuple(member.shape) for member in logits}
-        if len(shapes) > 1:
-            raise ValueError(f"teachers must give logits of one shape (batch, classes), got {sorted(shapes)}")
-        return torch.stack(logits)
+        return stacked([self.answer(number, inputs) for number in range(len(self))])
+
+
+def stacked(logits: Sequence[Tensor]) -> Tensor:
+    """Stack the logits of several teachers, (teachers, batch, classes).
+
+    Args:
+        logits: Of each, (batch, classes).
+
+    Raises:
+        ValueError: If the teachers disagree about the number of classes.
+    """
+    shapes = {tuple(member.shape) for member in logits}
+    if len(shapes) > 1:
+        raise ValueError(f"teachers must give logits of one shape (batch, classes), got {sorted(shapes)}")
+    return torch.stack(list(logits))
 
 
 @runtime_checkable

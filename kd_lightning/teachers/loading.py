@@ -20,6 +20,7 @@ from kd_lightning.runs.checkpoints import (
 )
 from kd_lightning.runs.files import CONFIG_FILE
 from kd_lightning.teachers.ensemble import Teacher
+from kd_lightning.teachers.logits_file import SUFFIXES, load_logits
 
 TeacherSpec = str | os.PathLike[str] | nn.Module | Iterable[str | os.PathLike[str] | nn.Module]
 
@@ -55,7 +56,8 @@ def load_teachers(teachers: TeacherSpec) -> list[Teacher]:
 
     Args:
         teachers: A checkpoint, a run's folder (its best checkpoint, or its last where there was no validation),
-            a glob of either, a module, or a list of such. Modules are copied: the user's own stay as they are.
+            a glob of either, a file of logits (see `LogitsFile`), a module, or a list of such. Modules are copied: the
+            user's own stay as they are.
 
     Raises:
         FileNotFoundError: If nothing matches.
@@ -67,7 +69,8 @@ def load_teachers(teachers: TeacherSpec) -> list[Teacher]:
         if isinstance(teacher, nn.Module):
             loaded.append(Teacher(_copied(teacher), type(teacher).__qualname__, {}))
         else:
-            loaded += [load_net(path) for path in teacher_checkpoints(teacher)]
+            found = teacher_checkpoints(teacher)
+            loaded += [load_logits(path) if path.suffix in SUFFIXES else load_net(path) for path in found]
     return loaded
 
 
@@ -158,6 +161,8 @@ def _may_teach(path: Path) -> bool:
     """Whether something that a glob finds is a run, whole or not, or may be a checkpoint."""
     if path.is_dir():
         return (path / CHECKPOINT_DIR).is_dir() or (path / CONFIG_FILE).is_file()
+    if path.name.endswith(".val.npy"):  # belongs to a file of logits
+        return False
     return path.suffix not in {".html", ".md", ".csv", ".json", ".yaml", ".png", ".onnx", ".pt2"}
 
 
