@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
 
 from kd_lightning.data.batches import Batch
+from kd_lightning.data.inputs import Inputs, first_of
 from kd_lightning.data.transfer_data import data_of, transfer_data
-from kd_lightning.methods.hinton import Averaging, teacher_shares
+from kd_lightning.methods.hinton import Averaging
 from kd_lightning.metrics.classification import TestMetrics
 from kd_lightning.modules.lightning_internals import LeanCallback
 from kd_lightning.modules.precision import note_slow_bfloat16
 from kd_lightning.nets.description import in_eval_mode
 from kd_lightning.runs.checkpoints import RECORD_KEY
 from kd_lightning.teachers.check import check_teachers
-from kd_lightning.teachers.ensemble import FrozenEnsemble, Precision, Teacher
+from kd_lightning.teachers.ensemble import FrozenEnsemble, LoadedTeacher, Precision, weights_of
 from kd_lightning.teachers.loading import load_teachers
+from kd_lightning.teachers.named import NamedTeacher
 from kd_lightning.teachers.source import LiveTeachers, Softener, StoredTeachers, choose_source
 from kd_lightning.teachers.store_plan import Mode, StoreOptions
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 class TeacherOptions:
     """Who teaches and how their answers are made into soft targets; each is an argument of `DistillModule`."""
 
-    teachers: Sequence[str | nn.Module] = ()
+    teachers: Sequence[NamedTeacher] = ()
     averaging: Averaging = "arithmetic"
     weights: Sequence[float] | None = None
     mode: Mode = "auto"
@@ -88,7 +89,6 @@ class TeacherSetup(LeanCallback):
                     raise
                 rank_zero_info(f"agreement with the teachers is not measured: {error}")
                 return
-            teacher_shares(self.options.weights, len(loaded))
             pl_module.live_teachers = self._live(loaded, pl_module)
             if self.options.precision == "bfloat16":
                 note_slow_bfloat16("teacher_precision bfloat16", trainer.strategy.root_device)
@@ -184,20 +184,21 @@ class TeacherSetup(LeanCallback):
             pl_module.live_teachers = self._live([by_fingerprint[each] for each in before], pl_module)
             pl_module.source = None if pl_module.source is None else pl_module.live_teachers
 
-    def _live(self, teachers: Sequence[Teacher], module: "DistillModule") -> LiveTeachers:
+    def _live(self, teachers: Sequence[LoadedTeacher], module: "DistillModule") -> LiveTeachers:
         ensemble = FrozenEnsemble(teachers, self.options.precision)
         module.teacher_records = [teacher.record() for teacher in ensemble.teachers]
-        return LiveTeachers(ensemble, Softener(self.options.averaging, self.options.weights, module.soft_loss.prepare))
+        weights = weights_of(teachers, self.options.weights)
+        return LiveTeachers(ensemble, Softener(self.options.averaging, weights, module.soft_loss.prepare))
 
 
-def _example(trainer: Trainer) -> Tensor:
+def _example(trainer: Trainer) -> Inputs:
     """Inputs of one training example, (1, ...), on the CPU."""
     data = transfer_data(data_of(trainer))
     if data is not None:
         return data.inputs(data.train_rows[:1], torch.zeros(1, dtype=torch.int64))
     with torch.random.fork_rng():  # a user's own loader shuffles
         trainer.fit_loop.setup_data()
-        return Batch.of(next(iter(trainer.train_dataloader or ()))).inputs[:1]
+        return first_of(Batch.of(next(iter(trainer.train_dataloader or ()))).inputs)
 
 
 def _epochs(trainer: Trainer) -> float:

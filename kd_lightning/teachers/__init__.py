@@ -2,11 +2,13 @@
 
 from kd_lightning.teachers.ensemble import FrozenEnsemble
 from kd_lightning.teachers.loading import PretrainedNet, load_teachers
+from kd_lightning.teachers.named import Teacher
 from kd_lightning.teachers.store_plan import StoreOptions
 
 __all__ = [
     "FrozenEnsemble",
     "PretrainedNet",
     "StoreOptions",
+    "Teacher",
     "load_teachers",
 ]

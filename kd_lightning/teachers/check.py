@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_lightning.data.batches import Batch, TensorLoader
+from kd_lightning.data.inputs import Inputs, tensors_of
 from kd_lightning.data.transfer_data import data_of, transfer_data, unit_of
 from kd_lightning.methods.hinton import check_labels
 from kd_lightning.metrics.classification import no_better_than_chance
+from kd_lightning.nets.adapted import AdaptedNet
 from kd_lightning.nets.description import in_eval_mode
-from kd_lightning.teachers.ensemble import FrozenEnsemble, Teacher
+from kd_lightning.teachers.ensemble import FrozenEnsemble, LoadedTeacher
 from kd_lightning.teachers.loading import teacher_checkpoints
 
 # Batches of training images that the teachers are checked on where there is no validation split.
@@ -54,7 +57,7 @@ def check_teachers(
         logits = ensemble(inputs)  # (teachers, batch, classes)
         if label_counts is None:
             _check_classes(student, inputs, classes=logits.shape[-1])
-            low, high = float(inputs.min()), float(inputs.max())
+            some_inputs = inputs
             label_counts = torch.zeros(logits.shape[-1], dtype=torch.int64, device=student.device)
         check_labels(labels, classes=len(label_counts))
         errors += (logits.argmax(dim=-1) != labels).sum(dim=1)
@@ -63,15 +66,15 @@ def check_teachers(
         raise ValueError(f"there is no {split} batch to check the teachers on; check the data and the trainer's limits")
     errors, label_counts = _sum_over_ranks(trainer, errors), _sum_over_ranks(trainer, label_counts)
     examples = int(label_counts.sum())
-    for record, count in zip(records, errors.tolist(), strict=True):
+    for record, count, net in zip(records, errors.tolist(), ensemble.nets, strict=True):
         record |= {"errors": int(count), "examples": examples, "split": split}
         counted = f"{int(count)} errors on {examples} {split} {unit_of(data_of(trainer))}"
         guesses = no_better_than_chance(int(count), label_counts)
         if guesses and must_beat_chance:
             raise ValueError(
                 f"teacher {record['source']} is no better than chance: {counted}; train it first, or check that it "
-                f"was trained with the same classes and normalisation (here it gets inputs from {low:.2g} to "
-                f"{high:.2g}); --model.teachers_must_beat_chance false lets it teach"
+                f"was trained with the same classes and normalisation (here it gets inputs {_range(net, some_inputs)}; "
+                "kd_lightning.Teacher gives it others); --model.teachers_must_beat_chance false lets it teach"
             )
         rank_zero_info(f"teacher {record['source']}: {counted}{', no better than chance' if guesses else ''}")
     _note_leaks(trainer, ensemble.teachers, records)
@@ -91,14 +94,25 @@ def refuse_own_teacher(run: Path, teachers: object) -> None:
     Raises:
         FileExistsError: If one lies in the run's folder.
     """
-    patterns = [teachers] if isinstance(teachers, str) else teachers if isinstance(teachers, list) else []
-    for pattern in patterns:
+    for pattern in _paths(teachers):
         with suppress(FileNotFoundError, ValueError):  # said where the teachers are loaded
-            for file in teacher_checkpoints(str(pattern)):
+            for file in teacher_checkpoints(pattern):
                 if run.resolve() in file.resolve().parents:
                     raise FileExistsError(
                         f"the teacher {file} lies in the run that --overwrite deletes; choose another --run_dir"
                     )
+
+
+def _paths(teachers: object) -> Iterator[str]:
+    """The paths among the teachers of a configuration, those of a `Teacher` too."""
+    match teachers:
+        case str() | Path():
+            yield str(teachers)
+        case list():
+            for each in teachers:
+                yield from _paths(each)
+        case Namespace():
+            yield from _paths(teachers.get("init_args.net"))
 
 
 def _check_batches(trainer: Trainer) -> tuple[str, Iterator[Any]]:
@@ -114,13 +128,20 @@ def _check_batches(trainer: Trainer) -> tuple[str, Iterator[Any]]:
     return split, map(trainer.strategy.batch_to_device, batches)
 
 
-def _check_classes(student: LightningModule, inputs: Tensor, *, classes: int) -> None:
+def _range(net: nn.Module, inputs: Inputs) -> str:
+    """What numbers a teacher gets, after its own adapter."""
+    own = net.inputs(inputs) if isinstance(net, AdaptedNet) else inputs
+    numbers = [float(bound) for tensor in tensors_of(own) for bound in tensor.aminmax()]
+    return f"from {min(numbers):.2g} to {max(numbers):.2g}"
+
+
+def _check_classes(student: LightningModule, inputs: Inputs, *, classes: int) -> None:
     with in_eval_mode(student):
         student_classes = student(inputs).shape[-1]
     if student_classes != classes:
         raise ValueError(
             f"student and teachers must agree about the classes, got {student_classes} of the student and "
-            f"{classes} of the teachers"
+            f"{classes} of the teachers; map theirs with kd_lightning.Teacher(net, classes=...)"
         )
 
 
@@ -129,7 +150,7 @@ def _sum_over_ranks(trainer: Trainer, values: Tensor) -> Tensor:
     return total
 
 
-def _note_leaks(trainer: Trainer, teachers: Sequence[Teacher], records: Sequence[dict[str, Any]]) -> None:
+def _note_leaks(trainer: Trainer, teachers: Sequence[LoadedTeacher], records: Sequence[dict[str, Any]]) -> None:
     """Say of each teacher whether it was trained on images that this run validates on."""
     data = transfer_data(data_of(trainer))
     for record, teacher in zip(records, teachers, strict=True):

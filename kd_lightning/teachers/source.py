@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from kd_lightning.data.batches import Batch
+from kd_lightning.data.inputs import Inputs
 from kd_lightning.data.transfer_data import transfer_data
 from kd_lightning.methods.base import SoftTargets
 from kd_lightning.methods.hinton import Averaging, soft_targets
@@ -87,7 +88,7 @@ class LiveTeachers(TeacherSource):
         """Run the teachers on the batch's inputs."""
         return self.answer(batch.inputs, temperature)
 
-    def answer(self, inputs: Tensor, temperature: float) -> SoftTargets:
+    def answer(self, inputs: Inputs, temperature: float) -> SoftTargets:
         """Soft targets for inputs (batch, ...), as the teachers take them."""
         return self.softener(self.ensemble(inputs), temperature)
 
@@ -130,7 +131,7 @@ class StoredTeachers(TeacherSource):
             IndexError: If the store was not made for one of the rows.
         """
         entries = self.store.entries_of(batch.indices, batch.views)
-        device = batch.inputs.device
+        device = batch.labels.device
         if self._held is not None and self._held.temperature == temperature:
             held = self._held.log_probs.index_select(0, entries)
             return SoftTargets(held.to(device, non_blocking=True), temperature)

@@ -25,6 +25,7 @@ from rich import get_console
 from rich.progress import track
 from torch import Tensor
 
+from kd_lightning.data.inputs import Inputs, moved
 from kd_lightning.data.transfer_data import TransferData, unit_of
 from kd_lightning.runs.files import flush, read_json, write_json
 from kd_lightning.runs.locks import is_locked, locked
@@ -122,7 +123,7 @@ def open_store(
     folder = Path(options.folder) / spec.key
     rows = _Rows(data)
     with torch.no_grad():
-        classes = ensemble(rows.inputs(torch.arange(1)).to(device)).shape[-1]
+        classes = ensemble(moved(rows.inputs(torch.arange(1)), device)).shape[-1]
     # A whole store takes no lock: it may lie where nobody can write.
     found = _whole_store(folder, spec, ensemble, rows, classes, device)
     if isinstance(found, SoftTargetStore):
@@ -160,7 +161,7 @@ class _Rows:
         self.train, self.val = data.train_rows, data.val_rows
         self.rows = torch.cat([self.train.repeat(self.views), self.val])
 
-    def inputs(self, entries: Tensor) -> Tensor:
+    def inputs(self, entries: Tensor) -> Inputs:
         views = entries.div(len(self.train), rounding_mode="floor")
         views[entries >= self.views * len(self.train)] = 0  # validation examples come as they are
         return self.data.inputs(self.rows[entries], views)
@@ -205,7 +206,8 @@ def _write_store(
                 disable=not get_console().is_terminal,  # it would leave an empty line in a log
             )
             for entries in shown:
-                table.append(ensemble(rows.inputs(entries).to(device)).transpose(0, 1))  # (batch, teachers, classes)
+                logits = ensemble(moved(rows.inputs(entries), device))  # (teachers, batch, classes)
+                table.append(logits.transpose(0, 1))  # (batch, teachers, classes)
             checksums = {table.path.name: table.checksum()}
         record = {**spec._asdict(), "key": spec.key, "classes": classes, "sha256": checksums}
         write_json(part / _RECORD, record)
@@ -274,7 +276,7 @@ def _stale(store: SoftTargetStore, ensemble: FrozenEnsemble, rows: _Rows, device
     """Compare a sample with the teachers; only code that changed under the same weights gets this far."""
     entries = torch.randint(len(rows.rows), (_SAMPLE,), generator=torch.Generator().manual_seed(0))
     stored = store.entries(entries)
-    live = ensemble(rows.inputs(entries).to(device)).cpu()
+    live = ensemble(moved(rows.inputs(entries), device)).cpu()
     kept = live >= live.topk(min(3, live.shape[-1]), dim=-1).values[..., -1:]
     close = torch.isclose(stored[kept], live[kept], rtol=_SAMPLE_TOLERANCE, atol=_SAMPLE_TOLERANCE)
     return None if bool(close.all()) else "differ from what the teachers answer"

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kd_lightning.data.batches import Batch, TensorLoader
+from kd_lightning.data.inputs import tensors_of
 
 INPUTS = torch.arange(103).unsqueeze(1)
 LABELS = torch.arange(103) % 10
@@ -41,7 +42,7 @@ def test_every_row_once_in_one_order_per_seed_and_epoch() -> None:
     assert _indices(list(loader)) != _indices(first)
     assert _indices(list(_loader(seed=4))) != _indices(first)
     for batch in first:
-        assert torch.equal(batch.inputs.flatten(), batch.indices)
+        assert torch.equal(tensors_of(batch.inputs)[0].flatten(), batch.indices)
         assert torch.equal(batch.labels, batch.indices % 10)
 
 

@@ -26,7 +26,7 @@ from kd_lightning.data.mnist import MNISTDataModule
 from kd_lightning.methods.hinton import soft_loss, soft_targets
 from kd_lightning.modules.distill import DistillModule
 from kd_lightning.nets.digits import MLP
-from kd_lightning.teachers.ensemble import FrozenEnsemble, Teacher
+from kd_lightning.teachers.ensemble import FrozenEnsemble, LoadedTeacher
 from kd_lightning.teachers.store import SoftTargetStore, open_store
 from kd_lightning.teachers.store_plan import Mode, StoreOptions, StoreSpec, decide, store_spec
 
@@ -42,7 +42,7 @@ def _net(seed: int, hidden: int = 16) -> MLP:
 
 
 def _ensemble(*seeds: int) -> FrozenEnsemble:
-    return FrozenEnsemble([Teacher(_net(seed), f"net {seed}", {}) for seed in seeds or (0, 1)])
+    return FrozenEnsemble([LoadedTeacher(_net(seed), f"net {seed}", {}) for seed in seeds or (0, 1)])
 
 
 def _data(augment: Augment | None = None, **options: Any) -> MNISTDataModule:
@@ -194,7 +194,7 @@ class Scaled(nn.Module):
 
 def test_code_that_changed_under_the_same_weights_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options, data, said = StoreOptions(folder=str(tmp_path)), _data(), list[str]()
-    ensemble = FrozenEnsemble([Teacher(Scaled(), "scaled", {})])
+    ensemble = FrozenEnsemble([LoadedTeacher(Scaled(), "scaled", {})])
     _open(ensemble, data, options)
     monkeypatch.setattr(Scaled, "factor", 2.0)
     store = _open(ensemble, data, options, said)
@@ -245,7 +245,7 @@ def test_logits_beyond_float16_are_refused(tmp_path: Path) -> None:
     net = _net(0)
     with torch.no_grad():
         net[-1].bias.fill_(1e5)  # type: ignore[operator]
-    ensemble = FrozenEnsemble([Teacher(net, "loud", {})])
+    ensemble = FrozenEnsemble([LoadedTeacher(net, "loud", {})])
     with pytest.raises(ValueError, match=r"reach 1\d{5}, which float16 can't hold"):
         _open(ensemble, _data(), StoreOptions(folder=str(tmp_path)))
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
@@ -343,7 +343,7 @@ def test_rows_outside_the_store_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_teachers_precision_is_their_own(precision: Any) -> None:
-    ensemble = FrozenEnsemble([Teacher(_net(0), "net", {})], precision)
+    ensemble = FrozenEnsemble([LoadedTeacher(_net(0), "net", {})], precision)
     images = torch.rand(5, 1, 28, 28)
     plain = ensemble(images)
     with torch.autocast("cpu", torch.bfloat16):
