@@ -30,9 +30,9 @@ def moved(inputs: Inputs, device: torch.device) -> Inputs:
     return mapped(inputs, lambda tensor: tensor.to(device))
 
 
-def first_of(inputs: Inputs, examples: int = 1) -> Inputs:
-    """The first examples of a batch's inputs."""
-    return mapped(inputs, lambda tensor: tensor[:examples])
+def first_of(inputs: Inputs) -> Inputs:
+    """Inputs of a batch's first example, (1, ...)."""
+    return mapped(inputs, lambda tensor: tensor[:1])
 
 
 def checked_inputs(inputs: Any) -> Inputs:  # Any: whatever a user's data module gives
@@ -46,6 +46,8 @@ def checked_inputs(inputs: Any) -> Inputs:  # Any: whatever a user's data module
     parts = _parts(inputs)
     lengths = {len(part) if isinstance(part, Tensor) and part.ndim > 0 else None for part in parts}
     if len(lengths) == 1 and None not in lengths:
+        if isinstance(inputs, tuple | dict):
+            return inputs
         return dict(inputs) if isinstance(inputs, Mapping) else tuple(inputs)
     raise ValueError(
         "a batch's inputs must be a tensor (batch, ...), or a tuple or dict of such tensors of the same examples, got "

@@ -123,8 +123,8 @@ class ViewsInMemory(RowsInMemory):
         """Turn a batch into what the nets get: uint8 becomes float in [0, 1], other fractions float32, integers stay.
 
         Override it where your data needs something else; it may give a tuple or dict of tensors, of which each net
-        picks its own. It must depend on nothing but its arguments: a teacher's
-        logits that were stored once are used each time an example comes in the same view.
+        picks its own. It must depend on nothing but its arguments: a teacher's logits that were stored once are used
+        each time an example comes in the same view.
 
         Args:
             raw: (batch, ...) as `read` gave them, on the device.
@@ -159,6 +159,8 @@ class ViewsInMemory(RowsInMemory):
             probe = torch.rand(1, *raw.shape[1:], generator=torch.Generator().manual_seed(0))
             seen = _views_of(probe, self.view_count, self.augment)
         for inputs in seen:
+            if isinstance(inputs, dict):
+                digest.update(repr(list(inputs)).encode())
             for tensor in tensors_of(inputs):
                 digest.update(_bytes(tensor))
         return digest.hexdigest()

@@ -156,32 +156,36 @@ class TeacherSetup(LeanCallback):
         pl_module.feature_losses.detach()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: "DistillModule", checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
-        """Add the teachers' fingerprints."""
+        """Add the teachers' fingerprints and weights."""
         checkpoint.setdefault(RECORD_KEY, {}).update(
-            teachers=[record["fingerprint"] for record in pl_module.teacher_records], soft_targets_stored=self._stored
+            teachers=[record["fingerprint"] for record in pl_module.teacher_records],
+            teacher_weights=[record["weight"] for record in pl_module.teacher_records],
+            soft_targets_stored=self._stored,
         )
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: "DistillModule", checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
         """Go on with the teachers in the order that the run began with, wherever they lie now.
 
         Raises:
-            ValueError: If the teachers' fingerprints are others.
+            ValueError: If the teachers' fingerprints or weights are others.
         """
         record = checkpoint.get(RECORD_KEY, {})
-        before, self._stored = record.get("teachers"), record.get("soft_targets_stored")
-        if trainer.state.fn != "fit" or before is None:
+        fingerprints, self._stored = record.get("teachers"), record.get("soft_targets_stored")
+        if trainer.state.fn != "fit" or fingerprints is None:
             return
-        now = [teacher["fingerprint"] for teacher in pl_module.teacher_records]
+        weights = record.get("teacher_weights", [1.0] * len(fingerprints))  # older runs gave them none
+        before = list(zip(fingerprints, weights, strict=True))
+        now = [(teacher["fingerprint"], teacher["weight"]) for teacher in pl_module.teacher_records]
         if sorted(before) != sorted(now):
             raise ValueError(
-                f"this run began with other teachers: expected fingerprints {_short(before)}, got {_short(now)} "
-                f"from {[teacher['source'] for teacher in pl_module.teacher_records]}; "
+                f"this run began with other teachers: expected fingerprints and weights {_short(before)}, got "
+                f"{_short(now)} from {[teacher['source'] for teacher in pl_module.teacher_records]}; "
                 "bring the old teachers back or start a new run"
             )
         live = pl_module.live_teachers
         if live is not None and before != now:  # a glob finds renamed teachers in another order
-            by_fingerprint = dict(zip(now, live.ensemble.teachers, strict=True))
-            pl_module.live_teachers = self._live([by_fingerprint[each] for each in before], pl_module)
+            by_identity = dict(zip(now, live.ensemble.teachers, strict=True))
+            pl_module.live_teachers = self._live([by_identity[each] for each in before], pl_module)
             pl_module.source = None if pl_module.source is None else pl_module.live_teachers
 
     def _live(self, teachers: Sequence[LoadedTeacher], module: "DistillModule") -> LiveTeachers:
@@ -216,5 +220,5 @@ def _move(module: "DistillModule") -> None:
         module.live_teachers.ensemble.to(module.device)
 
 
-def _short(fingerprints: Sequence[str]) -> list[str]:
-    return [text[:12] for text in fingerprints]
+def _short(teachers: Sequence[tuple[str, float]]) -> str:
+    return ", ".join(f"{fingerprint[:12]} x {weight:g}" for fingerprint, weight in teachers)

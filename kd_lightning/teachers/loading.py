@@ -23,7 +23,7 @@ from kd_lightning.teachers.named import NamedTeacher, Teacher, TeacherSpec, list
 
 
 class PretrainedNet(nn.Module):
-    """A net with weights from a file, for teachers that this package did not train.
+    """A net with weights from a file; in `teachers` better a `Teacher`, which reads it when a fit begins.
 
     Args:
         net: Any module that maps inputs to logits (batch, classes).
