@@ -36,11 +36,14 @@ from kd_lightning.modules import DistillModule as DistillModule
 from kd_lightning.modules import TeacherModule as TeacherModule
 from kd_lightning.modules import WarmupCosine as WarmupCosine
 from kd_lightning.nets import MLP as MLP
+from kd_lightning.nets import AdaptedNet as AdaptedNet
+from kd_lightning.nets import Pick as Pick
 from kd_lightning.nets import SmallConvNet as SmallConvNet
 from kd_lightning.teachers import FrozenEnsemble as FrozenEnsemble
 from kd_lightning.teachers import LogitsFile as LogitsFile
 from kd_lightning.teachers import PretrainedNet as PretrainedNet
 from kd_lightning.teachers import StoreOptions as StoreOptions
+from kd_lightning.teachers import Teacher as Teacher
 from kd_lightning.teachers import load_teachers as load_teachers
 
 __version__: str

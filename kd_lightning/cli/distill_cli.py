@@ -60,6 +60,21 @@ from kd_lightning.training.trial import Banner, DryRun, Prepare, TrialDone
 register_type(torch.device, fail_already_registered=False)
 
 
+def _path_text(value: object) -> str:
+    """The text of a path in config.yaml.
+
+    Raises:
+        ValueError: If it is something else. The parser's own function takes the text of a whole list of teachers, too,
+            which can't be read again where it holds nets.
+    """
+    if not isinstance(value, str | Path):
+        raise ValueError(f"expected a path, got {type(value).__name__}")
+    return str(value)
+
+
+register_type(Path, _path_text, type_check=isinstance)
+
+
 class DistillCLI(OpenCommandLine):
     """LightningCLI with run folders, crash-safe checkpoints and guards against silent surprises.
 

@@ -4,12 +4,13 @@ Per-sample Python (a Dataset, a collate function) costs more than a small net's 
 batch is one indexed read.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from kd_lightning.data.inputs import Inputs, checked_inputs, described, tensors_of
 from kd_lightning.data.order import OrderedLoader, Place
 
 
@@ -17,13 +18,14 @@ class Batch(NamedTuple):
     """What a training or evaluation step gets.
 
     Attributes:
-        inputs: (batch, ...) images; uint8 off the loader, float in [0, 1] on the device.
+        inputs: (batch, ...) images; uint8 off the loader, float in [0, 1] on the device. Or a tuple or dict of such
+            tensors, of which each net picks its own with `Pick`.
         labels: (batch,) int64, class indices; -1 where unknown.
         indices: (batch,) int64, rows of the file that the examples came from.
         views: (batch,) int64, the augmentation that each example got, 0 = none.
     """
 
-    inputs: Tensor
+    inputs: Inputs
     labels: Tensor
     indices: Tensor
     views: Tensor
@@ -42,30 +44,22 @@ class Batch(NamedTuple):
         """
         if not isinstance(batch, tuple | list) or len(batch) < 2:
             raise ValueError(
-                f"a batch must be (inputs, labels, ...), got {_described(batch)}; return such pairs from the data set, "
+                f"a batch must be (inputs, labels, ...), got {described(batch)}; return such pairs from the data set, "
                 "or from the loader's collate_fn"
             )
-        inputs, labels = batch[0], batch[1]
-        if not isinstance(inputs, Tensor) or inputs.ndim == 0:
-            raise ValueError(f"a batch's inputs must be a tensor (batch, ...), got {_described(inputs)}")
-        if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.shape != inputs.shape[:1]:
+        inputs, labels = checked_inputs(batch[0]), batch[1]
+        examples = len(tensors_of(inputs)[0])
+        if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.shape != (examples,):
             raise ValueError(
-                f"a batch's labels must be class indices, integers of shape ({len(inputs)},), got {_described(labels)}"
-                f"{_way_to_indices(labels, examples=len(inputs))}"
+                f"a batch's labels must be class indices, integers of shape ({examples},), got {described(labels)}"
+                f"{_way_to_indices(labels, examples=examples)}"
             )
         if labels.dtype != torch.int64:
             labels = labels.long()
         if isinstance(batch, cls):
-            return batch if labels is batch.labels else batch._replace(labels=labels)
+            same = inputs is batch.inputs and labels is batch.labels
+            return batch if same else batch._replace(inputs=inputs, labels=labels)
         return cls(inputs, labels, labels.new_full((len(labels),), -1), labels.new_zeros(len(labels)))
-
-
-def _described(part: object) -> str:
-    if isinstance(part, Tensor):
-        return f"a tensor of shape {tuple(part.shape)} and type {str(part.dtype).removeprefix('torch.')}"
-    if isinstance(part, Mapping):
-        return f"a {type(part).__name__} with {', '.join(map(str, part))}"
-    return f"a {type(part).__name__}" + (f" of {len(part)}" if isinstance(part, tuple | list) else "")
 
 
 def _way_to_indices(labels: object, *, examples: int) -> str:
@@ -157,5 +151,5 @@ class TensorLoader(OrderedLoader):
             places: Rows and views of each.
         """
         for rows, views in places:
-            batch = Batch(self._gather(rows), self._labels.index_select(0, rows), rows, views)
-            yield Batch(*(part if part.is_cuda else part.pin_memory() for part in batch)) if self._pin_memory else batch
+            parts = (self._gather(rows), self._labels.index_select(0, rows), rows, views)
+            yield Batch(*(part if part.is_cuda else part.pin_memory() for part in parts) if self._pin_memory else parts)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from kd_lightning.data.batches import Batch
+from kd_lightning.data.inputs import Inputs, joined, tensors_of
 from kd_lightning.data.order import OrderedLoader, Place, derived_seed
 
 _CHECKED_ROWS = 32
@@ -119,7 +120,7 @@ class Replay:
         """Make a batch in this process; arguments and errors as in `inputs`."""
         return self._batch(self.source.collate_fn(self._samples.__getitems__(_pairs(rows, views))), rows, views)
 
-    def inputs(self, rows: Tensor, views: Tensor) -> Tensor:
+    def inputs(self, rows: Tensor, views: Tensor) -> Inputs:
         """What the nets get of these rows in these views, (batch, ...); many of them in worker processes.
 
         Args:
@@ -129,7 +130,7 @@ class Replay:
         size = self.source.batch_size or 1
         if self.source.num_workers == 0 or len(rows) <= size:
             return self.at_once(rows, views).inputs
-        return torch.cat([batch.inputs for batch in self.read(_places(rows, views, size))])
+        return joined([batch.inputs for batch in self.read(_places(rows, views, size))])
 
     def _batch(self, collated: object, rows: Tensor, views: Tensor) -> Batch:
         batch = Batch.of(collated)
@@ -226,22 +227,28 @@ def check_replay(replay: Replay, view_count: int, part: str) -> None:
     """
     rows = spread_rows(_CHECKED_ROWS, len(replay))
     views = torch.arange(len(rows)) % view_count
-    alone = [replay.at_once(row, view).inputs[0] for row, view in _places(rows, views, 1)]
+    alone = [_sample(replay.at_once(row, view).inputs, 0) for row, view in _places(rows, views, 1)]
     for row, sample in zip(rows.tolist(), alone, strict=True):
-        if sample.shape != alone[0].shape:
-            raise ValueError(
-                f"SeededViews needs inputs of one shape, got {tuple(alone[0].shape)} for {part} row 0 and "
-                f"{tuple(sample.shape)} for row {row}; resize, cut or pad them in the data set"
-            )
+        for tensor, expected in zip(sample, alone[0], strict=True):
+            if tensor.shape != expected.shape:
+                raise ValueError(
+                    f"SeededViews needs inputs of one shape, got {tuple(expected.shape)} for {part} row 0 and "
+                    f"{tuple(tensor.shape)} for row {row}; resize, cut or pad them in the data set"
+                )
     backwards = _places(rows.flip(0), views.flip(0), -(-len(rows) // 2))
-    together = [sample for batch in replay.read(backwards) for sample in batch.inputs]
+    together = [_sample(batch.inputs, place) for batch in replay.read(backwards) for place in range(len(batch.labels))]
     for row, view, first, again in zip(rows.tolist(), views.tolist(), alone, reversed(together), strict=True):
-        if not _alike(first, again):
+        if not all(map(_alike, first, again)):
             raise ValueError(
                 f"SeededViews can't replay {part} row {row}: in view {view} it comes out otherwise the second time; "
                 "its transform must draw from the generators of torch, numpy.random or random, which are seeded for "
                 "each sample, not from a generator of its own, the time, what came before, or the rest of the batch"
             )
+
+
+def _sample(inputs: Inputs, place: int) -> list[Tensor]:
+    """The tensors of one example of a batch."""
+    return [tensor[place] for tensor in tensors_of(inputs)]
 
 
 def _alike(first: Tensor, again: Tensor) -> bool:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from kd_lightning.data.inputs import Inputs, tensors_of
 from kd_lightning.data.replay import Replay
 from kd_lightning.data.user_datasets import files_of, transforms_text
 
@@ -61,6 +61,7 @@ def files_fingerprint(files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def _add(digest: Any, inputs: Tensor) -> None:  # Any: hashlib names no type for it
-    digest.update(f"{tuple(inputs.shape)} {inputs.dtype}".encode())
-    digest.update(inputs.contiguous().view(torch.uint8).numpy())
+def _add(digest: Any, inputs: Inputs) -> None:  # Any: hashlib names no type for it
+    for tensor in tensors_of(inputs):
+        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy())

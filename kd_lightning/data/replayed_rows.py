@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from kd_lightning.data.inputs import Inputs, joined, mapped
 from kd_lightning.data.replay_fingerprint import files_fingerprint, replay_fingerprint
 from kd_lightning.data.replayed_parts import ReplayedParts
 from kd_lightning.data.transfer_data import unit_of
@@ -67,7 +68,7 @@ class ReplayedRows(LightningDataModule):
         val, first = self.parts.get("val"), len(self.parts.training())
         return torch.arange(first, first + (0 if val is None else len(val)))
 
-    def inputs(self, rows: Tensor, views: Tensor) -> Tensor:
+    def inputs(self, rows: Tensor, views: Tensor) -> Inputs:
         """What the nets get of these rows in these views, (batch, ...).
 
         Args:
@@ -80,9 +81,9 @@ class ReplayedRows(LightningDataModule):
             return train.inputs(rows, views)
         if bool(validate.all()):
             return val.inputs(rows - len(train), views)
-        made = torch.cat([self.inputs(rows[each], views[each]) for each in (~validate, validate)])
+        made = joined([self.inputs(rows[each], views[each]) for each in (~validate, validate)])
         order = torch.cat([(~validate).nonzero(), validate.nonzero()]).flatten()
-        return made[order.argsort()]
+        return mapped(made, lambda tensor: tensor[order.argsort()])
 
     def fingerprint(self) -> str:
         """Hash of all inputs and of what every view does to them; see `replay_fingerprint`."""

@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_lightning.data.batches import Batch
+from kd_lightning.data.inputs import Inputs, tensors_of
 from kd_lightning.data.order import OrderedLoader
 from kd_lightning.data.transfer_data import data_of, transfer_data, unit_of
 from kd_lightning.methods.hinton import check_labels
 from kd_lightning.metrics.classification import no_better_than_chance
+from kd_lightning.nets.adapted import AdaptedNet
 from kd_lightning.nets.description import in_eval_mode
-from kd_lightning.teachers.ensemble import FrozenEnsemble, Teacher
+from kd_lightning.teachers.ensemble import FrozenEnsemble, LoadedTeacher
 from kd_lightning.teachers.loading import teacher_checkpoints
 
 # Batches of training images that the teachers are checked on where there is no validation split.
@@ -55,7 +58,7 @@ def check_teachers(
         logits = ensemble(inputs)  # (teachers, batch, classes)
         if label_counts is None:
             check_classes(student, inputs, classes=logits.shape[-1])
-            low, high = float(inputs.min()), float(inputs.max())
+            some_inputs = inputs
             label_counts = torch.zeros(logits.shape[-1], dtype=torch.int64, device=student.device)
         check_labels(labels, classes=len(label_counts))
         errors += (logits.argmax(dim=-1) != labels).sum(dim=1)
@@ -63,7 +66,7 @@ def check_teachers(
     if label_counts is None:
         raise ValueError(f"there is no {split} batch to check the teachers on; check the data and the trainer's limits")
     errors, label_counts = sum_over_ranks(trainer, errors), sum_over_ranks(trainer, label_counts)
-    for record, count in zip(records, errors.tolist(), strict=True):
+    for record, count, net in zip(records, errors.tolist(), ensemble.nets, strict=True):
         note_errors(
             record,
             int(count),
@@ -71,7 +74,7 @@ def check_teachers(
             split=split,
             unit=unit_of(data_of(trainer)),
             advice="train it first, or check that it was trained with the same classes and normalisation (here it gets "
-            f"inputs from {low:.2g} to {high:.2g})",
+            f"inputs {_range(net, some_inputs)}; kd_lightning.Teacher gives it others)",
             must_beat_chance=must_beat_chance,
         )
     _note_leaks(trainer, ensemble.teachers, records)
@@ -131,14 +134,25 @@ def refuse_own_teacher(run: Path, teachers: object) -> None:
     Raises:
         FileExistsError: If one lies in the run's folder.
     """
-    patterns = [teachers] if isinstance(teachers, str) else teachers if isinstance(teachers, list) else []
-    for pattern in patterns:
+    for pattern in _paths(teachers):
         with suppress(FileNotFoundError, ValueError):  # said where the teachers are loaded
-            for file in teacher_checkpoints(str(pattern)):
+            for file in teacher_checkpoints(pattern):
                 if run.resolve() in file.resolve().parents:
                     raise FileExistsError(
                         f"the teacher {file} lies in the run that --overwrite deletes; choose another --run_dir"
                     )
+
+
+def _paths(teachers: object) -> Iterator[str]:
+    """The paths among the teachers of a configuration, those of a `Teacher` too."""
+    match teachers:
+        case str() | Path():
+            yield str(teachers)
+        case list():
+            for each in teachers:
+                yield from _paths(each)
+        case Namespace():
+            yield from _paths(teachers.get("init_args.net"))
 
 
 def _check_batches(trainer: Trainer) -> tuple[str, Iterator[Any]]:
@@ -164,7 +178,14 @@ def training_batches(trainer: Trainer) -> Iterator[Any]:
     return map(trainer.strategy.batch_to_device, islice(source or (), CHECK_BATCHES))
 
 
-def check_classes(student: LightningModule, inputs: Tensor, *, classes: int) -> None:
+def _range(net: nn.Module, inputs: Inputs) -> str:
+    """What numbers a teacher gets, after its own adapter."""
+    own = net.inputs(inputs) if isinstance(net, AdaptedNet) else inputs
+    numbers = [float(bound) for tensor in tensors_of(own) for bound in tensor.aminmax()]
+    return f"from {min(numbers):.2g} to {max(numbers):.2g}"
+
+
+def check_classes(student: LightningModule, inputs: Inputs, *, classes: int) -> None:
     """Refuse teachers that tell other classes apart than the student.
 
     Raises:
@@ -175,7 +196,7 @@ def check_classes(student: LightningModule, inputs: Tensor, *, classes: int) -> 
     if student_classes != classes:
         raise ValueError(
             f"student and teachers must agree about the classes, got {student_classes} of the student and "
-            f"{classes} of the teachers"
+            f"{classes} of the teachers; map theirs with kd_lightning.Teacher(net, classes=...)"
         )
 
 
@@ -185,7 +206,7 @@ def sum_over_ranks(trainer: Trainer, values: Tensor) -> Tensor:
     return total
 
 
-def _note_leaks(trainer: Trainer, teachers: Sequence[Teacher], records: Sequence[dict[str, Any]]) -> None:
+def _note_leaks(trainer: Trainer, teachers: Sequence[LoadedTeacher], records: Sequence[dict[str, Any]]) -> None:
     """Say of each teacher whether it was trained on images that this run validates on."""
     data = transfer_data(data_of(trainer))
     for record, teacher in zip(records, teachers, strict=True):

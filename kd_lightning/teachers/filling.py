@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from rich import get_console
 from rich.progress import track
 from torch import Tensor
 
+from kd_lightning.data.inputs import Inputs, tensors_of
 from kd_lightning.data.transfer_data import TransferData
 from kd_lightning.runs.locks import claimed, locked
 from kd_lightning.teachers.ensemble import FrozenEnsemble
@@ -93,10 +93,9 @@ class TeacherPass:
         return self.ensemble.answer(self.number, inputs).cpu()
 
 
-def _size_of(inputs: Any) -> int:  # Any: a Tensor, or several
-    """Bytes of a batch's inputs, one tensor, or a tuple or dict of them."""
-    parts = inputs.values() if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else [inputs]
-    return sum(part.nbytes for part in parts)
+def _size_of(inputs: Inputs) -> int:
+    """Bytes of a batch's inputs."""
+    return sum(part.nbytes for part in tensors_of(inputs))
 
 
 def complete(folder: TeacherFolder, answer: TeacherPass, say: Callable[[str], None]) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.data.transfer_data import transfer_data
-from kd_lightning.teachers.ensemble import FrozenEnsemble, Teacher
+from kd_lightning.teachers.ensemble import FrozenEnsemble, LoadedTeacher
 from kd_lightning.teachers.npy import file_checksum
 from kd_lightning.teachers.store import Entries, SoftTargetStore, Table
 
@@ -111,9 +111,9 @@ class LogitsFile(nn.Module):
         raise ValueError(f"{self.path} holds logits of the training examples and can't answer other inputs")
 
 
-def load_logits(path: Path) -> Teacher:
+def load_logits(path: Path) -> LoadedTeacher:
     """Take a file of logits as a teacher; errors as of `LogitsFile`."""
-    return Teacher(LogitsFile(path), str(path), {})
+    return LoadedTeacher(LogitsFile(path), str(path), {})
 
 
 def logits_files(ensemble: FrozenEnsemble) -> dict[int, LogitsFile]:

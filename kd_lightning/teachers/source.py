@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from kd_lightning.data.batches import Batch
+from kd_lightning.data.inputs import Inputs
 from kd_lightning.data.transfer_data import transfer_data
 from kd_lightning.methods.base import SoftTargets
 from kd_lightning.methods.hinton import Averaging, soft_targets
@@ -100,7 +101,7 @@ class LiveTeachers(TeacherSource):
         logits = [found[n] if n in files else self.ensemble.answer(n, batch.inputs) for n in numbers]
         return self.softener(stacked(logits), temperature)
 
-    def answer(self, inputs: Tensor, temperature: float) -> SoftTargets:
+    def answer(self, inputs: Inputs, temperature: float) -> SoftTargets:
         """Soft targets for inputs (batch, ...), as the teachers take them."""
         return self.softener(self.ensemble(inputs), temperature)
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kd_lightning.data.inputs import Inputs
 from kd_lightning.data.transfer_data import TransferData
 
 
@@ -62,7 +63,7 @@ class Entries:
             raise IndexError("a batch holds rows that the stored soft targets were not made for")
         return first.add_(views.cpu(), alpha=len(self.train_rows))
 
-    def inputs(self, entries: Tensor) -> Tensor:
+    def inputs(self, entries: Tensor) -> Inputs:
         """What the nets get of these entries, (entries, ...), on the CPU."""
         examples, validates = len(self.train_rows), entries >= self.training
         rows = self._rows[torch.where(validates, entries - self.training + examples, entries % examples)]

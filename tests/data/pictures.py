@@ -7,9 +7,12 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
+
+from kd_lightning.data.inputs import Inputs
 
 TRANSFORM = [
     v2.RandomCrop(8, padding=2),
@@ -64,3 +67,9 @@ class Pictures(LightningDataModule):
         return DataLoader(self.val, **self.loading)
 
     test_dataloader = predict_dataloader = val_dataloader
+
+
+def pixels(inputs: Inputs) -> Tensor:
+    """The one tensor that a batch of pictures is."""
+    assert isinstance(inputs, Tensor)
+    return inputs

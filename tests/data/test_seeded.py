@@ -24,7 +24,7 @@ from torch.utils.data import (
 
 from kd_lightning import MLP, DistillModule, SeededViews, StoreOptions, TeacherModule, TransferData, WarmupCosine
 from kd_lightning.data.batches import Batch
-from tests.data.pictures import Pictures, draw_pictures
+from tests.data.pictures import Pictures, draw_pictures, pixels
 
 QUIET: dict[str, Any] = {
     "logger": False,
@@ -103,7 +103,7 @@ def test_a_run_is_the_same_stored_and_live_and_with_workers(caplog: pytest.LogCa
 
 def test_auto_says_how_many_views_would_pay(caplog: pytest.LogCaptureFixture) -> None:
     _fit(_student("auto"), _seeded(views=5))
-    assert "5 views of each example would be no fewer passes than 3 epochs; up to 2 would pay" in caplog.text
+    assert "5 views of each example would be no fewer passes than 3 epochs; at most 2 would pay" in caplog.text
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
@@ -130,7 +130,7 @@ def test_two_processes_see_the_global_batches_of_one() -> None:
     assert len(whole) == 4
     for one, both in zip(whole, zip(*shares, strict=True), strict=True):
         for part, halves in zip(one, zip(*both, strict=True), strict=True):
-            assert torch.equal(torch.stack(halves, dim=1).flatten(0, 1), part)
+            assert torch.equal(torch.stack(halves, dim=1).flatten(0, 1), pixels(part))
 
 
 @pytest.mark.slow
@@ -180,9 +180,9 @@ def test_rows_and_batches() -> None:
     assert torch.cat([batch.indices for batch in val]).tolist() == list(range(60, 87)) == data.val_rows.tolist()
     both = torch.cat([val[0].indices[:2], train[0].indices, val[1].indices])
     views = torch.cat([val[0].views[:2], train[0].views, val[1].views])
-    expected = torch.cat([val[0].inputs[:2], train[0].inputs, val[1].inputs])
-    assert torch.equal(data.inputs(both, views), expected)
-    assert torch.equal(data.inputs(val[0].indices, val[0].views), val[0].inputs)
+    expected = torch.cat([pixels(val[0].inputs)[:2], pixels(train[0].inputs), pixels(val[1].inputs)])
+    assert torch.equal(pixels(data.inputs(both, views)), expected)
+    assert torch.equal(pixels(data.inputs(val[0].indices, val[0].views)), pixels(val[0].inputs))
     assert data.describe() == "Pictures, 60 training and 27 validation examples, 3 seeded views"
     assert (data.unit, data.num_classes, data.class_names) == ("examples", 3, ["class0", "class1", "class2"])
     data.setup("predict")
@@ -259,7 +259,7 @@ def test_a_random_split_is_the_same_whatever_was_drawn_before() -> None:
         data.trainer = lightning.Trainer(**QUIET)
         torch.manual_seed(seed)
         data.setup("fit")
-        splits.append(data.inputs(data.val_rows, torch.zeros(10, dtype=torch.int64)))
+        splits.append(pixels(data.inputs(data.val_rows, torch.zeros(10, dtype=torch.int64))))
         assert torch.initial_seed() == seed
     assert torch.equal(*splits)
 

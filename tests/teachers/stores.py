@@ -9,7 +9,7 @@ import torch
 from kd_lightning.data.augment import Augment
 from kd_lightning.data.mnist import MNISTDataModule
 from kd_lightning.nets.digits import MLP
-from kd_lightning.teachers.ensemble import FrozenEnsemble, Teacher
+from kd_lightning.teachers.ensemble import FrozenEnsemble, LoadedTeacher
 from kd_lightning.teachers.filling import open_store
 from kd_lightning.teachers.store import SoftTargetStore
 from kd_lightning.teachers.store_plan import StoreOptions, store_specs
@@ -28,7 +28,7 @@ def teacher_net(seed: int, hidden: int = 16) -> MLP:
 
 def ensemble_of(*seeds: int) -> FrozenEnsemble:
     """Teachers, two where none is named."""
-    return FrozenEnsemble([Teacher(teacher_net(seed), f"net {seed}", {}) for seed in seeds or (0, 1)])
+    return FrozenEnsemble([LoadedTeacher(teacher_net(seed), f"net {seed}", {}) for seed in seeds or (0, 1)])
 
 
 def few_digits(augment: Augment | None = None, **options: Any) -> MNISTDataModule:

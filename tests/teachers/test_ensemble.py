@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kd_lightning import MLP, SmallConvNet
-from kd_lightning.teachers.ensemble import FrozenEnsemble, Precision, Teacher
+from kd_lightning.teachers.ensemble import FrozenEnsemble, LoadedTeacher, Precision
 from tests.teachers.stores import teacher_net
 
 IMAGES = torch.rand(5, 1, 28, 28, generator=torch.Generator().manual_seed(0))
@@ -12,7 +12,7 @@ IMAGES = torch.rand(5, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 
 def test_each_teacher_answers_in_turn() -> None:
     nets = [MLP(hidden=[8]), SmallConvNet(channels=[4], hidden=8)]
-    ensemble = FrozenEnsemble([Teacher(net, "a net", {}) for net in nets])
+    ensemble = FrozenEnsemble([LoadedTeacher(net, "a net", {}) for net in nets])
     answers = ensemble(IMAGES)
     assert answers.shape == (2, 5, 10)
     for net, answer in zip(nets, answers, strict=True):
@@ -20,14 +20,14 @@ def test_each_teacher_answers_in_turn() -> None:
 
 
 def test_teachers_of_other_classes_are_refused() -> None:
-    ensemble = FrozenEnsemble([Teacher(MLP(hidden=[8], classes=n), "a net", {}) for n in (10, 7)])
+    ensemble = FrozenEnsemble([LoadedTeacher(MLP(hidden=[8], classes=n), "a net", {}) for n in (10, 7)])
     with pytest.raises(ValueError, match=r"one shape \(batch, classes\), got \[\(5, 7\), \(5, 10\)\]"):
         ensemble(IMAGES)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_teachers_precision_is_their_own(precision: Precision) -> None:
-    ensemble = FrozenEnsemble([Teacher(teacher_net(0), "net", {})], precision)
+    ensemble = FrozenEnsemble([LoadedTeacher(teacher_net(0), "net", {})], precision)
     plain = ensemble(IMAGES)
     with torch.autocast("cpu", torch.bfloat16):
         inside = ensemble(IMAGES)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from kd_lightning.data.augment import Jitter
 from kd_lightning.data.mnist import MNISTDataModule
 from kd_lightning.runs.locks import claimed
-from kd_lightning.teachers.ensemble import FrozenEnsemble, Teacher
+from kd_lightning.teachers.ensemble import FrozenEnsemble, LoadedTeacher
 from kd_lightning.teachers.store import SoftTargetStore
 from kd_lightning.teachers.store_plan import StoreOptions
 from kd_lightning.teachers.teacher_folder import TeacherFolder
@@ -213,11 +213,11 @@ def test_a_changed_picture_is_another_folder(tmp_path: Path, passes: Counter[str
 def test_a_changed_teacher_is_another_folder(tmp_path: Path, passes: Counter[str]) -> None:
     options, data = StoreOptions(folder=str(tmp_path)), few_digits()
     net = teacher_net(0)
-    opened(FrozenEnsemble([Teacher(net, "net", {})]), data, options)
+    opened(FrozenEnsemble([LoadedTeacher(net, "net", {})]), data, options)
     passes.clear()
     with torch.no_grad():
         net[-1].bias.add_(torch.arange(10.0))  # type: ignore[operator]
-    changed = FrozenEnsemble([Teacher(net, "net", {})])
+    changed = FrozenEnsemble([LoadedTeacher(net, "net", {})])
     assert _is_right(opened(changed, data, options), changed, data)
     assert passes == {"net": 580}
 
@@ -241,7 +241,7 @@ def test_code_that_changed_under_the_same_weights_is_noticed(
     whole: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passes: Counter[str]
 ) -> None:
     options, data, said = StoreOptions(folder=str(tmp_path)), few_digits(), list[str]()
-    ensemble = FrozenEnsemble([Teacher(Scaled(), "scaled", {}), Teacher(teacher_net(1), "other", {})])
+    ensemble = FrozenEnsemble([LoadedTeacher(Scaled(), "scaled", {}), LoadedTeacher(teacher_net(1), "other", {})])
     if whole:
         opened(ensemble, data, options)
     else:
@@ -259,7 +259,7 @@ def test_logits_beyond_float16_are_refused(tmp_path: Path) -> None:
     net = teacher_net(0)
     with torch.no_grad():
         net[-1].bias.fill_(1e5)  # type: ignore[operator]
-    ensemble = FrozenEnsemble([Teacher(net, "loud", {})])
+    ensemble = FrozenEnsemble([LoadedTeacher(net, "loud", {})])
     with pytest.raises(ValueError, match=r"reach 1\d{5}, which float16 can't hold"):
         opened(ensemble, few_digits(), StoreOptions(folder=str(tmp_path)))
     assert not folders(tmp_path)

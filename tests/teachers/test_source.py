@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kd_lightning import MLP, Batch, Jitter, MNISTDataModule, SoftLoss, SoftTargets, StoreOptions
 from kd_lightning.teachers import source as source_file
-from kd_lightning.teachers.ensemble import FrozenEnsemble, Teacher
+from kd_lightning.teachers.ensemble import FrozenEnsemble, LoadedTeacher
 from kd_lightning.teachers.source import LiveTeachers, Softener, StoredTeachers, TeacherSource, choose_source
 
 CPU = torch.device("cpu")
@@ -23,7 +23,7 @@ def data() -> MNISTDataModule:
 
 @pytest.fixture(scope="module")
 def live() -> LiveTeachers:
-    teachers = [Teacher(MLP(hidden=[8]), f"net {number}", {}) for number in range(2)]
+    teachers = [LoadedTeacher(MLP(hidden=[8]), f"net {number}", {}) for number in range(2)]
     return LiveTeachers(FrozenEnsemble(teachers), Softener(weights=[1.0, 3.0]))
 
 
