@@ -18,6 +18,7 @@ _HOMES = {
     "Batch": "data",
     "ClassifierModule": "modules",
     "DistillModule": "modules",
+    "Distiller": "modules",
     "Elastic": "data",
     "FeatureLoss": "methods",
     "FrozenEnsemble": "teachers",

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from kd_lightning.data.batches import Batch, TensorLoader
@@ -57,12 +58,16 @@ def check_teachers(
             low, high = float(inputs.min()), float(inputs.max())
             label_counts = torch.zeros(logits.shape[-1], dtype=torch.int64, device=student.device)
         check_labels(labels, classes=len(label_counts))
-        errors += (logits.argmax(dim=-1) != labels).sum(dim=1)
-        label_counts += torch.bincount(labels, minlength=len(label_counts))
+        labelled = labels >= 0
+        errors += (logits.argmax(dim=-1) != labels)[:, labelled].sum(dim=1)
+        label_counts += torch.bincount(labels[labelled], minlength=len(label_counts))
     if label_counts is None:
         raise ValueError(f"there is no {split} batch to check the teachers on; check the data and the trainer's limits")
     errors, label_counts = _sum_over_ranks(trainer, errors), _sum_over_ranks(trainer, label_counts)
     examples = int(label_counts.sum())
+    if examples == 0:
+        rank_zero_info(f"the teachers' errors are not counted: no {split} example has a label")
+        return len(label_counts)
     for record, count in zip(records, errors.tolist(), strict=True):
         record |= {"errors": int(count), "examples": examples, "split": split}
         counted = f"{int(count)} errors on {examples} {split} {unit_of(data_of(trainer))}"
@@ -115,11 +120,13 @@ def _check_batches(trainer: Trainer) -> tuple[str, Iterator[Any]]:
 
 
 def _check_classes(student: LightningModule, inputs: Tensor, *, classes: int) -> None:
+    if not is_overridden("forward", student):
+        return  # a user's own module may do without; the first step compares
     with in_eval_mode(student):
-        student_classes = student(inputs).shape[-1]
-    if student_classes != classes:
+        logits = student(inputs)
+    if isinstance(logits, Tensor) and logits.shape[-1] != classes:
         raise ValueError(
-            f"student and teachers must agree about the classes, got {student_classes} of the student and "
+            f"student and teachers must agree about the classes, got {logits.shape[-1]} of the student and "
             f"{classes} of the teachers"
         )
 
