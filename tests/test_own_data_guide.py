@@ -12,22 +12,21 @@ GUIDE = Path(__file__).parents[1] / "docs" / "own-data.md"
 QUIET = ["--trainer.enable_progress_bar", "false"]
 
 
-def _block(language: str) -> str:
-    found: list[str] = re.findall(rf"```{language}\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL)
-    return found[0]
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "my_waves.py").write_text(_block("python"), encoding="utf-8")
-    (tmp_path / "my_waves.yaml").write_text(_block("yaml"), encoding="utf-8")
+    (tmp_path / "my_waves.py").write_text(_blocks("python")[0], encoding="utf-8")
+    (tmp_path / "my_waves.yaml").write_text(_blocks("yaml")[0], encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
 
 def _commands() -> list[list[str]]:
-    return [line.removeprefix("python -m kd_lightning ").split() for line in _block("bash").splitlines()]
+    return [line.removeprefix("python -m kd_lightning ").split() for line in "".join(_blocks("bash")).splitlines()]
 
 
 def _weights(run: str) -> dict[str, torch.Tensor]:
@@ -41,6 +40,7 @@ def test_the_guides_data_trains_is_stored_resumed_and_reported(
     for command in _commands():
         assert main([*command, *([] if command[0] == "report" else QUIET)]) == 0, command
     assert "1,800 training and 200 validation waves" in caplog.text
+    assert "1,800 training (90 with a label) and 200 validation waves" in caplog.text
     assert "errors on 200 validation waves" in caplog.text
     assert "computing soft targets: 1 teachers on 2,000 waves" in caplog.text
     assert "500 test waves" in capsys.readouterr().out

@@ -81,7 +81,8 @@ def pairs() -> DataLoader[Any]:
 
 
 def fit(module: LightningModule, data: Any, *, resume: Path | None = None, **flags: Any) -> Trainer:
-    trainer = Trainer(**{"max_steps": 3, "accelerator": "cpu"} | QUIET | flags)
+    options: dict[str, Any] = {"max_steps": 3, "accelerator": "cpu"} | QUIET | flags
+    trainer = Trainer(**options)
     trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     return trainer
 
