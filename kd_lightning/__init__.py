@@ -19,6 +19,7 @@ _HOMES = {
     "Batch": "data",
     "ClassifierModule": "modules",
     "DistillModule": "modules",
+    "Distiller": "modules",
     "Elastic": "data",
     "FeatureLoss": "methods",
     "FrozenEnsemble": "teachers",

@@ -32,6 +32,7 @@ from kd_lightning.methods import soft_loss as soft_loss
 from kd_lightning.methods import soft_target_log_probs as soft_target_log_probs
 from kd_lightning.methods import soft_targets as soft_targets
 from kd_lightning.modules import ClassifierModule as ClassifierModule
+from kd_lightning.modules import Distiller as Distiller
 from kd_lightning.modules import DistillModule as DistillModule
 from kd_lightning.modules import TeacherModule as TeacherModule
 from kd_lightning.modules import WarmupCosine as WarmupCosine

@@ -24,11 +24,12 @@ class InMemoryDataModule(ViewsInMemory):
         batch_size: Training examples per step, over all devices, >= 1.
         eval_batch_size: Examples per evaluation step, over all devices, >= 1.
         val_size: Training examples held out for validation, stratified; 0 for none.
-        split_seed: Seed of the validation split and of `train_fraction`.
+        split_seed: Seed of the validation split, of `train_fraction` and of `label_fraction`.
         augment: Transforms of the training examples: Jitter, Affine or another Augment.
         keep_classes: Train on these classes only.
         drop_classes: Leave these classes out of training.
         train_fraction: Share of the training examples that are used, stratified, in (0, 1].
+        label_fraction: Share of those that keep their label, stratified, in (0, 1]; the others have a soft loss only.
         seed: Seed of the order and of the views; by default that of seed_everything.
         device_resident: Keep all examples on the GPU, where a batch is then cut without a transfer.
 
@@ -64,6 +65,7 @@ class InMemoryDataModule(ViewsInMemory):
         train_fraction: float = 1.0,
         seed: int | None = None,
         device_resident: bool = False,
+        label_fraction: float = 1.0,
     ) -> None:
         super().__init__()
         for name, size in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
@@ -77,6 +79,7 @@ class InMemoryDataModule(ViewsInMemory):
         self.keep_classes = keep_classes
         self.drop_classes = drop_classes
         self.train_fraction = train_fraction
+        self.label_fraction = label_fraction
         self.seed = seed
         self.device_resident = device_resident
         _check_classes(type(self).__name__, self.num_classes, self.class_names)
@@ -88,7 +91,8 @@ class InMemoryDataModule(ViewsInMemory):
     def read(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Inputs and labels of the training examples, then of the test examples; called once.
 
-        Inputs are (examples, ...) tensors of any type, such as uint8 images; labels (examples,) int64, class numbers.
+        Inputs are (examples, ...) tensors of any type, such as uint8 images; labels (examples,) int64, class numbers,
+        -1 where unknown: such an example trains with a soft loss only, and never validates.
         What has to be downloaded belongs into `prepare_data`.
         """
 
@@ -133,14 +137,17 @@ class InMemoryDataModule(ViewsInMemory):
     def describe(self) -> str:
         """What trains and validates, for people."""
         views = f", {type(self.augment).__name__} with {self.view_count:,} views" if self.augment else ""
-        counts = f"{len(self.train_rows):,} training and {len(self.val_rows):,} validation {self.unit}"
+        labelled = int((self.train_labels[self.train_rows] >= 0).sum())
+        few = "" if labelled == len(self.train_rows) else f" ({labelled:,} with a label)"
+        counts = f"{len(self.train_rows):,} training{few} and {len(self.val_rows):,} validation {self.unit}"
         return f"{self.dataset_name()}, {counts}{views}"
 
     def train_dataloader(self) -> TensorLoader:
         """Shuffled batches of the transfer set; a resumed run's first loader goes on where the run had been."""
         if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]  # set by Lightning's connector
             raise ValueError("overfit_batches is not supported here; set train_fraction to train on few examples")
-        loader = self.loader(self.examples("train"), self.train_rows, self.batch_size, shuffle=True)
+        seen = self.examples("train")._replace(labels=self.train_labels)
+        loader = self.loader(seen, self.train_rows, self.batch_size, shuffle=True)
         if self._place is not None:
             loader.load_state_dict(self._place)
             self._place = None

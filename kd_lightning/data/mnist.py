@@ -26,11 +26,12 @@ class MNISTDataModule(InMemoryDataModule):
         batch_size: Training examples per step, over all devices, >= 1.
         eval_batch_size: Examples per evaluation step, over all devices, >= 1.
         val_size: Training images held out for validation, stratified; 0 for none.
-        split_seed: Seed of the validation split and of `train_fraction`.
+        split_seed: Seed of the validation split, of `train_fraction` and of `label_fraction`.
         augment: Transforms of the training images: Jitter, Affine or another Augment.
         keep_classes: Train on these classes only.
         drop_classes: Leave these classes out of training.
         train_fraction: Share of the training images that are used, stratified, in (0, 1].
+        label_fraction: Share of those that keep their label, stratified, in (0, 1]; the others have a soft loss only.
         seed: Seed of the order and of the views; by default that of seed_everything.
         images: An image file, a folder of such, or a list of both, to predict instead of the test set.
         device_resident: Keep all images on the GPU, where a batch is then cut without a transfer; 47 MB for MNIST.
@@ -57,6 +58,7 @@ class MNISTDataModule(InMemoryDataModule):
         seed: int | None = None,
         images: str | list[str] | None = None,
         device_resident: bool = False,
+        label_fraction: float = 1.0,
     ) -> None:
         super().__init__(
             batch_size=batch_size,
@@ -69,6 +71,7 @@ class MNISTDataModule(InMemoryDataModule):
             train_fraction=train_fraction,
             seed=seed,
             device_resident=device_resident,
+            label_fraction=label_fraction,
         )
         self.dataset = dataset
         self.data_dir = data_dir

@@ -46,6 +46,7 @@ class RowsInMemory(LightningDataModule, ABC):
     keep_classes: list[int] | None
     drop_classes: list[int] | None
     train_fraction: float
+    label_fraction: float
 
     @abstractmethod
     def examples(self, part: Part) -> Examples:
@@ -67,7 +68,14 @@ class RowsInMemory(LightningDataModule, ABC):
     @property
     def split(self) -> Split:
         """How the training examples are cut."""
-        return Split(self.val_size, self.split_seed, self.keep_classes, self.drop_classes, self.train_fraction)
+        return Split(
+            self.val_size,
+            self.split_seed,
+            self.keep_classes,
+            self.drop_classes,
+            self.train_fraction,
+            self.label_fraction,
+        )
 
     def val_rows_of(self, split: Split) -> Tensor:
         """Rows that validate under a split, (rows,) int64, ascending; override it to hold out others.
@@ -79,6 +87,11 @@ class RowsInMemory(LightningDataModule, ABC):
         if split.val_size >= len(labels):
             raise ValueError(
                 f"val_size must leave something to train on, got {split.val_size} of {len(labels)} {self.unit}"
+            )
+        labelled = int((labels >= 0).sum())
+        if split.val_size > labelled:
+            raise ValueError(
+                f"val_size must not exceed the {labelled} {self.unit} that have a label, got {split.val_size}"
             )
         return split.val_rows(labels)
 
@@ -97,6 +110,11 @@ class RowsInMemory(LightningDataModule, ABC):
         """Rows of all training examples, those that neither train nor validate included."""
         return len(self.examples("train").labels)
 
+    @property
+    def train_labels(self) -> Tensor:
+        """Labels of the training examples as training sees them, (examples,) int64, -1 where unknown."""
+        return self.split.train_labels(self.examples("train").labels, self.train_rows)
+
     def provenance(self) -> dict[str, Any]:  # Any: plain values, which a checkpoint can hold
         """The data set and the split: what a later run needs, to tell which examples this run trained on."""
         return {"dataset": self.dataset_identity(), **asdict(self.split)}
@@ -111,6 +129,7 @@ class RowsInMemory(LightningDataModule, ABC):
             return None
         if provenance["dataset"] != self.dataset_identity() or len(self.val_rows) == 0:
             return 0
+        provenance = {"label_fraction": 1.0} | provenance  # older ones don't say it
         names = [field.name for field in fields(Split)]
         if not provenance.keys() >= set(names):
             return None

@@ -51,6 +51,8 @@ MAY_CHANGE = (
     "model.init_args.store.folder",
     "model.init_args.store.limit_gb",
 )
+# Options that older runs did not have, and what they did; a run that does not name one did that.
+ADDED_OPTIONS = {"data.init_args.label_fraction": 1.0}
 
 
 def run_files(run: Path) -> Iterator[Path]:
@@ -113,6 +115,7 @@ def newest_whole_checkpoint(run: Path, say: Callable[[str], None]) -> Path | Non
 def forbidden_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What a resumed run's configuration changes though it may not, one text per value."""
     old, new = dict(flat(before)), dict(flat(now))
+    old |= {key: value for key, value in ADDED_OPTIONS.items() if key in new and key not in old}
     return [
         f"{key}: the run has {old.get(key)!r}, asked for {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
