@@ -4,6 +4,7 @@ from kd_lightning.data.augment import Affine, Augment, Elastic, Jitter
 from kd_lightning.data.batches import Batch, TensorLoader
 from kd_lightning.data.memory import InMemoryDataModule
 from kd_lightning.data.mnist import MNISTDataModule
+from kd_lightning.data.statistics import InputStatistics
 from kd_lightning.data.transfer_data import TransferData
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Batch",
     "Elastic",
     "InMemoryDataModule",
+    "InputStatistics",
     "Jitter",
     "MNISTDataModule",
     "TensorLoader",

@@ -7,6 +7,8 @@ from typing import Any, Protocol, cast, runtime_checkable
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 
+from kd_lightning.data.statistics import InputStatistics
+
 
 @runtime_checkable
 class TransferData(Protocol):
@@ -72,6 +74,14 @@ class HasUnit(Protocol):
     @property
     def unit(self) -> str:
         """What an example is, in the plural: images, frames."""
+
+
+@runtime_checkable
+class MeasuresInputs(Protocol):
+    """A data module that knows mean and deviation of its inputs; any LightningDataModule may."""
+
+    def input_statistics(self) -> InputStatistics:
+        """Mean and deviation of what the nets get of the training examples, without augmentation."""
 
 
 def data_of(trainer: Trainer) -> LightningDataModule | None:

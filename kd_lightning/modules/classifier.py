@@ -17,6 +17,7 @@ from kd_lightning.data.batches import Batch, derived_seed
 from kd_lightning.data.transfer_data import data_of, transfer_data
 from kd_lightning.methods.hinton import check_labels
 from kd_lightning.metrics.classification import Mean, TestMetrics
+from kd_lightning.modules.input_statistics import InputStatisticsSetup
 from kd_lightning.modules.lightning_internals import QuickHookNames, built_by_command_line
 from kd_lightning.modules.loader_place import LoaderPlace
 from kd_lightning.modules.optimization import (
@@ -30,7 +31,7 @@ from kd_lightning.modules.optimization import (
 )
 from kd_lightning.modules.precision import PrecisionCheck
 from kd_lightning.modules.train_log import TrainLog
-from kd_lightning.nets.description import describe_net
+from kd_lightning.nets.description import describe_net, with_numbers
 from kd_lightning.nets.logits import logits_of
 from kd_lightning.runs.checkpoints import RECORD_KEY
 
@@ -111,6 +112,7 @@ class ClassifierModule(QuickHookNames, ABC):
 
     def configure_callbacks(self) -> list[Callback]:
         """Check the precision; find a resumed run's place; log the training's curves; step what watches them."""
+        InputStatisticsSetup.put_first(self.trainer)
         return [PrecisionCheck(), LoaderPlace(), TrainLog(), PlateauSteps()]
 
     def on_fit_start(self) -> None:
@@ -196,7 +198,8 @@ class ClassifierModule(QuickHookNames, ABC):
         data = transfer_data(data_of(self.trainer))
         record = checkpoint.setdefault(RECORD_KEY, {})
         record["module"] = type(self).__qualname__
-        record["net"] = self.hparams.get(self.net_argument) or describe_net(self.net)
+        given = self.hparams.get(self.net_argument)
+        record["net"] = with_numbers(self.net, given) if given else describe_net(self.net)
         record["data"] = {} if data is None else data.provenance()
 
     def _seed_dropout(self) -> None:
