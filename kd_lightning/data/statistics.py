@@ -26,7 +26,7 @@ def measured(batches: Iterable[Tensor]) -> InputStatistics:
     """Measure inputs, in float64: each channel by itself, and one number where there is a single channel.
 
     Args:
-        batches: Inputs (batch, channels, ...), such as pictures (batch, 3, height, width) or features (batch, features).
+        batches: Inputs (batch, channels, ...): pictures (batch, 3, height, width), or (batch, features).
 
     Raises:
         ValueError: If there are no inputs, or one is not a finite number.
@@ -43,5 +43,6 @@ def measured(batches: Iterable[Tensor]) -> InputStatistics:
         got = "an infinite one or one that is no number" if count else "none"
         raise ValueError(f"the training inputs must be finite numbers, got {got}; nets can't be given their mean")
     deviation[deviation <= _CONSTANT * mean.abs()] = 1.0
-    numbers_of = (lambda values: values.item()) if len(mean) == 1 else (lambda values: values.tolist())
-    return InputStatistics(numbers_of(mean), numbers_of(deviation))
+    if len(mean) == 1:
+        return InputStatistics(float(mean), float(deviation))
+    return InputStatistics(mean.tolist(), deviation.tolist())

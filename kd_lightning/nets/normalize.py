@@ -36,7 +36,7 @@ class Normalize(nn.Module):
         self.is_set = False
         if mean is not None and std is not None:
             self.set(mean, std)
-        self.register_load_state_dict_pre_hook(_take_shapes)
+        self.register_load_state_dict_pre_hook(_take_shapes)  # type: ignore[no-untyped-call]  # torch's
 
     def set(self, mean: float | list[float], std: float | list[float]) -> None:
         """Normalise by these numbers from now on.
@@ -69,9 +69,9 @@ class Normalize(nn.Module):
 
 def _take_shapes(layer: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
     """Make room for loaded numbers: one for all, or one per channel. A hook of torch's, with its arguments."""
-    loaded = [state.get(prefix + name) for name in ("mean", "std")]
-    if isinstance(layer, Normalize) and all(isinstance(numbers, Tensor) for numbers in loaded):
-        layer.mean, layer.std = (layer.mean.new_empty(numbers.shape) for numbers in loaded)
+    mean, std = state.get(prefix + "mean"), state.get(prefix + "std")
+    if isinstance(layer, Normalize) and isinstance(mean, Tensor) and isinstance(std, Tensor):
+        layer.mean, layer.std = layer.mean.new_empty(mean.shape), layer.std.new_empty(std.shape)
         layer.is_set = True
 
 

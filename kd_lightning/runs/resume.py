@@ -45,6 +45,8 @@ MAY_CHANGE = (
     "trainer.profiler",
     "trainer.callbacks",
     "data.init_args.data_dir",
+    "data.init_args.cache_dir",
+    "data.init_args.limit_gb",
     "data.init_args.device_resident",
     "model.init_args.teachers_must_beat_chance",
     "model.init_args.teachers",
