@@ -38,9 +38,11 @@ def files_below(folder: Path) -> list[Path]:
     found: list[str] = []
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        visible = (name for name in names if not name.startswith("."))
-        found += [f"{parent}{os.sep}{name}" for name in visible if f".{name.rpartition('.')[2]}".lower() in SUFFIXES]
-    found.sort(key=lambda path: path.split(os.sep))  # as paths are sorted, in a fifth of the time
+        for name in names:
+            suffix = "".join(name.rpartition(".")[1:]).lower()
+            if suffix in SUFFIXES and not name.startswith("."):
+                found.append(f"{parent}{os.sep}{name}")
+    found.sort(key=lambda path: path.split(os.sep))  # noqa: PTH206  # as paths are sorted, but faster
     return [Path(path) for path in found]
 
 
