@@ -34,7 +34,7 @@ class InMemoryDataModule(ViewsInMemory):
         device_resident: Keep all examples on the GPU, where a batch is then cut without a transfer.
 
     Attributes:
-        num_classes: How many classes there are; a subclass must say it.
+        num_classes: How many classes there are; a subclass must say it, `read` at the latest.
         class_names: Name of each class; None where their numbers are their names.
         predict_names: Name of each predicted example; None where they have none.
 
@@ -82,8 +82,8 @@ class InMemoryDataModule(ViewsInMemory):
         self.label_fraction = label_fraction
         self.seed = seed
         self.device_resident = device_resident
-        _check_classes(type(self).__name__, self.num_classes, self.class_names)
-        self.split.check(self.num_classes)
+        if self.num_classes:  # else `read` will tell
+            _check_classes(self)
         self._parts: tuple[Examples, Examples] | None = None
         self._place: dict[str, Any] | None = None  # where a resumed run's training loader goes on
 
@@ -108,6 +108,7 @@ class InMemoryDataModule(ViewsInMemory):
         self._place = None  # of an earlier fit
         if self._parts is None:
             train, test = self.read()
+            _check_classes(self)
             self._parts = (
                 _checked(*train, "training", self.num_classes),
                 _checked(*test, "test", self.num_classes),
@@ -213,11 +214,13 @@ def _own_arguments(data: type[InMemoryDataModule]) -> Sequence[str]:
     return [each.name for each in own if each.name not in known and each.kind is not inspect.Parameter.VAR_KEYWORD]
 
 
-def _check_classes(name: str, count: int, names: Sequence[str] | None) -> None:
+def _check_classes(data: InMemoryDataModule) -> None:
+    name, count, names = type(data).__name__, data.num_classes, data.class_names
     if count < 1:
         raise ValueError(f"{name}.num_classes must be >= 1, got {count}; set it in the class")
     if names is not None and len(names) != count:
         raise ValueError(f"{name}.class_names must hold a name for each of {count} classes, got {len(names)}")
+    data.split.check(count)
 
 
 def _checked(inputs: Tensor, labels: Tensor, part: str, num_classes: int) -> Examples:

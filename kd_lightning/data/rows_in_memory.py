@@ -15,9 +15,11 @@ from kd_lightning.data.augment import Augment
 from kd_lightning.data.batches import Batch
 from kd_lightning.data.inputs import Inputs, tensors_of
 from kd_lightning.data.split import Split
+from kd_lightning.data.statistics import InputStatistics, measured
 
 Part = Literal["train", "test"]
 _PROBED_AT_ONCE = 4_000_000  # numbers of the views that a fingerprint looks at together
+_MEASURED_AT_ONCE = 1024  # examples
 
 
 class Examples(NamedTuple):
@@ -154,8 +156,11 @@ class ViewsInMemory(RowsInMemory):
             raw: (batch, ...) as `read` gave them, on the device.
             views: (batch,) int64 in [0, view_count); None in evaluation, where each example stays as it is.
         """
-        inputs = _as_numbers(raw)
-        return inputs if self.augment is None or views is None else self.augment(inputs, views)
+        if self.augment is None or views is None:
+            return _as_numbers(raw)
+        if self.augment.only_moves:  # of bytes there are a quarter
+            return _as_numbers(self.augment(raw, views))
+        return self.augment(_as_numbers(raw), views)
 
     @property
     def view_count(self) -> int:
@@ -170,6 +175,21 @@ class ViewsInMemory(RowsInMemory):
             views: (batch,) int64.
         """
         return self.to_inputs(self.examples("train").inputs.index_select(0, rows), views)
+
+    def input_statistics(self) -> InputStatistics:
+        """Mean and deviation of what the nets get of the training examples, without augmentation.
+
+        Nets that are given none normalise by them. Override it where others are right. Inputs of several tensors stay
+        as they are.
+
+        Raises:
+            ValueError: If an input is not a finite number.
+        """
+        raw = self.examples("train").inputs
+        chunks = torch.split(self.train_rows, _MEASURED_AT_ONCE)
+        if not isinstance(self.to_inputs(raw[:1], None), Tensor):
+            return InputStatistics(0.0, 1.0)
+        return measured(cast(Tensor, self.to_inputs(raw.index_select(0, rows), None)) for rows in chunks)
 
     def fingerprint(self) -> str:
         """Hash of the training inputs, and of every view of one example."""

@@ -16,6 +16,7 @@ from kd_lightning.data.order import derived_seed
 from kd_lightning.data.transfer_data import data_of, transfer_data
 from kd_lightning.methods.hinton import check_labels
 from kd_lightning.metrics.classification import Mean, TestMetrics
+from kd_lightning.modules.input_statistics import InputStatisticsSetup
 from kd_lightning.modules.label_check import LabelCheck
 from kd_lightning.modules.lightning_internals import built_by_command_line
 from kd_lightning.modules.loader_place import LoaderPlace
@@ -23,7 +24,7 @@ from kd_lightning.modules.optimization import PlateauSteps, SchedulerCallable
 from kd_lightning.modules.optimized import OptimizedModule
 from kd_lightning.modules.precision import PrecisionCheck
 from kd_lightning.modules.train_log import TrainLog
-from kd_lightning.nets.description import describe_net
+from kd_lightning.nets.description import describe_net, with_numbers
 from kd_lightning.nets.logits import logits_of
 from kd_lightning.runs.checkpoints import RECORD_KEY
 
@@ -98,6 +99,7 @@ class ClassifierModule(OptimizedModule, ABC):
 
     def configure_callbacks(self) -> list[Callback]:
         """Check precision and labels; find a resumed run's place; log the training's curves; step what watches them."""
+        InputStatisticsSetup.put_first(self.trainer)
         checks = [LabelCheck()] if self.learns_from_labels_only else []
         return [PrecisionCheck(), *checks, LoaderPlace(), TrainLog(), PlateauSteps()]
 
@@ -150,7 +152,8 @@ class ClassifierModule(OptimizedModule, ABC):
         data = transfer_data(data_of(self.trainer))
         record = checkpoint.setdefault(RECORD_KEY, {})
         record["module"] = type(self).__qualname__
-        record["net"] = self.hparams.get(self.net_argument) or describe_net(self.net)
+        given = self.hparams.get(self.net_argument)
+        record["net"] = with_numbers(self.net, given) if given else describe_net(self.net)
         record["data"] = {} if data is None else data.provenance()
 
     def _seed_dropout(self) -> None:
