@@ -42,7 +42,7 @@ def test_the_guides_data_trains_is_stored_resumed_and_reported(
         assert main([*command, *([] if command[0] == "report" else QUIET)]) == 0, command
     assert "1,800 training and 200 validation waves" in caplog.text
     assert "errors on 200 validation waves" in caplog.text
-    assert "computing soft targets: 1 teachers on 2,000 waves" in caplog.text
+    assert "/best.ckpt on 2,000 waves, " in caplog.text
     assert "500 test waves" in capsys.readouterr().out
     student = [*_commands()[1], *QUIET, "--run_dir", "runs/waves/broken", "--save_every", "0"]
     stop = ["--trainer.callbacks+", "tests.cli.test_command_line.Stop", "--trainer.callbacks.at", "25"]
