@@ -57,7 +57,7 @@ def test_the_guides_data_trains_is_stored_resumed_and_reported(
     assert "1,800 training and 200 validation waves" in caplog.text
     assert "1,800 training (90 with a label) and 200 validation waves" in caplog.text
     assert "errors on 200 validation waves" in caplog.text
-    assert "computing soft targets: " in caplog.text
+    assert "/best.ckpt on 2,000 waves, " in caplog.text
     assert "500 test waves" in capsys.readouterr().out
     _resumes_bit_for_bit(commands[1], "runs/waves/student", at=25)
 
@@ -71,5 +71,5 @@ def test_the_guides_pictures_are_stored_and_resumed(project: Path, caplog: pytes
         assert main([*command, *QUIET]) == 0, command
     assert "Pictures, 150 training and 60 validation examples, 2 seeded views" in caplog.text
     assert "soft targets: stored (2 views of each example instead of 6 passes)" in caplog.text
-    assert "computing soft targets: 1 teachers on 360 examples" in caplog.text
+    assert " on 360 examples, " in caplog.text
     _resumes_bit_for_bit(commands[1], "runs/pictures/student", at=13)
