@@ -8,6 +8,8 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric, Metric, SumMetric
 from torchmetrics.classification import BinaryCalibrationError, MulticlassConfusionMatrix
 
+from kd_lightning.data.sequences import Sequences
+from kd_lightning.metrics.sequences import SequenceErrors
 from kd_lightning.metrics.uncast import UncastMetric
 from kd_lightning.metrics.wrong_rows import WrongRows
 
@@ -90,6 +92,8 @@ class TestMetrics(nn.Module):
             self._metric("teacher_agreement").update((taught == predicted).float())
         self.tables.wrong_rows.update(torch.full_like(labels, -1) if rows is None else rows, ~correct)
         self.tables.add(confidence, predicted, labels, taught, classes=logits.shape[-1])
+        if self.tables.sequences is not None and rows is not None:
+            self.tables.sequences.update(rows, logits.log_softmax(dim=-1), ~correct, teacher_log_probs)
 
     def _metric(self, name: str) -> Metric:
         return cast(Metric, self.scalars[name])
@@ -111,6 +115,7 @@ class TestTables(nn.Module):
         self.wrong_rows = WrongRows()
         self.confusion: Metric | None = None  # made with the first batch, which says how many classes there are
         self.teacher_confusion: Metric | None = None
+        self.sequences: SequenceErrors | None = None
 
     def add(
         self, confidence: Tensor, predicted: Tensor, labels: Tensor, taught: Tensor | None, *, classes: int
@@ -135,11 +140,26 @@ class TestTables(nn.Module):
         if self.teacher_confusion is not None and taught is not None:
             self.teacher_confusion.update(predicted, taught)
 
-    def reset(self) -> None:
-        """Reset all counts."""
+    def reset(self, sequences: Sequences | None = None) -> None:
+        """Reset all counts.
+
+        Args:
+            sequences: Those that the test rows are steps of; None where each is an example of its own.
+        """
         self.reliability.reset()
         self.wrong_rows.reset()
         self.confusion = self.teacher_confusion = None
+        self.sequences = None if sequences is None else SequenceErrors(sequences).to(self.reliability.device)
+
+    def sequence_counts(self) -> dict[str, int]:
+        """Sequences and errors among them by their name, such as utterances and digit_errors; empty without."""
+        if self.sequences is None:
+            return {}
+        found = self.sequences.compute()
+        names = {found["unit"]: "count", f"{found['kind']}_errors": "errors"}
+        if "teacher_errors" in found:
+            names[f"teacher_{found['kind']}_errors"] = "teacher_errors"
+        return {name: found[key] for name, key in names.items()}
 
     def compute(self) -> dict[str, Any]:  # Any: nested lists of numbers, for JSON
         """All tables, over all ranks; every rank must call this.
@@ -147,13 +167,16 @@ class TestTables(nn.Module):
         Returns:
             `reliability`: count, mean confidence and accuracy of each bin; `confusion`: counts by [label][prediction];
             `teacher_confusion`: counts by [teachers' prediction][prediction];
-            `wrong_rows`: rows of the wrong answers, None where the batches don't say them.
+            `wrong_rows`: rows of the wrong answers, None where the batches don't say them; `sequences`: see
+            SequenceErrors.
         """
         tables: dict[str, Any] = {"reliability": self.reliability.compute(), "wrong_rows": self.wrong_rows.compute()}
         for name in ("confusion", "teacher_confusion"):
             metric = getattr(self, name)
             if metric is not None:
                 tables[name] = metric.compute().tolist()
+        if self.sequences is not None:
+            tables["sequences"] = self.sequences.compute()
         return tables
 
 

@@ -203,6 +203,9 @@ def metrics_record(
         "parameters": parameter_count(module.net),
         "train_seconds": origin.get("train_seconds"),
     }
+    sequences = details.get("tables", {}).get("sequences")
+    if sequences is not None:
+        record |= _over_sequences(sequences)
     teachers = teachers_of(module)
     if teachers is not None:
         record |= {"teacher_parameters": parameter_count(teachers), "teachers": len(teachers)}
@@ -218,6 +221,13 @@ def metrics_record(
         },
         "tested_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _over_sequences(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What metrics.json says of whole sequences; the interval of the rows is also theirs."""
+    counts = {name: found[name] for name in ("unit", "kind", "count", "errors", "teacher_errors") if name in found}
+    rate = {"interval": error_interval(found["errors"], found["count"])} if found["count"] else {}
+    return {"error_rate_interval": found["row_error_interval"], "sequences": counts | rate}
 
 
 def prediction_rows(batches: Sequence[Any], names: Sequence[str] | None) -> Iterator[dict[str, Any]]:
