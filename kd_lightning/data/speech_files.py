@@ -160,7 +160,8 @@ def _read_sound(file: Path) -> np.ndarray:
     if rate != RATE:
         shared = gcd(rate, RATE)
         sound = resample_poly(sound, RATE // shared, rate // shared)
-    return sound.astype(np.float32)
+    mono: np.ndarray = sound.astype(np.float32)
+    return mono
 
 
 def _as_float(samples: np.ndarray) -> np.ndarray:
@@ -169,4 +170,4 @@ def _as_float(samples: np.ndarray) -> np.ndarray:
         return samples.astype(np.float64)
     if samples.dtype == np.uint8:
         return (samples.astype(np.float64) - 128) / 128
-    return samples.astype(np.float64) / 2.0 ** (8 * samples.itemsize - 1)
+    return samples.astype(np.float64) / float(2 ** (8 * samples.itemsize - 1))

@@ -167,8 +167,8 @@ class TestTables(nn.Module):
         Returns:
             `reliability`: count, mean confidence and accuracy of each bin; `confusion`: counts by [label][prediction];
             `teacher_confusion`: counts by [teachers' prediction][prediction];
-            `wrong_rows`: rows of the wrong answers, None where the batches don't say them; `sequences`: see
-            SequenceErrors.
+            `wrong_rows`: rows of the wrong answers, None where the batches don't say them; `sequences` and
+            `sequence_confusion`: see SequenceErrors.
         """
         tables: dict[str, Any] = {"reliability": self.reliability.compute(), "wrong_rows": self.wrong_rows.compute()}
         for name in ("confusion", "teacher_confusion"):
@@ -176,7 +176,8 @@ class TestTables(nn.Module):
             if metric is not None:
                 tables[name] = metric.compute().tolist()
         if self.sequences is not None:
-            tables["sequences"] = self.sequences.compute()
+            found = self.sequences.compute()
+            tables |= {"sequence_confusion": found["confusion"], "sequences": found}
         return tables
 
 

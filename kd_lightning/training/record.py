@@ -184,10 +184,11 @@ def metrics_record(
             "the test saw no example, so there is no result; "
             "check --trainer.limit_test_batches and the data's test_dataloader"
         )
-    for count in _COUNTS & metrics.keys():
-        metrics[count] = int(metrics[count])
     details_file = run / scope.details_file
     details = read_json(details_file) if details_file.is_file() else {}
+    sequences = details.get("tables", {}).get("sequences")
+    for count in (_COUNTS | _sequence_counts(sequences)) & metrics.keys():
+        metrics[count] = int(metrics[count])
     record: dict[str, Any] = {
         "test": dict(sorted(metrics.items())),
         "error_rate_interval": error_interval(metrics["errors"], metrics["examples"]),
@@ -203,7 +204,6 @@ def metrics_record(
         "parameters": parameter_count(module.net),
         "train_seconds": origin.get("train_seconds"),
     }
-    sequences = details.get("tables", {}).get("sequences")
     if sequences is not None:
         record |= _over_sequences(sequences)
     teachers = teachers_of(module)
@@ -221,6 +221,13 @@ def metrics_record(
         },
         "tested_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _sequence_counts(found: Mapping[str, Any] | None) -> set[str]:
+    """Names of the counts of whole sequences, as they are logged."""
+    if found is None:
+        return set()
+    return {found["unit"], f"{found['kind']}_errors", f"teacher_{found['kind']}_errors"}
 
 
 def _over_sequences(found: Mapping[str, Any]) -> dict[str, Any]:
