@@ -7,6 +7,7 @@ from kd_lightning.data import HasSequences as HasSequences
 from kd_lightning.data import InMemoryDataModule as InMemoryDataModule
 from kd_lightning.data import Jitter as Jitter
 from kd_lightning.data import MNISTDataModule as MNISTDataModule
+from kd_lightning.data import SeededViews as SeededViews
 from kd_lightning.data import Sequences as Sequences
 from kd_lightning.data import SpokenDigitsDataModule as SpokenDigitsDataModule
 from kd_lightning.data import TensorLoader as TensorLoader
@@ -38,10 +39,14 @@ from kd_lightning.modules import DistillModule as DistillModule
 from kd_lightning.modules import TeacherModule as TeacherModule
 from kd_lightning.modules import WarmupCosine as WarmupCosine
 from kd_lightning.nets import MLP as MLP
+from kd_lightning.nets import AdaptedNet as AdaptedNet
+from kd_lightning.nets import Pick as Pick
 from kd_lightning.nets import SmallConvNet as SmallConvNet
 from kd_lightning.teachers import FrozenEnsemble as FrozenEnsemble
+from kd_lightning.teachers import LogitsFile as LogitsFile
 from kd_lightning.teachers import PretrainedNet as PretrainedNet
 from kd_lightning.teachers import StoreOptions as StoreOptions
+from kd_lightning.teachers import Teacher as Teacher
 from kd_lightning.teachers import load_teachers as load_teachers
 
 __version__: str

@@ -15,6 +15,8 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor, nn
 
 from kd_lightning.data.batches import Batch
+from kd_lightning.data.inputs import Inputs, tensors_of
+from kd_lightning.nets.adapted import Pick
 from kd_lightning.nets.description import build_net, build_object, fingerprint
 from kd_lightning.runs.checkpoints import RECORD_KEY, read_checkpoint, run_folder
 from kd_lightning.runs.files import CONFIG_FILE, METRICS_FILE, read_json, read_yaml, write_atomically
@@ -39,6 +41,8 @@ class ExportedNet(nn.Module):
 
     def __init__(self, net: nn.Module, inputs: str, outputs: str) -> None:
         super().__init__()
+        for pick in _picks(net):
+            pick.expect_picked()
         self.net = net
         self.inputs = inputs
         self.outputs = outputs
@@ -101,7 +105,8 @@ def run_export(arguments: Sequence[str]) -> None:
     if output.exists() and not options.overwrite:
         raise FileExistsError(f"{output} exists; choose another --output, or replace it with --overwrite true")
     net = ExportedNet(loaded.net, options.inputs, options.outputs).eval()
-    batches = list(test_batches(run, options.data_dir, raw=options.inputs == "uint8"))
+    raw = options.inputs == "uint8"
+    batches = [(_own_tensor(net, inputs), labels) for inputs, labels in test_batches(run, options.data_dir, raw=raw)]
     example = batches[0][0][[0, -1]]  # two examples: of a single one the batch could not be told to vary
     metadata = describe(checkpoint, run, net, example)
 
@@ -232,7 +237,28 @@ def compare(net: nn.Module, exported: Answer, batches: Sequence[tuple[Tensor, Te
     return Comparison(examples, difference, other, errors, exported_errors)
 
 
-def test_batches(run: Path, data_dir: str | None, *, raw: bool) -> Iterator[tuple[Tensor, Tensor]]:
+def _picks(net: nn.Module) -> list[Pick]:
+    return [layer for layer in net.modules() if isinstance(layer, Pick)]
+
+
+def _own_tensor(net: nn.Module, inputs: Inputs) -> Tensor:
+    """The one tensor of a batch's inputs that a net takes.
+
+    Raises:
+        ValueError: If it takes several.
+    """
+    if isinstance(inputs, Tensor):
+        return inputs
+    keys = {pick.key for pick in _picks(net)}
+    if len(keys) != 1:
+        raise ValueError(
+            f"only a net that takes one tensor can be exported; of the data's {len(inputs)} this one picks "
+            f"{sorted(keys, key=str) or 'none'}: train it as kd_lightning.AdaptedNet with one kd_lightning.Pick"
+        )
+    return Pick(keys.pop()).forward(inputs)
+
+
+def test_batches(run: Path, data_dir: str | None, *, raw: bool) -> Iterator[tuple[Inputs, Tensor]]:
     """Test inputs and labels of the data that a run's configuration names.
 
     Args:
@@ -263,8 +289,10 @@ def test_batches(run: Path, data_dir: str | None, *, raw: bool) -> Iterator[tupl
         if not raw:
             batch = data.on_after_batch_transfer(batch, 0)
         inputs, labels, *_ = Batch.of(batch)
-        if raw and inputs.dtype != torch.uint8:
-            raise ValueError(f"--inputs uint8 needs data of that type, got {inputs.dtype}; use --inputs float32")
+        types = {tensor.dtype for tensor in tensors_of(inputs)}
+        if raw and types != {torch.uint8}:
+            got = ", ".join(map(str, types))
+            raise ValueError(f"--inputs uint8 needs data of that type, got {got}; use --inputs float32")
         yield inputs, labels
 
 

@@ -46,9 +46,9 @@ from kd_lightning.data.mnist_files import read_digits
 from kd_lightning.nets.digits import MLP
 from kd_lightning.runs import files
 from kd_lightning.teachers.ensemble import FrozenEnsemble
+from kd_lightning.teachers.filling import open_store
 from kd_lightning.teachers.loading import load_teachers
-from kd_lightning.teachers.store import open_store
-from kd_lightning.teachers.store_plan import StoreOptions, store_spec
+from kd_lightning.teachers.store_plan import StoreOptions, store_specs
 from kd_lightning.training.last_checkpoint import LastCheckpoint
 
 EXAMPLES = 60_000
@@ -354,10 +354,10 @@ def time_fill(bench: Bench, teachers: int, repeats: int) -> dict[str, float]:
                     net(images)
         bare.append(time.perf_counter() - started)
         started = time.perf_counter()
-        spec = store_spec(ensemble, data, options=options)
-        if spec is None:
+        specs = store_specs(ensemble, data, options=options)
+        if specs is None:
             raise TypeError("the benchmark's data can't be stored")
-        open_store(spec, ensemble, data, options=options, device=torch.device("cpu"), say=lambda _: None)
+        open_store(specs, ensemble, data, options=options, device=torch.device("cpu"), say=lambda _: None)
         fill.append(time.perf_counter() - started)
         shutil.rmtree(options.folder)
     fast, slow = statistics.median(bare), statistics.median(fill)

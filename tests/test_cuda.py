@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from kd_lightning import MLP, MNISTDataModule, SmallConvNet, main
-from kd_lightning.teachers.ensemble import FrozenEnsemble, Teacher
+from kd_lightning.data.inputs import tensors_of
+from kd_lightning.teachers.ensemble import FrozenEnsemble, LoadedTeacher
 
 pytestmark = [
     pytest.mark.cuda,
@@ -52,7 +53,7 @@ def test_the_loader_pins_its_batches_and_resident_data_is_on_the_gpu() -> None:
         data.trainer = lightning.Trainer(accelerator="gpu", devices=1, logger=False, enable_checkpointing=False)
         data.setup("fit")
         batch = next(iter(data.train_dataloader()))
-        assert batch.inputs.is_cuda == resident
+        assert tensors_of(batch.inputs)[0].is_cuda == resident
         assert batch.labels.is_pinned()
 
 
@@ -65,7 +66,7 @@ def test_resident_data_trains_to_the_same_weights(teacher: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("net", [MLP(hidden=[64]), SmallConvNet(channels=[8], hidden=16)], ids=["mlp", "conv"])
 def test_live_teachers_answer_as_on_the_cpu(net: torch.nn.Module) -> None:
-    ensemble = FrozenEnsemble([Teacher(net, "a net", {}), Teacher(net, "again", {})])
+    ensemble = FrozenEnsemble([LoadedTeacher(net, "a net", {}), LoadedTeacher(net, "again", {})])
     images = torch.rand(32, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     expected = ensemble(images)
     torch.testing.assert_close(ensemble.cuda()(images.cuda()).cpu(), expected, atol=2e-3, rtol=2e-3)

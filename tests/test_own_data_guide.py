@@ -7,27 +7,30 @@ import pytest
 import torch
 
 from kd_lightning import main
+from tests.data.pictures import draw_pictures
 
 GUIDE = Path(__file__).parents[1] / "docs" / "own-data.md"
 QUIET = ["--trainer.enable_progress_bar", "false"]
+IN_MEMORY, SEEDED = 0, 1  # the guide's sections
 
 
-def _block(language: str) -> str:
+def _block(language: str, section: int) -> str:
     found: list[str] = re.findall(rf"```{language}\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL)
-    return found[0]
+    return found[section]
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "my_waves.py").write_text(_block("python"), encoding="utf-8")
-    (tmp_path / "my_waves.yaml").write_text(_block("yaml"), encoding="utf-8")
+    for name, section in {"my_waves": IN_MEMORY, "my_pictures": SEEDED}.items():
+        (tmp_path / f"{name}.py").write_text(_block("python", section), encoding="utf-8")
+        (tmp_path / f"{name}.yaml").write_text(_block("yaml", section), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
 
-def _commands() -> list[list[str]]:
-    return [line.removeprefix("python -m kd_lightning ").split() for line in _block("bash").splitlines()]
+def _commands(section: int) -> list[list[str]]:
+    return [line.removeprefix("python -m kd_lightning ").split() for line in _block("bash", section).splitlines()]
 
 
 def _weights(run: str) -> dict[str, torch.Tensor]:
@@ -35,18 +38,37 @@ def _weights(run: str) -> dict[str, torch.Tensor]:
     return state
 
 
+def _resumes_bit_for_bit(command: list[str], run: str, at: int) -> None:
+    """Stop such a fit at a step, resume it, and compare its weights with those of the whole run."""
+    broken = [*command, *QUIET, "--run_dir", f"{run}-broken", "--save_every", "0"]
+    stop = ["--trainer.callbacks+", "tests.cli.test_command_line.Stop", "--trainer.callbacks.at", str(at)]
+    assert main([*broken, *stop]) == 1
+    assert main([*broken, "--ckpt_path", "last"]) == 0
+    resumed = _weights(f"{run}-broken")
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in _weights(run).items())
+
+
 def test_the_guides_data_trains_is_stored_resumed_and_reported(
     project: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for command in _commands():
+    commands = _commands(IN_MEMORY)
+    for command in commands:
         assert main([*command, *([] if command[0] == "report" else QUIET)]) == 0, command
     assert "1,800 training and 200 validation waves" in caplog.text
     assert "errors on 200 validation waves" in caplog.text
     assert "computing soft targets: 1 teachers on 2,000 waves" in caplog.text
     assert "500 test waves" in capsys.readouterr().out
-    student = [*_commands()[1], *QUIET, "--run_dir", "runs/waves/broken", "--save_every", "0"]
-    stop = ["--trainer.callbacks+", "tests.cli.test_command_line.Stop", "--trainer.callbacks.at", "25"]
-    assert main([*student, *stop]) == 1
-    assert main([*student, "--ckpt_path", "last"]) == 0
-    straight = _weights("runs/waves/student")
-    assert all(torch.equal(tensor, _weights("runs/waves/broken")[name]) for name, tensor in straight.items())
+    _resumes_bit_for_bit(commands[1], "runs/waves/student", at=25)
+
+
+@pytest.mark.slow
+def test_the_guides_pictures_are_stored_and_resumed(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    draw_pictures(project / "pictures/train", each=50, side=32)
+    draw_pictures(project / "pictures/test", side=32)
+    commands = _commands(SEEDED)
+    for command in commands:
+        assert main([*command, *QUIET]) == 0, command
+    assert "Pictures, 150 training and 60 validation examples, 2 seeded views" in caplog.text
+    assert "soft targets: stored (2 views of each example instead of 6 passes)" in caplog.text
+    assert "computing soft targets: 1 teachers on 360 examples" in caplog.text
+    _resumes_bit_for_bit(commands[1], "runs/pictures/student", at=13)

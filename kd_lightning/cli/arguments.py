@@ -12,7 +12,7 @@ ARGUMENTS: dict[str, tuple[str | bool | float, str]] = {
     "overwrite": (False, "fit: start anew in a folder that holds a run already; the old run is deleted."),
     "save_every": (60.0, "fit: seconds between two writes of last.ckpt, from which a killed run resumes, >= 0."),
     "dry_run": (False, "fit: build everything, do one step, say what would be done; download and write nothing."),
-    "prepare": (False, "fit: download data, compute soft targets that are to be stored, do one step, write no run."),
+    "prepare": (False, "fit: download data, store the teachers' logits, and stop before the first step; write no run."),
     "pictures_every": (0, "fit: epochs between two sets of pictures in TensorBoard, >= 0; 0 for the last only."),
 }
 

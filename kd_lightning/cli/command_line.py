@@ -19,7 +19,7 @@ from kd_lightning.cli.own_code import DEBUG_VARIABLE, raised_last
 from kd_lightning.runs.config_files import check_config_files
 from kd_lightning.runs.resume import with_config_of_run, with_data_named
 from kd_lightning.training.signals import EXIT_CODES, Stopped, StopSignals, end_with_launcher
-from kd_lightning.training.trial import DryRunDone
+from kd_lightning.training.trial import TrialDone
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -52,7 +52,7 @@ def main(args: Sequence[str] | None = None) -> int:
         stopped_by = _signal_of_ranks(error, signals)
         if stopped_by is not None:
             return _stopped(stopped_by)
-        if raised_last(str(error))[0] == DryRunDone.__name__:
+        if raised_last(str(error))[0] == TrialDone.__name__:
             return 0
         return _failed(error)
     except KeyboardInterrupt:

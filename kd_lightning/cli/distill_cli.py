@@ -18,13 +18,14 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from kd_lightning import __version__, data, modules, nets, teachers  # noqa: F401 (short class names in YAML: imported classes)
 from kd_lightning.cli.arguments import ARGUMENTS, DESCRIPTION, PROG, SUBCOMMANDS
 from kd_lightning.cli.lossy_output import output_may_be_lost
+from kd_lightning.cli.outcome import lines_of_fit, print_table, table_of_test, table_of_validation
 from kd_lightning.cli.trainer_options import (
     callbacks_for_fit,
     refuse_fit_without_result,
     refuse_numbers_out_of_range,
 )
 from kd_lightning.data.sequences import sequences_of
-from kd_lightning.data.transfer_data import transfer_data
+from kd_lightning.data.transfer_data import transfer_data, unit_of
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.lightning_internals import FreePassProfiler, OpenCommandLine
 from kd_lightning.nets.construction import constructor_errors
@@ -40,6 +41,7 @@ from kd_lightning.runs.resume import (
     run_files,
 )
 from kd_lightning.teachers.check import refuse_own_teacher
+from kd_lightning.teachers.ensemble import HasTeachers
 from kd_lightning.training.dashboard import Dashboard, add_test_scalars
 from kd_lightning.training.last_checkpoint import (
     AtomicCheckpointIO,
@@ -54,10 +56,25 @@ from kd_lightning.training.resuming import Ending, ResumedCallbacks, restoring_e
 from kd_lightning.training.run_record import RunRecord
 from kd_lightning.training.sequence_predictions import sequence_rows
 from kd_lightning.training.signals import StopSignals, only_fit_in
-from kd_lightning.training.trial import Banner, DryRun, DryRunDone
+from kd_lightning.training.trial import Banner, DryRun, Prepare, TrialDone
 
 # The default of an argument of StochasticWeightAveraging, which must go into config.yaml.
 register_type(torch.device, fail_already_registered=False)
+
+
+def _path_text(value: object) -> str:
+    """The text of a path in config.yaml.
+
+    Raises:
+        ValueError: If it is something else. The parser's own function takes the text of a whole list of teachers, too,
+            which can't be read again where it holds nets.
+    """
+    if not isinstance(value, str | Path):
+        raise ValueError(f"expected a path, got {type(value).__name__}")
+    return str(value)
+
+
+register_type(Path, _path_text, type_check=isinstance)
 
 
 class DistillCLI(OpenCommandLine):
@@ -178,7 +195,7 @@ class DistillCLI(OpenCommandLine):
         if self.subcommand == "fit":
             records += [Banner(), self._ending(fitting)]
         if dry:
-            records.append(DryRun(fill_store=not self._value("dry_run")))
+            records.append(DryRun() if self._value("dry_run") else Prepare())
         last = None
         if fitting:
             last = LastCheckpoint(
@@ -214,28 +231,39 @@ class DistillCLI(OpenCommandLine):
         if self._only_tries:
             if self._value("dry_run") and self.datamodule is not None:
                 self.datamodule.prepare_data = _nothing  # which may write: download or unpack
-            with suppress(DryRunDone):
+            with suppress(TrialDone):
                 self._restoring(self.trainer.fit, **kwargs)
-            written = "nothing" if self._value("dry_run") else "data and stored soft targets are there, no run"
-            rank_zero_info(f"one step done: {written} was written")
+            rank_zero_info(
+                "one step done: nothing was written"
+                if self._value("dry_run")
+                else "prepared: the data and the soft targets that are stored are there; no step was made"
+            )
             return
         self._restoring(self.trainer.fit, **kwargs)
         if not self._value("trainer.fast_dev_run"):
+            records = self.model.teacher_records if isinstance(self.model, HasTeachers) else []
+            accuracy = self.trainer.callback_metrics.get("val/accuracy")
+            for line in lines_of_fit(records, None if accuracy is None else float(accuracy), unit_of(self.datamodule)):
+                rank_zero_info(line)
             rank_zero_info(f"run: {self._run_dir}\nnext: {PROG} test --ckpt_path {quote(str(self._run_dir))}")
 
     def validate(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
         """Measure loss and accuracy on the validation split."""
-        self._restoring(self.trainer.validate, **kwargs)
+        self._restoring(self.trainer.validate, **{**kwargs, "verbose": False})
+        if kwargs.get("verbose", True):
+            rank_zero_only(print_table)(table_of_validation(self.trainer.callback_metrics))
 
     def test(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
         """Test, and write metrics.json, or metrics-other.json where the result is not the run's own."""
-        self._restoring(self.trainer.test, **kwargs)
+        self._restoring(self.trainer.test, **{**kwargs, "verbose": False})
         scope = self._scope
         path = self._run_dir / scope.metrics_file
         tested = Path(kwargs["ckpt_path"])
         measured, precision = self.trainer.callback_metrics, self.trainer.precision
         record = metrics_record(self.model, measured, tested, self._run_dir, scope, precision)
         rank_zero_only(write_json)(path, record)
+        if kwargs.get("verbose", True):
+            rank_zero_only(print_table)(table_of_test(record))
         if scope.foreign is not None:
             rank_zero_info(f"metrics: {path}, and not {METRICS_FILE}: {scope.foreign}")
             return
@@ -328,7 +356,7 @@ class DistillCLI(OpenCommandLine):
 
     @property
     def _only_tries(self) -> bool:
-        """Whether this fit ends after one step and leaves no run."""
+        """Whether this fit ends after one step, or before it, and leaves no run."""
         return bool(self._value("dry_run") or self._value("prepare"))
 
     def _value(self, key: str) -> Any:  # Any: a configuration holds all kinds of values

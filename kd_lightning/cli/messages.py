@@ -43,6 +43,9 @@ _PARSER_NOISE = (
     "Does not validate against any",
     "Problem with given class_path",
     "Parser key",
+    "Subclass types expect one of:",
+    "a class path (str)",
+    "a dict with",
 )
 _PLACE = re.compile(r"""(?P<kind>Parser key|Problem with given class_path) ["'](?P<name>[^"']+)["']:""")
 _UNKNOWN = re.compile(r"Option '(?P<option>[^']+)' is not accepted")

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kd_lightning.data.augment import Augment
 from kd_lightning.data.batches import Batch
+from kd_lightning.data.inputs import Inputs, tensors_of
 from kd_lightning.data.split import Split
 
 Part = Literal["train", "test"]
@@ -95,6 +96,11 @@ class RowsInMemory(LightningDataModule, ABC):
         """Rows that train under a split, (rows,) int64, ascending; override it to choose others."""
         return split.train_rows(self.examples("train").labels, self.val_rows_of(split))
 
+    @property
+    def row_count(self) -> int:
+        """Rows of all training examples, those that neither train nor validate included."""
+        return len(self.examples("train").labels)
+
     def provenance(self) -> dict[str, Any]:  # Any: plain values, which a checkpoint can hold
         """The data set and the split: what a later run needs, to tell which examples this run trained on."""
         return {"dataset": self.dataset_identity(), **asdict(self.split), "validation_examples": len(self.val_rows)}
@@ -121,11 +127,12 @@ class ViewsInMemory(RowsInMemory):
 
     augment: Augment | None
 
-    def to_inputs(self, raw: Tensor, views: Tensor | None) -> Tensor:
+    def to_inputs(self, raw: Tensor, views: Tensor | None) -> Inputs:
         """Turn a batch into what the nets get: uint8 becomes float in [0, 1], other fractions float32, integers stay.
 
-        Override it where your data needs something else. It must depend on nothing but its arguments: a teacher's
-        logits that were stored once are used each time an example comes in the same view.
+        Override it where your data needs something else; it may give a tuple or dict of tensors, of which each net
+        picks its own. It must depend on nothing but its arguments: a teacher's logits that were stored once are used
+        each time an example comes in the same view.
 
         Args:
             raw: (batch, ...) as `read` gave them, on the device.
@@ -139,7 +146,7 @@ class ViewsInMemory(RowsInMemory):
         """Views of each training example, 1 without augmentation."""
         return 1 if self.augment is None else self.augment.view_count
 
-    def inputs(self, rows: Tensor, views: Tensor) -> Tensor:
+    def inputs(self, rows: Tensor, views: Tensor) -> Inputs:
         """What the nets get of these rows of the training examples in these views, (batch, ...).
 
         Args:
@@ -152,7 +159,7 @@ class ViewsInMemory(RowsInMemory):
         """Hash of the training inputs, and of every view of one example."""
         raw = self.examples("train").inputs
         digest = hashlib.sha256(_bytes(raw))
-        seen: Iterator[Tensor] = iter(())
+        seen: Iterator[Inputs] = iter(())
         if type(self).to_inputs is not ViewsInMemory.to_inputs:
             seen = _views_of(raw[:1], self.view_count, self.to_inputs)
         elif self.augment is not None:
@@ -160,7 +167,10 @@ class ViewsInMemory(RowsInMemory):
             probe = torch.rand(1, *raw.shape[1:], generator=torch.Generator().manual_seed(0))
             seen = _views_of(probe, self.view_count, self.augment)
         for inputs in seen:
-            digest.update(_bytes(inputs))
+            if isinstance(inputs, dict):
+                digest.update(repr(list(inputs)).encode())
+            for tensor in tensors_of(inputs):
+                digest.update(_bytes(tensor))
         return digest.hexdigest()
 
     def transfer_batch_to_device(
@@ -177,7 +187,8 @@ class ViewsInMemory(RowsInMemory):
         if not isinstance(batch, Batch):
             return batch
         training = self.trainer is not None and self.trainer.training
-        return batch._replace(inputs=self.to_inputs(batch.inputs, batch.views if training else None))
+        raw = cast(Tensor, batch.inputs)  # as `read` gave them
+        return batch._replace(inputs=self.to_inputs(raw, batch.views if training else None))
 
 
 def _as_numbers(raw: Tensor) -> Tensor:
@@ -191,7 +202,7 @@ def _bytes(tensor: Tensor) -> Any:  # Any: an array is a buffer
     return tensor.contiguous().view(torch.uint8).numpy()
 
 
-def _views_of(example: Tensor, view_count: int, show: Callable[[Tensor, Tensor], Tensor]) -> Iterator[Tensor]:
+def _views_of(example: Tensor, view_count: int, show: Callable[[Tensor, Tensor], Inputs]) -> Iterator[Inputs]:
     """Every view of one example (1, ...), in parts that take little memory."""
     for views in torch.split(torch.arange(view_count), max(1, _PROBED_AT_ONCE // example.numel())):
         yield show(example.expand(len(views), *example.shape[1:]), views)

@@ -7,6 +7,8 @@ from typing import Any, Protocol, cast, runtime_checkable
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 
+from kd_lightning.data.inputs import Inputs
+
 
 @runtime_checkable
 class TransferData(Protocol):
@@ -40,7 +42,7 @@ class TransferData(Protocol):
     def val_rows(self) -> Tensor:
         """Rows that validate, (rows,) int64, maybe none; counted as `train_rows` are, and none of them."""
 
-    def inputs(self, rows: Tensor, views: Tensor) -> Tensor:
+    def inputs(self, rows: Tensor, views: Tensor) -> Inputs:
         """What the nets get of these rows in these views, (batch, ...), on the CPU.
 
         Args:

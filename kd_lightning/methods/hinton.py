@@ -179,7 +179,8 @@ def check_same_shape(student_logits: Tensor, targets: SoftTargets) -> None:
     if student_logits.shape != targets.log_probs.shape:
         raise ValueError(
             f"student and teachers must give logits of one shape (batch, classes), "
-            f"got student {tuple(student_logits.shape)} and teachers {tuple(targets.log_probs.shape)}"
+            f"got student {tuple(student_logits.shape)} and teachers {tuple(targets.log_probs.shape)}; "
+            "map the classes of a teacher that has others with kd_lightning.Teacher(net, classes=...)"
         )
 
 

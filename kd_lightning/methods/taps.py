@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,20 @@ from torch.utils.hooks import RemovableHandle
 from kd_lightning.methods.base import FeatureLoss
 
 
+@runtime_checkable
+class HasTappedNet(Protocol):
+    """A net around another one, as AdaptedNet is."""
+
+    @property
+    def tapped_net(self) -> nn.Module:
+        """The one whose modules are meant by paths."""
+
+
 class Taps:
     """Keeps what some modules of a net gave in its latest pass.
 
     Args:
-        net: The net whose modules are watched until `remove` is called.
+        net: The net whose modules are watched until `remove` is called; of an adapted net the one inside.
         paths: Paths of modules, as in `net.named_modules()`.
 
     Raises:
@@ -30,6 +39,8 @@ class Taps:
     def __init__(self, net: nn.Module, paths: Iterable[str]) -> None:
         self.outputs: dict[str, Tensor] = {}
         self._handles: list[RemovableHandle] = []
+        while isinstance(net, HasTappedNet):
+            net = net.tapped_net
         modules = dict(net.named_modules())
         for path in dict.fromkeys(paths):
             if path not in modules:
@@ -90,13 +101,13 @@ class FeatureTerms(nn.ModuleDict):
         self._taps = None
 
     @torch.no_grad()
-    def build(self, student: nn.Module, teacher: nn.Module, inputs: Tensor) -> None:
+    def build(self, student: nn.Module, teacher: nn.Module, inputs: object) -> None:
         """Watch both nets, and have each term make its layers from the activations of one example, the first time.
 
         Args:
             student: Run once; in eval mode.
             teacher: Likewise.
-            inputs: (1, ...), as both nets take them.
+            inputs: Of one example, (1, ...), as both nets take them.
 
         Raises:
             ValueError: If there is no module at a path, or a term can't compare what it gets.

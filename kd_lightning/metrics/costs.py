@@ -6,9 +6,10 @@ import time
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from kd_lightning.data.inputs import Inputs, first_of, tensors_of
 from kd_lightning.nets.description import in_eval_mode, parameter_count
 
 # Passes before and at the measurement; the median of the latter counts.
@@ -37,36 +38,37 @@ class Costs(NamedTuple):
 
 
 @torch.no_grad()
-def measure_costs(net: nn.Module, inputs: Tensor) -> Costs:
+def measure_costs(net: nn.Module, inputs: Inputs) -> Costs:
     """Measure a net on its device, in eval mode.
 
     Args:
         net: Maps inputs to logits; its layers' modes are put back.
-        inputs: (batch, ...) float, as the net takes them, on its device.
+        inputs: A batch's, (batch, ...) float, as the net takes them, on its device.
     """
     counter = FlopCounterMode(display=False)
     content = io.BytesIO()
     torch.save(net.state_dict(), content)
     with in_eval_mode(net):
         with counter:
-            net(inputs[:1])
+            net(first_of(inputs))
         return Costs(
             parameters=parameter_count(net),
             file_bytes=content.tell(),
             flops=counter.get_total_flops(),
-            single_ms=_median_ms(net, inputs[:1]),
+            single_ms=_median_ms(net, first_of(inputs)),
             batch_ms=_median_ms(net, inputs),
-            batch_size=len(inputs),
+            batch_size=len(tensors_of(inputs)[0]),
         )
 
 
-def _median_ms(net: nn.Module, inputs: Tensor) -> float:
+def _median_ms(net: nn.Module, inputs: Inputs) -> float:
     seconds = []
+    device = tensors_of(inputs)[0].device
     for _ in range(WARMUP_PASSES + TIMED_PASSES):
-        _wait_for(inputs.device)
+        _wait_for(device)
         started = time.perf_counter()
         net(inputs)
-        _wait_for(inputs.device)
+        _wait_for(device)
         seconds.append(time.perf_counter() - started)
     return 1000 * statistics.median(seconds[WARMUP_PASSES:])
 

@@ -10,7 +10,9 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from kd_lightning.data.batches import Batch, derived_seed
+from kd_lightning.data.batches import Batch
+from kd_lightning.data.inputs import Inputs, mapped
+from kd_lightning.data.order import derived_seed
 from kd_lightning.data.sequences import sequences_of
 from kd_lightning.data.transfer_data import data_of, transfer_data
 from kd_lightning.methods.hinton import check_labels
@@ -78,18 +80,20 @@ class ClassifierModule(OptimizedModule, ABC):
             logits: (batch, classes) float, what the net answered to the inputs.
         """
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Inputs) -> Tensor:
         """Compute the logits of a batch, (batch, classes), before softmax.
 
         Args:
-            inputs: (batch, 1, 28, 28) float in [0, 1], or what the net takes.
+            inputs: (batch, 1, 28, 28) float in [0, 1], or what the net takes, maybe a tuple or dict of tensors.
 
         Raises:
             ValueError: If the net takes other shapes, or gives something else than logits.
         """
+        return logits_of(self.net, mapped(inputs, self._typed), type(self.net).__name__)
+
+    def _typed(self, inputs: Tensor) -> Tensor:
         # Under bf16-true and the like the net's weights have another type than the inputs.
-        typed = inputs.to(self.dtype) if inputs.is_floating_point() else inputs
-        return logits_of(self.net, typed, type(self.net).__name__)
+        return inputs.to(self.dtype) if inputs.is_floating_point() else inputs
 
     def configure_callbacks(self) -> list[Callback]:
         """Check the precision; find a resumed run's place; log the training's curves; step what watches them."""
@@ -130,7 +134,7 @@ class ClassifierModule(OptimizedModule, ABC):
         counts = self.test_metrics.tables.sequence_counts()
         self.log_dict({f"test/{name}": float(count) for name, count in counts.items()})
 
-    def teacher_log_probs(self, inputs: Tensor) -> Tensor | None:
+    def teacher_log_probs(self, inputs: Inputs) -> Tensor | None:
         """Log-probabilities that the net's answers are compared with, (batch, classes); None where there are none."""
         return None
 

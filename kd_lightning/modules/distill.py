@@ -8,6 +8,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from kd_lightning.data.batches import Batch
+from kd_lightning.data.inputs import Inputs
 from kd_lightning.methods.base import FeatureLoss, SoftLoss
 from kd_lightning.methods.hinton import KL, Averaging, check_temperature, hard_loss, soft_cross_entropy
 from kd_lightning.methods.taps import FeatureTerms
@@ -15,7 +16,8 @@ from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.optimization import SchedulerCallable, gradient_shares
 from kd_lightning.modules.teacher_setup import TeacherOptions, TeacherSetup
 from kd_lightning.teachers.ensemble import FrozenEnsemble, Precision
-from kd_lightning.teachers.loading import listed_teachers, refuse_shared_weights
+from kd_lightning.teachers.logits_file import logits_files
+from kd_lightning.teachers.named import Teacher, listed_teachers, refuse_shared_weights
 from kd_lightning.teachers.source import LiveTeachers, TeacherSource
 from kd_lightning.teachers.store_plan import Mode, StoreOptions
 
@@ -30,8 +32,9 @@ class DistillModule(ClassifierModule):
     Args:
         student: The net to train; maps inputs to logits (batch, classes).
         teachers: A checkpoint, a run's folder (its best checkpoint, or its last where there was no validation),
-            a glob of either, a module, or a list of such. Modules are copied when a fit begins: your own stay as they
-            are.
+            a glob of either, a file of logits (.npy or .safetensors, see `LogitsFile`), a module, a `Teacher` (one with
+            its own inputs, classes or weights file), or a list of such. Modules are copied when a fit begins: your own
+            stay as they are.
         temperature: T in [0.001, 1000], no unit, divides the logits of teachers and student in the soft loss.
         soft_weight: Share of the soft loss, in [0, 1].
         soft_loss: What compares the student's logits with the soft targets; KL by default.
@@ -65,7 +68,7 @@ class DistillModule(ClassifierModule):
         self,
         student: nn.Module,
         # With Path among the types the parser takes a file's name as it is; otherwise it reads text files as options.
-        teachers: str | Path | list[str | Path | nn.Module] | nn.Module | None = None,
+        teachers: str | Path | Teacher | list[str | Path | Teacher | nn.Module] | nn.Module | None = None,
         temperature: float = 20.0,
         soft_weight: float = 0.9,
         soft_loss: SoftLoss | None = None,
@@ -119,9 +122,9 @@ class DistillModule(ClassifierModule):
         Arguments as in `ClassifierModule.losses`.
         """
         hard = hard_loss(student_logits=logits, labels=batch.labels)
-        if self.source is None:  # the plain student
+        targets = None if self.source is None else self.source(batch, self.temperature)
+        if targets is None:  # the plain student, or validation rows that a file of logits lacks
             return {"loss": hard, "hard_loss": hard}
-        targets = self.source(batch, self.temperature)
         soft = self.soft_loss(logits, targets, batch.labels)
         loss = hard.lerp(soft, self.soft_weight)  # soft_weight * soft + (1 - soft_weight) * hard
         terms: dict[str, Tensor] = {}
@@ -134,13 +137,15 @@ class DistillModule(ClassifierModule):
             losses |= gradient_shares(logits, soft=self.soft_weight * soft, hard=(1 - self.soft_weight) * hard)
         return losses
 
-    def teacher_log_probs(self, inputs: Tensor) -> Tensor | None:
-        """Log-probabilities of the averaged live teachers at T = 1, (batch, classes); None without teachers.
+    def teacher_log_probs(self, inputs: Inputs) -> Tensor | None:
+        """Log-probabilities of the averaged live teachers at T = 1, (batch, classes); None where nobody answers.
 
         Args:
             inputs: (batch, ...), as the teachers take them.
         """
-        return None if self.live_teachers is None else self.live_teachers.answer(inputs, 1.0).log_probs
+        if self.live_teachers is None or logits_files(self.live_teachers.ensemble):  # which answer no new inputs
+            return None
+        return self.live_teachers.answer(inputs, 1.0).log_probs
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out layers of feature losses that are not made here: only training needs them."""

@@ -7,19 +7,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
 
 from kd_lightning.data.batches import Batch
+from kd_lightning.data.inputs import Inputs, first_of
 from kd_lightning.data.transfer_data import data_of, transfer_data
-from kd_lightning.methods.hinton import Averaging, teacher_shares
+from kd_lightning.methods.hinton import Averaging
 from kd_lightning.metrics.classification import TestMetrics
 from kd_lightning.modules.lightning_internals import LeanCallback
 from kd_lightning.modules.precision import note_slow_bfloat16
 from kd_lightning.nets.description import in_eval_mode
 from kd_lightning.runs.checkpoints import RECORD_KEY
-from kd_lightning.teachers.check import check_teachers
-from kd_lightning.teachers.ensemble import FrozenEnsemble, Precision, Teacher
+from kd_lightning.teachers.check import check_teachers, log_accuracies
+from kd_lightning.teachers.ensemble import FrozenEnsemble, LoadedTeacher, Precision, weights_of
+from kd_lightning.teachers.file_check import check_files
 from kd_lightning.teachers.loading import load_teachers
+from kd_lightning.teachers.logits_file import logits_files
+from kd_lightning.teachers.named import NamedTeacher
 from kd_lightning.teachers.source import LiveTeachers, Softener, StoredTeachers, choose_source
 from kd_lightning.teachers.store_plan import Mode, StoreOptions
 
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 class TeacherOptions:
     """Who teaches and how their answers are made into soft targets; each is an argument of `DistillModule`."""
 
-    teachers: Sequence[str | nn.Module] = ()
+    teachers: Sequence[NamedTeacher] = ()
     averaging: Averaging = "arithmetic"
     weights: Sequence[float] | None = None
     mode: Mode = "auto"
@@ -51,11 +54,13 @@ class TeacherSetup(LeanCallback):
 
     Attributes:
         fill_store: Whether a store may be filled; a dry run only says whether it would be.
+        must_store: Whether `auto` stores, many passes or few, for runs to come.
     """
 
     def __init__(self, options: TeacherOptions) -> None:
         self.options = options
         self.fill_store = True
+        self.must_store = False
         self._stored: bool | None = None  # what was decided, kept in checkpoints
 
     def setup(self, trainer: Trainer, pl_module: "DistillModule", stage: str) -> None:  # type: ignore[override]
@@ -88,14 +93,22 @@ class TeacherSetup(LeanCallback):
                     raise
                 rank_zero_info(f"agreement with the teachers is not measured: {error}")
                 return
-            teacher_shares(self.options.weights, len(loaded))
             pl_module.live_teachers = self._live(loaded, pl_module)
             if self.options.precision == "bfloat16":
                 note_slow_bfloat16("teacher_precision bfloat16", trainer.strategy.root_device)
+        files = logits_files(pl_module.live_teachers.ensemble).values()
+        if files and stage == "test":
+            rank_zero_info("agreement with the teachers is not measured: a file of logits answers no test images")
+            pl_module.live_teachers, pl_module.test_metrics = None, TestMetrics()
+            return
+        for file in files:
+            file.bind(data_of(trainer))
         pl_module.source = pl_module.live_teachers if needed else None
         pl_module.test_metrics = TestMetrics(with_teachers=True)
         if training and pl_module.feature_losses:
             teachers = pl_module.live_teachers.ensemble.nets
+            for file in files:
+                raise ValueError(f"feature losses need the teachers' activations, and {file.path} holds logits only")
             if len(teachers) != 1:
                 raise ValueError(f"feature losses compare the student with one teacher, got {len(teachers)}")
             with in_eval_mode(pl_module.net):
@@ -123,17 +136,12 @@ class TeacherSetup(LeanCallback):
         live = pl_module.live_teachers
         if live is None:
             return
-        classes = check_teachers(
-            pl_module,
-            live.ensemble,
-            pl_module.teacher_records,
-            must_beat_chance=self.options.must_beat_chance,
-        )
+        classes = self._check(pl_module, live.ensemble)
         if pl_module.source is None:
             return
         pl_module.source = choose_source(
             live,
-            self.options.mode,
+            self._mode(pl_module),
             resumed=self._stored,
             data=data_of(trainer),
             epochs=_epochs(trainer),
@@ -156,48 +164,71 @@ class TeacherSetup(LeanCallback):
         pl_module.feature_losses.detach()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: "DistillModule", checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
-        """Add the teachers' fingerprints."""
+        """Add the teachers' fingerprints and weights."""
         checkpoint.setdefault(RECORD_KEY, {}).update(
-            teachers=[record["fingerprint"] for record in pl_module.teacher_records], soft_targets_stored=self._stored
+            teachers=[record["fingerprint"] for record in pl_module.teacher_records],
+            teacher_weights=[record["weight"] for record in pl_module.teacher_records],
+            soft_targets_stored=self._stored,
         )
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: "DistillModule", checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
         """Go on with the teachers in the order that the run began with, wherever they lie now.
 
         Raises:
-            ValueError: If the teachers' fingerprints are others.
+            ValueError: If the teachers' fingerprints or weights are others.
         """
         record = checkpoint.get(RECORD_KEY, {})
-        before, self._stored = record.get("teachers"), record.get("soft_targets_stored")
-        if trainer.state.fn != "fit" or before is None:
+        fingerprints, self._stored = record.get("teachers"), record.get("soft_targets_stored")
+        if trainer.state.fn != "fit" or fingerprints is None:
             return
-        now = [teacher["fingerprint"] for teacher in pl_module.teacher_records]
+        weights = record.get("teacher_weights", [1.0] * len(fingerprints))  # older runs gave them none
+        before = list(zip(fingerprints, weights, strict=True))
+        now = [(teacher["fingerprint"], teacher["weight"]) for teacher in pl_module.teacher_records]
         if sorted(before) != sorted(now):
             raise ValueError(
-                f"this run began with other teachers: expected fingerprints {_short(before)}, got {_short(now)} "
-                f"from {[teacher['source'] for teacher in pl_module.teacher_records]}; "
+                f"this run began with other teachers: expected fingerprints and weights {_short(before)}, got "
+                f"{_short(now)} from {[teacher['source'] for teacher in pl_module.teacher_records]}; "
                 "bring the old teachers back or start a new run"
             )
         live = pl_module.live_teachers
         if live is not None and before != now:  # a glob finds renamed teachers in another order
-            by_fingerprint = dict(zip(now, live.ensemble.teachers, strict=True))
-            pl_module.live_teachers = self._live([by_fingerprint[each] for each in before], pl_module)
+            by_identity = dict(zip(now, live.ensemble.teachers, strict=True))
+            pl_module.live_teachers = self._live([by_identity[each] for each in before], pl_module)
             pl_module.source = None if pl_module.source is None else pl_module.live_teachers
 
-    def _live(self, teachers: Sequence[Teacher], module: "DistillModule") -> LiveTeachers:
+    def _mode(self, module: "DistillModule") -> Mode:
+        """What the user asked for; preparations store whether this run alone would pay for it or not."""
+        prepares = self.must_store and self.options.mode == "auto" and not module.feature_losses
+        return "stored" if prepares else self.options.mode
+
+    def _check(self, module: "DistillModule", ensemble: FrozenEnsemble) -> int:
+        """Count the errors of the teachers, nets and files of logits; how many classes they tell apart."""
+        records, must, classes = module.teacher_records, self.options.must_beat_chance, 0
+        files = logits_files(ensemble)
+        nets = [number for number in range(len(ensemble)) if number not in files]
+        if nets:
+            asked = ensemble if not files else FrozenEnsemble([ensemble.teachers[n] for n in nets], ensemble.precision)
+            classes = check_teachers(module, asked, [records[n] for n in nets], must_beat_chance=must)
+        if files:
+            classes = check_files(module, files, records, must_beat_chance=must)
+        log_accuracies(module, records)
+        return classes
+
+    def _live(self, teachers: Sequence[LoadedTeacher], module: "DistillModule") -> LiveTeachers:
         ensemble = FrozenEnsemble(teachers, self.options.precision)
         module.teacher_records = [teacher.record() for teacher in ensemble.teachers]
-        return LiveTeachers(ensemble, Softener(self.options.averaging, self.options.weights, module.soft_loss.prepare))
+        weights = weights_of(teachers, self.options.weights)
+        return LiveTeachers(ensemble, Softener(self.options.averaging, weights, module.soft_loss.prepare))
 
 
-def _example(trainer: Trainer) -> Tensor:
+def _example(trainer: Trainer) -> Inputs:
     """Inputs of one training example, (1, ...), on the CPU."""
     data = transfer_data(data_of(trainer))
     if data is not None:
         return data.inputs(data.train_rows[:1], torch.zeros(1, dtype=torch.int64))
     with torch.random.fork_rng():  # a user's own loader shuffles
         trainer.fit_loop.setup_data()
-        return Batch.of(next(iter(trainer.train_dataloader or ()))).inputs[:1]
+        return first_of(Batch.of(next(iter(trainer.train_dataloader or ()))).inputs)
 
 
 def _epochs(trainer: Trainer) -> float:
@@ -215,5 +246,5 @@ def _move(module: "DistillModule") -> None:
         module.live_teachers.ensemble.to(module.device)
 
 
-def _short(fingerprints: Sequence[str]) -> list[str]:
-    return [text[:12] for text in fingerprints]
+def _short(teachers: Sequence[tuple[str, float]]) -> str:
+    return ", ".join(f"{fingerprint[:12]} x {weight:g}" for fingerprint, weight in teachers)

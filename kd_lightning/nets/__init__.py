@@ -1,9 +1,12 @@
 """What is trained: small nets."""
 
+from kd_lightning.nets.adapted import AdaptedNet, Pick
 from kd_lightning.nets.digits import MLP, Normalize, SmallConvNet
 
 __all__ = [
     "MLP",
+    "AdaptedNet",
     "Normalize",
+    "Pick",
     "SmallConvNet",
 ]

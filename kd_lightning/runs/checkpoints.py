@@ -31,6 +31,7 @@ _RECORD_KINDS: dict[str, tuple[type, ...]] = {
     "config": (dict,),
     "data": (dict,),
     "teachers": (list, NoneType),
+    "teacher_weights": (list,),
     "epochs": (int, float, NoneType),
     "validation": (dict, NoneType),
     "train_seconds": (int, float),

@@ -13,6 +13,7 @@ def locked(path: Path) -> Iterator[bool]:
     Yields:
         Whether it is held: Lustre and NFS may be mounted without locks.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -22,21 +23,12 @@ def locked(path: Path) -> Iterator[bool]:
             yield True
 
 
-def is_locked(path: Path) -> bool | None:
-    """Whether another process holds a file's lock; None where there are no locks."""
-    try:
-        with path.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return None
-    return False
-
-
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
-    """Hold a file's lock and yield True, or yield False where another process holds it."""
+    """Hold a file's lock and yield True, or yield False where another process holds it.
+
+    Where the file system has no locks, each process gets True.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         try:
@@ -44,4 +36,6 @@ def claimed(path: Path) -> Iterator[bool]:
         except BlockingIOError:
             yield False
             return
+        except OSError:  # Lustre and NFS may be mounted without locks
+            pass
         yield True

@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
+from torch import Tensor, nn
 
-from kd_lightning.data.batches import Batch, TensorLoader
+from kd_lightning.data.batches import Batch
+from kd_lightning.data.inputs import Inputs, tensors_of
+from kd_lightning.data.order import OrderedLoader
 from kd_lightning.data.transfer_data import data_of, transfer_data, unit_of
 from kd_lightning.methods.hinton import check_labels
 from kd_lightning.metrics.classification import no_better_than_chance
+from kd_lightning.nets.adapted import AdaptedNet
 from kd_lightning.nets.description import in_eval_mode
-from kd_lightning.teachers.ensemble import FrozenEnsemble, Teacher
+from kd_lightning.teachers.ensemble import FrozenEnsemble, LoadedTeacher
 from kd_lightning.teachers.loading import teacher_checkpoints
 
 # Batches of training images that the teachers are checked on where there is no validation split.
@@ -53,32 +57,71 @@ def check_teachers(
     for inputs, labels, *_ in map(Batch.of, batches):
         logits = ensemble(inputs)  # (teachers, batch, classes)
         if label_counts is None:
-            _check_classes(student, inputs, classes=logits.shape[-1])
-            low, high = float(inputs.min()), float(inputs.max())
+            check_classes(student, inputs, classes=logits.shape[-1])
+            some_inputs = inputs
             label_counts = torch.zeros(logits.shape[-1], dtype=torch.int64, device=student.device)
         check_labels(labels, classes=len(label_counts))
         errors += (logits.argmax(dim=-1) != labels).sum(dim=1)
         label_counts += torch.bincount(labels, minlength=len(label_counts))
     if label_counts is None:
         raise ValueError(f"there is no {split} batch to check the teachers on; check the data and the trainer's limits")
-    errors, label_counts = _sum_over_ranks(trainer, errors), _sum_over_ranks(trainer, label_counts)
-    examples = int(label_counts.sum())
-    for record, count in zip(records, errors.tolist(), strict=True):
-        record |= {"errors": int(count), "examples": examples, "split": split}
-        counted = f"{int(count)} errors on {examples} {split} {unit_of(data_of(trainer))}"
-        guesses = no_better_than_chance(int(count), label_counts)
-        if guesses and must_beat_chance:
-            raise ValueError(
-                f"teacher {record['source']} is no better than chance: {counted}; train it first, or check that it "
-                f"was trained with the same classes and normalisation (here it gets inputs from {low:.2g} to "
-                f"{high:.2g}); --model.teachers_must_beat_chance false lets it teach"
-            )
-        rank_zero_info(f"teacher {record['source']}: {counted}{', no better than chance' if guesses else ''}")
+    errors, label_counts = sum_over_ranks(trainer, errors), sum_over_ranks(trainer, label_counts)
+    for record, count, net in zip(records, errors.tolist(), ensemble.nets, strict=True):
+        note_errors(
+            record,
+            int(count),
+            label_counts,
+            split=split,
+            unit=unit_of(data_of(trainer)),
+            advice="train it first, or check that it was trained with the same classes and normalisation (here it gets "
+            f"inputs {_range(net, some_inputs)}; kd_lightning.Teacher gives it others)",
+            must_beat_chance=must_beat_chance,
+        )
     _note_leaks(trainer, ensemble.teachers, records)
-    if student.logger is not None and student.global_step == 0:
-        accuracies = {f"teachers/{n}_accuracy": 1 - record["errors"] / examples for n, record in enumerate(records)}
-        student.logger.log_metrics(accuracies, step=student.global_step)
     return len(label_counts)
+
+
+def note_errors(
+    record: dict[str, Any],
+    errors: int,
+    label_counts: Tensor,
+    *,
+    split: str,
+    unit: str,
+    advice: str,
+    must_beat_chance: bool,
+) -> None:
+    """Say how many errors a teacher makes, and note it.
+
+    Args:
+        record: What teachers.json says of it.
+        errors: Misclassified examples.
+        label_counts: (classes,) int64, how many examples of each class there were.
+        split: Where they come from, training or validation.
+        unit: What they are, in the plural.
+        advice: What to do about a teacher that is no better than chance.
+        must_beat_chance: Whether such a teacher is refused.
+
+    Raises:
+        ValueError: If it is.
+    """
+    examples = int(label_counts.sum())
+    record |= {"errors": errors, "examples": examples, "split": split}
+    counted = f"{errors} errors on {examples} {split} {unit}"
+    guesses = no_better_than_chance(errors, label_counts)
+    if guesses and must_beat_chance:
+        raise ValueError(
+            f"teacher {record['source']} is no better than chance: {counted}; {advice}; "
+            "--model.teachers_must_beat_chance false lets it teach"
+        )
+    rank_zero_info(f"teacher {record['source']}: {counted}{', no better than chance' if guesses else ''}")
+
+
+def log_accuracies(student: LightningModule, records: Sequence[dict[str, Any]]) -> None:
+    """Draw the first point of each teacher's line; `note_errors` has counted its errors."""
+    if student.logger is not None and student.global_step == 0:
+        accuracies = {f"teachers/{n}_accuracy": 1 - each["errors"] / each["examples"] for n, each in enumerate(records)}
+        student.logger.log_metrics(accuracies, step=student.global_step)
 
 
 def refuse_own_teacher(run: Path, teachers: object) -> None:
@@ -91,45 +134,79 @@ def refuse_own_teacher(run: Path, teachers: object) -> None:
     Raises:
         FileExistsError: If one lies in the run's folder.
     """
-    patterns = [teachers] if isinstance(teachers, str) else teachers if isinstance(teachers, list) else []
-    for pattern in patterns:
+    for pattern in _paths(teachers):
         with suppress(FileNotFoundError, ValueError):  # said where the teachers are loaded
-            for file in teacher_checkpoints(str(pattern)):
+            for file in teacher_checkpoints(pattern):
                 if run.resolve() in file.resolve().parents:
                     raise FileExistsError(
                         f"the teacher {file} lies in the run that --overwrite deletes; choose another --run_dir"
                     )
 
 
+def _paths(teachers: object) -> Iterator[str]:
+    """The paths among the teachers of a configuration, those of a `Teacher` too."""
+    match teachers:
+        case str() | Path():
+            yield str(teachers)
+        case list():
+            for each in teachers:
+                yield from _paths(each)
+        case Namespace():
+            yield from _paths(teachers.get("init_args.net"))
+
+
 def _check_batches(trainer: Trainer) -> tuple[str, Iterator[Any]]:
     """Name of the split that the teachers are checked on, and its batches on the device."""
+    validation = validation_batches(trainer)
+    return ("training", training_batches(trainer)) if validation is None else ("validation", validation)
+
+
+def validation_batches(trainer: Trainer) -> Iterator[Any] | None:
+    """The validation split on the device; None where there is none."""
     loaders = trainer.val_dataloaders
-    if loaders is not None and loaders != []:
-        split, batches = "validation", chain(*loaders) if isinstance(loaders, list) else iter(loaders)
-    else:
-        source: Any = trainer.train_dataloader  # Any: ours, or whatever the user's data module gives
-        if isinstance(source, TensorLoader):
-            source = source.from_start()  # the one that trains stays put
-        split, batches = "training", islice(source or (), CHECK_BATCHES)
-    return split, map(trainer.strategy.batch_to_device, batches)
+    if loaders is None or loaders == []:
+        return None
+    batches = chain(*loaders) if isinstance(loaders, list) else iter(loaders)
+    return map(trainer.strategy.batch_to_device, batches)
 
 
-def _check_classes(student: LightningModule, inputs: Tensor, *, classes: int) -> None:
+def training_batches(trainer: Trainer) -> Iterator[Any]:
+    """Some training batches on the device."""
+    source: Any = trainer.train_dataloader  # Any: ours, or whatever the user's data module gives
+    if isinstance(source, OrderedLoader):
+        source = source.from_start()  # the one that trains stays put
+    return map(trainer.strategy.batch_to_device, islice(source or (), CHECK_BATCHES))
+
+
+def _range(net: nn.Module, inputs: Inputs) -> str:
+    """What numbers a teacher gets, after its own adapter."""
+    own = net.inputs(inputs) if isinstance(net, AdaptedNet) else inputs
+    numbers = [float(bound) for tensor in tensors_of(own) for bound in tensor.aminmax()]
+    return f"from {min(numbers):.2g} to {max(numbers):.2g}"
+
+
+def check_classes(student: LightningModule, inputs: Inputs, *, classes: int) -> None:
+    """Refuse teachers that tell other classes apart than the student.
+
+    Raises:
+        ValueError: If they do.
+    """
     with in_eval_mode(student):
         student_classes = student(inputs).shape[-1]
     if student_classes != classes:
         raise ValueError(
             f"student and teachers must agree about the classes, got {student_classes} of the student and "
-            f"{classes} of the teachers"
+            f"{classes} of the teachers; map theirs with kd_lightning.Teacher(net, classes=...)"
         )
 
 
-def _sum_over_ranks(trainer: Trainer, values: Tensor) -> Tensor:
+def sum_over_ranks(trainer: Trainer, values: Tensor) -> Tensor:
+    """Add up a count of all processes."""
     total: Tensor = trainer.strategy.reduce(values, reduce_op="sum")
     return total
 
 
-def _note_leaks(trainer: Trainer, teachers: Sequence[Teacher], records: Sequence[dict[str, Any]]) -> None:
+def _note_leaks(trainer: Trainer, teachers: Sequence[LoadedTeacher], records: Sequence[dict[str, Any]]) -> None:
     """Say of each teacher whether it was trained on images that this run validates on."""
     data = transfer_data(data_of(trainer))
     for record, teacher in zip(records, teachers, strict=True):

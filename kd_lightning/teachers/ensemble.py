@@ -6,24 +6,28 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from kd_lightning.data.inputs import Inputs, tensors_of
+from kd_lightning.methods.hinton import teacher_shares
 from kd_lightning.nets.description import fingerprint, parameter_count
 from kd_lightning.nets.logits import logits_of
 
 Precision = Literal["float32", "bfloat16"]
 
 
-class Teacher(NamedTuple):
+class LoadedTeacher(NamedTuple):
     """One trained net and where it came from.
 
     Attributes:
-        net: Maps inputs to logits (batch, classes).
-        source: Checkpoint file, or the class of a net given as an object.
+        net: Maps a batch's inputs to logits (batch, classes); an AdaptedNet where they differ from the student's.
+        source: Checkpoint or weights file, or the class of a net given as an object.
         data: What its checkpoint says of the data it was trained on, empty where unknown.
+        weight: Its share in the average, beside the others'.
     """
 
     net: nn.Module
     source: str
     data: dict[str, Any]
+    weight: float = 1.0
 
     def record(self) -> dict[str, Any]:
         """What teachers.json says of this teacher."""
@@ -31,6 +35,7 @@ class Teacher(NamedTuple):
             "source": self.source,
             "fingerprint": fingerprint(self.net),
             "parameters": parameter_count(self.net),
+            "weight": self.weight,
         }
 
 
@@ -46,7 +51,7 @@ class FrozenEnsemble(nn.Module):
         ValueError: If there is none.
     """
 
-    def __init__(self, teachers: Sequence[Teacher], precision: Precision = "float32") -> None:
+    def __init__(self, teachers: Sequence[LoadedTeacher], precision: Precision = "float32") -> None:
         super().__init__()
         if not teachers:
             raise ValueError("an ensemble needs at least one teacher, got none")
@@ -65,24 +70,69 @@ class FrozenEnsemble(nn.Module):
         return super().train(mode=False)
 
     @torch.no_grad()
-    def forward(self, inputs: Tensor) -> Tensor:
+    def answer(self, number: int, inputs: Inputs) -> Tensor:
+        """One teacher's logits, (batch, classes) float32.
+
+        Args:
+            number: Which teacher.
+            inputs: (batch, ...), as the teachers take them.
+
+        Raises:
+            ValueError: If it does not take the inputs.
+        """
+        with torch.autocast(tensors_of(inputs)[0].device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            return logits_of(self.nets[number], inputs, f"teacher {self.teachers[number].source}").float()
+
+    @torch.no_grad()
+    def forward(self, inputs: Inputs) -> Tensor:
         """The teachers' logits, (teachers, batch, classes) float32.
 
         Args:
-            inputs: (batch, ...), as the teachers take them.
+            inputs: A batch's, (batch, ...), from which adapted teachers make their own.
 
         Raises:
             ValueError: If the teachers disagree about the number of classes, or one does not take the inputs.
         """
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            logits = [
-                logits_of(net, inputs, f"teacher {teacher.source}").float()
-                for net, teacher in zip(self.nets, self.teachers, strict=True)
-            ]
-        shapes = {tuple(member.shape) for member in logits}
-        if len(shapes) > 1:
-            raise ValueError(f"teachers must give logits of one shape (batch, classes), got {sorted(shapes)}")
-        return torch.stack(logits)
+        return stacked([self.answer(number, inputs) for number in range(len(self))])
+
+
+def stacked(logits: Sequence[Tensor]) -> Tensor:
+    """Stack the logits of several teachers, (teachers, batch, classes).
+
+    Args:
+        logits: Of each, (batch, classes).
+
+    Raises:
+        ValueError: If the teachers disagree about the number of classes.
+    """
+    shapes = {tuple(member.shape) for member in logits}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"teachers must give logits of one shape (batch, classes), got {sorted(shapes)}; map the classes "
+            "of one that has others with kd_lightning.Teacher(net, classes=...)"
+        )
+    return torch.stack(list(logits))
+
+
+def weights_of(teachers: Sequence[LoadedTeacher], listed: Sequence[float] | None) -> Sequence[float] | None:
+    """Each teacher's weight in the average; None where all are equal.
+
+    Args:
+        teachers: Each with the weight that `Teacher` gave it.
+        listed: What `teacher_weights` says; None where it is not given.
+
+    Raises:
+        ValueError: If both are given, or they are out of range.
+    """
+    own = None if all(teacher.weight == 1 for teacher in teachers) else [teacher.weight for teacher in teachers]
+    if own is not None and listed is not None:
+        raise ValueError(
+            f"the teachers' weights must be given once, got teacher_weights {list(listed)} and {own} as the weight of "
+            "each Teacher; leave one of them out"
+        )
+    weights = listed if own is None else own
+    teacher_shares(weights, len(teachers))
+    return weights
 
 
 @runtime_checkable

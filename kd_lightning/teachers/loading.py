@@ -2,14 +2,13 @@
 
 import copy
 import os
-from collections.abc import Iterable, Mapping, Sequence
 from glob import glob, has_magic  # Path.glob takes no absolute patterns
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
+from kd_lightning.nets.adapted import AdaptedNet
 from kd_lightning.nets.description import build_net
 from kd_lightning.runs.checkpoints import (
     CHECKPOINT_DIR,
@@ -19,13 +18,13 @@ from kd_lightning.runs.checkpoints import (
     run_folder,
 )
 from kd_lightning.runs.files import CONFIG_FILE
-from kd_lightning.teachers.ensemble import Teacher
-
-TeacherSpec = str | os.PathLike[str] | nn.Module | Iterable[str | os.PathLike[str] | nn.Module]
+from kd_lightning.teachers.ensemble import LoadedTeacher
+from kd_lightning.teachers.logits_file import SUFFIXES, load_logits
+from kd_lightning.teachers.named import NamedTeacher, Teacher, TeacherSpec, listed_teachers
 
 
 class PretrainedNet(nn.Module):
-    """A net with weights from a file, for teachers that this package did not train.
+    """A net with weights from a file; in `teachers` better a `Teacher`, which reads it when a fit begins.
 
     Args:
         net: Any module that maps inputs to logits (batch, classes).
@@ -38,10 +37,7 @@ class PretrainedNet(nn.Module):
 
     def __init__(self, net: nn.Module, weights: str) -> None:
         super().__init__()
-        path = Path(weights)
-        if not path.is_file():
-            raise FileNotFoundError(f"no weights file {path}")
-        _load_state(net, _read_weights(path), path)
+        load_weights(net, Path(weights))
         self.net = net
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -50,44 +46,43 @@ class PretrainedNet(nn.Module):
         return logits
 
 
-def load_teachers(teachers: TeacherSpec) -> list[Teacher]:
+def load_teachers(teachers: TeacherSpec) -> list[LoadedTeacher]:
     """Find and load teachers.
 
     Args:
         teachers: A checkpoint, a run's folder (its best checkpoint, or its last where there was no validation),
-            a glob of either, a module, or a list of such. Modules are copied: the user's own stay as they are.
+            a glob of either, a file of logits (see `LogitsFile`), a module, a `Teacher`, or a list of such. Modules are
+            copied: the user's own stay as they are.
 
     Raises:
         FileNotFoundError: If nothing matches.
         ValueError: If a checkpoint is damaged or can't be rebuilt, two files of one run match, or a module can't be
             copied.
     """
-    loaded = []
-    for teacher in listed_teachers(teachers):
-        if isinstance(teacher, nn.Module):
-            loaded.append(Teacher(_copied(teacher), type(teacher).__qualname__, {}))
-        else:
-            loaded += [load_net(path) for path in teacher_checkpoints(teacher)]
-    return loaded
+    return [loaded for teacher in listed_teachers(teachers) for loaded in _loaded(teacher)]
 
 
-def listed_teachers(teachers: TeacherSpec) -> list[str | nn.Module]:
-    """The paths and modules that were given as teachers, one by one.
+def _loaded(teacher: NamedTeacher) -> list[LoadedTeacher]:
+    match teacher:
+        case Teacher():
+            loaded = _loaded(os.fspath(teacher.net) if isinstance(teacher.net, os.PathLike) else teacher.net)
+            return [_adapted(each, teacher) for each in loaded]
+        case nn.Module():
+            return [LoadedTeacher(_copied(teacher), type(teacher).__qualname__, {})]
+        case _:
+            found = teacher_checkpoints(teacher)
+            return [load_logits(path) if path.suffix in SUFFIXES else load_net(path) for path in found]
 
-    A module is one teacher, even where it is iterable as nn.Sequential is; only an nn.ModuleList counts as a list.
 
-    Raises:
-        ValueError: If something else was given.
-    """
-    whole = isinstance(teachers, nn.Module) and not isinstance(teachers, nn.ModuleList)
-    given: object = [teachers] if whole or isinstance(teachers, str | os.PathLike) else teachers
-    if not isinstance(given, Iterable) or isinstance(given, Mapping):
-        raise ValueError(f"teachers must be paths, modules or a list of them, got {type(given).__name__}")
-    listed = [os.fspath(teacher) if isinstance(teacher, os.PathLike) else teacher for teacher in given]
-    for teacher in listed:
-        if not isinstance(teacher, str | nn.Module):
-            raise ValueError(f"each teacher must be a path or a module, got {type(teacher).__name__} {teacher!r}")
-    return listed
+def _adapted(loaded: LoadedTeacher, teacher: Teacher) -> LoadedTeacher:
+    """A loaded net with the weights, inputs and classes that its `Teacher` says."""
+    net, source = loaded.net, loaded.source
+    if teacher.weights is not None:
+        load_weights(net, Path(teacher.weights))
+        source = str(teacher.weights)
+    if teacher.inputs is not None or teacher.classes is not None:
+        net = AdaptedNet(net, copy.deepcopy(teacher.inputs), teacher.classes)
+    return LoadedTeacher(net, source, loaded.data, teacher.weight)
 
 
 def _copied(net: nn.Module) -> nn.Module:
@@ -98,31 +93,6 @@ def _copied(net: nn.Module) -> nn.Module:
             f"the teacher {type(net).__qualname__} can't be copied ({error}); expected a module that copy.deepcopy "
             "takes, since a teacher is frozen while the user's own module stays as it is"
         ) from error
-
-
-def refuse_shared_weights(student: nn.Module, teachers: Sequence[str | nn.Module]) -> None:
-    """Refuse a teacher whose weights would change while the student trains.
-
-    Raises:
-        ValueError: If a teacher is the student itself, or shares parameters with it.
-    """
-    trained = {_place(parameter) for parameter in student.parameters()} - {0}
-    for number, teacher in enumerate(teachers):
-        if not isinstance(teacher, nn.Module):
-            continue
-        shared = [name for name, parameter in teacher.named_parameters() if _place(parameter) in trained]
-        if shared:
-            whole = teacher is student or len(shared) == len(list(teacher.parameters()))
-            what = "the student is its own teacher" if whole else f"teacher {number} shares {shared} with the student"
-            raise ValueError(
-                f"{what}: expected a teacher that stays as it is while the student trains; "
-                "pass copy.deepcopy(net) for one of them"
-            )
-
-
-def _place(parameter: nn.Parameter) -> int:
-    """Where a parameter's numbers lie, 0 where it has none yet."""
-    return 0 if is_lazy(parameter) else parameter.untyped_storage().data_ptr()
 
 
 def teacher_checkpoints(pattern: str) -> list[Path]:
@@ -158,10 +128,12 @@ def _may_teach(path: Path) -> bool:
     """Whether something that a glob finds is a run, whole or not, or may be a checkpoint."""
     if path.is_dir():
         return (path / CHECKPOINT_DIR).is_dir() or (path / CONFIG_FILE).is_file()
+    if path.name.endswith(".val.npy"):  # belongs to a file of logits
+        return False
     return path.suffix not in {".html", ".md", ".csv", ".json", ".yaml", ".png", ".onnx", ".pt2"}
 
 
-def load_net(path: Path) -> Teacher:
+def load_net(path: Path) -> LoadedTeacher:
     """Rebuild the net of a checkpoint that this package wrote, a teacher's or a student's.
 
     Raises:
@@ -183,7 +155,19 @@ def load_net(path: Path) -> Teacher:
         if name.startswith("net.")
     }
     _load_state(net, weights, path)
-    return Teacher(net, str(path), record.get("data", {}))
+    return LoadedTeacher(net, str(path), record.get("data", {}))
+
+
+def load_weights(net: nn.Module, path: Path) -> None:
+    """Load a state dict from a file into a net.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged or does not fit the net.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights file {path}")
+    _load_state(net, _read_weights(path), path)
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
-"""Tables of numbers on disk: written piece by piece with a checksum, memory-mapped after."""
+"""Tables of numbers on disk: bytes of logits, .npy files made of them, and reading them again."""
 
 import hashlib
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,65 +9,78 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kd_lightning.runs.files import flush
+
+def table_bytes(values: Tensor, dtype: np.dtype[Any]) -> bytes:
+    """The rows of a table as they stand in its file.
+
+    Args:
+        values: (rows, classes) float logits.
+        dtype: Number type of the file.
+
+    Raises:
+        ValueError: If a value does not fit the number type.
+    """
+    with np.errstate(over="ignore"):
+        cast = values.cpu().numpy().astype(dtype)
+    if not np.isfinite(cast).all():
+        largest = float(values.abs().max())
+        raise ValueError(
+            f"a teacher's logits reach {largest:g}, which {dtype} can't hold; "
+            "set --model.store.dtype float32, or check the teacher"
+        )
+    return cast.tobytes()
 
 
-class TableWriter:
-    """A .npy file written piece by piece, hashed on the way; a full disk is an error here, not a crash.
+def write_table(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], parts: Iterable[bytes]) -> None:
+    """Write a .npy file. A full disk is an error here, not a crash as with a memory map.
 
     Args:
         path: The file to make.
         shape: Of the whole array.
         dtype: Number type of the file.
+        parts: Its rows in order, as `table_bytes` gives them.
+
+    Raises:
+        OSError: If it can't be written.
     """
-
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.path, self.dtype = path, dtype
-        self._file = path.open("w+b")
+    with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(
-            self._file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+            file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
         )
-        self._file.seek(0)
-        self._hash = hashlib.sha256(self._file.read())
+        file.writelines(parts)
 
-    def append(self, values: Tensor) -> None:
-        """Write the next rows.
 
-        Args:
-            values: (rows, ...) as the shape says.
+def read_parts(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], sizes: Iterable[int]) -> Iterator[bytes]:
+    """Read the rows of a .npy file that `write_table` wrote; of a shorter file the last parts are short or empty.
 
-        Raises:
-            ValueError: If a value does not fit the number type.
-            OSError: If it can't be written.
-        """
-        with np.errstate(over="ignore"):
-            cast = values.cpu().numpy().astype(self.dtype)
-        if self.dtype.kind == "f" and not np.isfinite(cast).all():
-            largest = float(values.abs().max())
-            raise ValueError(
-                f"a teacher's logits reach {largest:g}, which {self.dtype} can't hold; "
-                "set --model.store.dtype float32, or check the teacher"
-            )
-        content = cast.tobytes()
-        self._hash.update(content)
-        self._file.write(content)
+    Args:
+        path: The file.
+        shape: Expected shape of the whole array.
+        dtype: Expected number type.
+        sizes: Bytes of each part, in order.
 
-    def close(self) -> None:
-        """Close the file, finished or not."""
-        with suppress(OSError):  # on a full disk; the write that failed has said so
-            self._file.close()
-
-    def checksum(self) -> str:
-        """Bring the finished file to disk and give its SHA-256."""
-        self._file.close()
-        flush(self.path)
-        return self._hash.hexdigest()
+    Raises:
+        OSError: If it can't be read.
+        ValueError: If it is another array.
+    """
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        found = np.lib.format.read_array_header_1_0(file)
+        if found != (shape, False, dtype):
+            raise ValueError(f"{path} is damaged: expected {shape} of {dtype}, got {found[0]} of {found[2]}")
+        for size in sizes:
+            yield file.read(size)
 
 
 def map_table(path: Path) -> Tensor:
     """Memory-map a .npy file."""
     # Copy-on-write: torch takes no read-only arrays. Nothing writes, so the pages stay the file's.
     return torch.from_numpy(np.load(path, mmap_mode="c"))
+
+
+def checksum(content: bytes) -> str:
+    """SHA-256 of some bytes."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def file_checksum(path: Path) -> str:

@@ -10,12 +10,15 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from kd_lightning.data.batches import Batch
+from kd_lightning.data.inputs import Inputs
 from kd_lightning.data.transfer_data import transfer_data
 from kd_lightning.methods.base import SoftTargets
 from kd_lightning.methods.hinton import Averaging, soft_targets
-from kd_lightning.teachers.ensemble import FrozenEnsemble
-from kd_lightning.teachers.store import SoftTargetStore, open_store
-from kd_lightning.teachers.store_plan import Mode, StoreOptions, decide, store_spec
+from kd_lightning.teachers.ensemble import FrozenEnsemble, stacked
+from kd_lightning.teachers.filling import open_store
+from kd_lightning.teachers.logits_file import logits_files
+from kd_lightning.teachers.store import SoftTargetStore
+from kd_lightning.teachers.store_plan import Mode, StoreOptions, decide, store_specs
 
 # Bytes of averaged soft targets that are held in memory; beyond, each batch is averaged when it is asked for.
 _HELD_LIMIT = 256_000_000
@@ -62,8 +65,10 @@ class TeacherSource(ABC):
         return self
 
     @abstractmethod
-    def __call__(self, batch: Batch, temperature: float) -> SoftTargets:
+    def __call__(self, batch: Batch, temperature: float) -> SoftTargets | None:
         """Compute the soft targets of a batch, (batch, classes), on the batch's device.
+
+        None for validation rows of which a file of logits says nothing.
 
         Args:
             batch: As the student gets it.
@@ -83,11 +88,20 @@ class LiveTeachers(TeacherSource):
         self.ensemble = ensemble
         self.softener = softener
 
-    def __call__(self, batch: Batch, temperature: float) -> SoftTargets:
-        """Run the teachers on the batch's inputs."""
-        return self.answer(batch.inputs, temperature)
+    def __call__(self, batch: Batch, temperature: float) -> SoftTargets | None:
+        """Run the teachers on the batch's inputs; those that are files of logits are read by row and view."""
+        files = logits_files(self.ensemble)
+        if not files:
+            return self.answer(batch.inputs, temperature)
+        read = {number: file.store.logits(batch.indices, batch.views) for number, file in files.items()}
+        found = {number: logits[0] for number, logits in read.items() if logits is not None}
+        if len(found) < len(files):
+            return None
+        numbers = range(len(self.ensemble))
+        logits = [found[n] if n in files else self.ensemble.answer(n, batch.inputs) for n in numbers]
+        return self.softener(stacked(logits), temperature)
 
-    def answer(self, inputs: Tensor, temperature: float) -> SoftTargets:
+    def answer(self, inputs: Inputs, temperature: float) -> SoftTargets:
         """Soft targets for inputs (batch, ...), as the teachers take them."""
         return self.softener(self.ensemble(inputs), temperature)
 
@@ -123,14 +137,16 @@ class StoredTeachers(TeacherSource):
             log_probs[part] = self.softener(self.store.entries(part), temperature).log_probs
         self._held = SoftTargets(log_probs, temperature)
 
-    def __call__(self, batch: Batch, temperature: float) -> SoftTargets:
+    def __call__(self, batch: Batch, temperature: float) -> SoftTargets | None:
         """Read the batch's soft targets, or the logits to make them of.
 
         Raises:
             IndexError: If the store was not made for one of the rows.
         """
         entries = self.store.entries_of(batch.indices, batch.views)
-        device = batch.inputs.device
+        if entries is None:
+            return None
+        device = batch.labels.device
         if self._held is not None and self._held.temperature == temperature:
             held = self._held.log_probs.index_select(0, entries)
             return SoftTargets(held.to(device, non_blocking=True), temperature)
@@ -167,19 +183,28 @@ def choose_source(
     Raises:
         ValueError: If `stored` is asked for and not possible.
     """
+    files = logits_files(live.ensemble)
+    if files:
+        if mode == "live":
+            path = next(iter(files.values())).path
+            raise ValueError(f"{path} holds logits and can't answer live; set soft_targets to auto or stored")
+        mode = "stored"
     if features:
         if mode == "stored":
             raise ValueError("feature losses need the live teachers' activations; set soft_targets to auto or live")
         rank_zero_info("soft targets: live (feature losses need the teachers' activations)")
         return live
-    spec = None if mode == "live" else store_spec(live.ensemble, data, options=options)
+    specs = None if mode == "live" else store_specs(live.ensemble, data, options=options)
     as_before = mode == "auto" and resumed is not None
     if as_before:
         mode = "stored" if resumed else "live"
-    stored, reason = decide(mode, data, epochs=epochs, spec=spec, classes=classes, options=options)
-    rank_zero_info(f"soft targets: {'stored' if stored else 'live'} ({'as the run began' if as_before else reason})")
+    needed = None if specs is None else list(specs.values())
+    stored, reason = decide(mode, data, epochs=epochs, specs=needed, classes=classes, options=options)
+    reason = "as the run began" if as_before else "logits made elsewhere can't be live" if files else reason
+    rank_zero_info(f"soft targets: {'stored' if stored else 'live'} ({reason})")
     source = transfer_data(data)
-    if not (stored and fill and spec is not None and source is not None):
+    if not (stored and fill and specs is not None and source is not None):
         return live
-    store = open_store(spec, live.ensemble, source, options=options, device=device, say=rank_zero_info)
+    given = {number: file.store.tables[0] for number, file in files.items()}
+    store = open_store(specs, live.ensemble, source, given=given, options=options, device=device, say=rank_zero_info)
     return StoredTeachers(store, live.softener)

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -12,12 +14,14 @@ import torch
 from kd_lightning.data.transfer_data import transfer_data
 from kd_lightning.nets.description import fingerprint
 from kd_lightning.teachers.ensemble import FrozenEnsemble
+from kd_lightning.teachers.logits_file import logits_files
 from kd_lightning.teachers.npy import size_text
 
 Mode = Literal["auto", "stored", "live"]
 
-FORMAT = 1  # raised when the files' meaning changes; an older store is then another store
-KEY_LENGTH = 20  # hexadecimal digits of a store's name
+FORMAT = 2  # raised when the files' meaning changes; an older store is then another store
+KEY_LENGTH = 20  # hexadecimal digits of a folder's name
+RECORD = "store.json"  # in the folder of each teacher whose logits are all there
 
 
 @dataclass(frozen=True)
@@ -25,9 +29,9 @@ class StoreOptions:
     """Where and how stored soft targets are kept.
 
     Args:
-        folder: Folder of all stores; runs that need the same logits share one.
+        folder: Folder of all stored logits; runs that need those of the same teacher on the same data share them.
         dtype: Number type of the stored logits.
-        limit_gb: Largest store that is written, in 10^9 bytes.
+        limit_gb: The most that one run adds to it, in 10^9 bytes.
         top_k: Must be None; older configurations hold it.
     """
 
@@ -51,38 +55,36 @@ class StoreOptions:
 
 
 class StoreSpec(NamedTuple):
-    """Everything that stored logits depend on.
+    """Everything that one teacher's stored logits depend on.
 
     Attributes:
-        teachers: Fingerprint of each teacher, in order.
-        precision: Number type of the teachers' passes.
+        teacher: Fingerprint of the teacher.
+        precision: Number type of its passes.
         data: Fingerprint of the inputs and transforms.
         rows: Hash of the training rows and the validation rows.
-        views: Views of each training image.
+        views: Views of each training example.
         entries: Rows of the table.
         dtype: Number type of the table.
         format: Version of the files.
     """
 
-    teachers: tuple[str, ...]
+    teacher: str
     precision: str
     data: str
     rows: str
     views: int
     entries: int
     dtype: str
-    top_k: None = None  # keys of stores that are there hold both
-    temperature: None = None
     format: int = FORMAT
 
     @property
     def key(self) -> str:
-        """Name of the store's folder."""
+        """Name of the folder."""
         return hashlib.sha256(json.dumps(self._asdict()).encode()).hexdigest()[:KEY_LENGTH]
 
-    def bytes_per_entry(self, classes: int) -> int:
-        """Size of an entry on disk."""
-        return len(self.teachers) * classes * np.dtype(self.dtype).itemsize
+    def size(self, classes: int) -> int:
+        """Bytes of the table on disk."""
+        return self.entries * classes * np.dtype(self.dtype).itemsize
 
 
 class Decision(NamedTuple):
@@ -93,18 +95,24 @@ class Decision(NamedTuple):
 
 
 def decide(
-    mode: Mode, data: object, *, epochs: float, spec: StoreSpec | None, classes: int, options: StoreOptions
+    mode: Mode,
+    data: object,
+    *,
+    epochs: float,
+    specs: Sequence[StoreSpec] | None,
+    classes: int,
+    options: StoreOptions,
 ) -> Decision:
     """Choose between stored soft targets and live teachers.
 
-    `auto` stores where the data can be made again by (row, view) and the store takes fewer teachers' passes than the
-    run would.
+    `auto` stores where the data can be made again by (row, view) and what is not stored yet takes fewer teachers'
+    passes than the run would.
 
     Args:
         mode: What the user asked for.
         data: The data module.
         epochs: Epochs that the student trains, may be infinite.
-        spec: What the store would hold; None where the data can't be stored.
+        specs: What the store would hold of each teacher; None where the data can't be stored.
         classes: Logits of a teacher.
         options: Folder and limit.
 
@@ -118,14 +126,15 @@ def decide(
             pass
         case _:
             raise ValueError(f"soft_targets must be auto, stored or live, got {mode!r}")
-    if spec is None:
+    if specs is None:
         reason = f"{type(data).__name__} does not give its examples by row and view"
         if mode == "stored":
             raise ValueError(f"soft targets can't be stored: {reason}; set soft_targets to live")
         return Decision(stored=False, reason=reason)
-    if (Path(options.folder) / spec.key).is_dir():
+    to_make = {spec for spec in specs if not (Path(options.folder) / spec.key / RECORD).is_file()}
+    if not to_make:
         return Decision(stored=True, reason="made by an earlier run")
-    size = spec.entries * spec.bytes_per_entry(classes)
+    size = sum(spec.size(classes) for spec in to_make)
     if size > options.limit_gb * 1e9:
         reason = f"{size_text(size)} are more than store.limit_gb, {options.limit_gb}"
         if mode == "stored":
@@ -133,22 +142,37 @@ def decide(
         return Decision(stored=False, reason=reason)
     if mode == "stored":
         return Decision(stored=True, reason="as asked")
-    if spec.views >= epochs:
+    return _fewer_passes(specs, len(to_make), epochs)
+
+
+def _fewer_passes(specs: Sequence[StoreSpec], to_make: int, epochs: float) -> Decision:
+    """Compare the passes that fill the store with those of live teachers; a teacher that is stored takes none."""
+    views, live_passes = specs[0].views, epochs * len(specs)
+    there = len(set(specs)) - to_make
+    known = f"{there} of {len(set(specs))} teachers are stored; for the others " if there else ""
+    if views * to_make < live_passes:
+        passes = f"{epochs:g} passes{' of all' if there else ''}"
         return Decision(
-            stored=False, reason=f"{spec.views} views of each example would be no fewer passes than {epochs:g} epochs"
+            stored=True, reason=f"{known}{views} view{'s' * (views > 1)} of each example instead of {passes}"
         )
+    would_pay = math.ceil(live_passes / to_make) - 1
+    advice = f"; at most {would_pay} would pay" if would_pay > 0 else ""
     return Decision(
-        stored=True, reason=f"{spec.views} view{'s' * (spec.views > 1)} of each example instead of {epochs:g} passes"
+        stored=False,
+        reason=f"{known}{views} views of each example would be no fewer passes than {epochs:g} epochs{advice}",
     )
 
 
-def store_spec(ensemble: FrozenEnsemble, data: object, *, options: StoreOptions) -> StoreSpec | None:
-    """Describe the store for these teachers on this data; None where the data module can't be stored.
+def store_specs(ensemble: FrozenEnsemble, data: object, *, options: StoreOptions) -> dict[int, StoreSpec] | None:
+    """Describe what is stored of each teacher on this data; None where the data module can't be stored.
 
     Args:
         ensemble: The teachers.
         data: The data module, set up.
         options: Number type.
+
+    Returns:
+        By the teacher's number, without those whose logits were made elsewhere.
 
     Raises:
         ValueError: If a row both trains and validates.
@@ -159,8 +183,9 @@ def store_spec(ensemble: FrozenEnsemble, data: object, *, options: StoreOptions)
     train_rows, val_rows = source.train_rows, source.val_rows
     if bool(torch.isin(val_rows, train_rows).any()):
         raise ValueError("soft targets can't be stored: some rows both train and validate; set soft_targets to live")
-    return StoreSpec(
-        teachers=tuple(fingerprint(net) for net in ensemble.nets),
+    files = logits_files(ensemble)
+    of_all = StoreSpec(
+        teacher="",
         precision=ensemble.precision,
         data=source.fingerprint(),
         rows=hashlib.sha256(train_rows.numpy().tobytes() + b"|" + val_rows.numpy().tobytes()).hexdigest(),
@@ -168,3 +193,5 @@ def store_spec(ensemble: FrozenEnsemble, data: object, *, options: StoreOptions)
         entries=source.view_count * len(train_rows) + len(val_rows),
         dtype=options.dtype,
     )
+    nets = enumerate(ensemble.nets)
+    return {number: of_all._replace(teacher=fingerprint(net)) for number, net in nets if number not in files}

@@ -186,7 +186,7 @@ def _examine(trainer: Trainer, module: ClassifierModule) -> _Examined | None:
     count = 0
     for raw in loader:
         inputs, labels, *_ = Batch.of(trainer.strategy.batch_to_device(raw))
-        if inputs.ndim != 4 or inputs.shape[1] not in {1, 3}:
+        if not isinstance(inputs, Tensor) or inputs.ndim != 4 or inputs.shape[1] not in {1, 3}:
             return None
         taught = module.teacher_log_probs(inputs)
         answers = [inputs, labels, module(inputs).float(), *([] if taught is None else [taught])]

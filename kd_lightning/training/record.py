@@ -10,9 +10,10 @@ from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 import lightning
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
 
 from kd_lightning import __version__
+from kd_lightning.data.batches import Batch
+from kd_lightning.data.inputs import Inputs
 from kd_lightning.data.transfer_data import unit_of
 from kd_lightning.metrics.classification import error_interval
 from kd_lightning.metrics.costs import measure_costs
@@ -132,14 +133,14 @@ class TestDetails(LeanCallback):
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._inputs: Tensor | None = None
+        self._inputs: Inputs | None = None
 
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Keep a batch of inputs."""
         if batch_idx == 0:
-            self._inputs = batch[0]
+            self._inputs = Batch.of(batch).inputs
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sum over the ranks, measure and write."""

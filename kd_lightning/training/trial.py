@@ -1,17 +1,19 @@
-"""What is said before the first step, and a trial run of one step."""
+"""What is said before the first step, and fits that make no run: a trial of one step, and preparations."""
 
 import math
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from kd_lightning.data.transfer_data import data_of, transfer_data
 from kd_lightning.modules.classifier import ClassifierModule
+from kd_lightning.modules.distill import DistillModule
 from kd_lightning.modules.lightning_internals import LeanCallback
 from kd_lightning.modules.optimization import accumulation_schedule, planned_steps
 from kd_lightning.modules.teacher_setup import TeacherSetup
 from kd_lightning.nets.description import parameter_count
+from kd_lightning.teachers.source import StoredTeachers
 
 
 class Banner(LeanCallback):
@@ -40,25 +42,17 @@ def _length(trainer: Trainer) -> str:
     return f"{batches} steps an epoch, {in_all}"
 
 
-class DryRunDone(Exception):  # noqa: N818  # not an error: all went well
-    """Ends a dry run after its first step."""
+class TrialDone(Exception):  # noqa: N818  # not an error: all went well
+    """Ends a fit that makes no run."""
 
 
 class DryRun(LeanCallback):
-    """Ends the training after one step.
-
-    Args:
-        fill_store: Whether teachers' logits that are to be stored are computed; else that is only said.
-    """
-
-    def __init__(self, *, fill_store: bool) -> None:
-        self.fill_store = fill_store
+    """Ends the training after one step; whether the teachers' logits would be stored is only said."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Have the teachers run live: whether their logits would be stored is only said."""
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by Lightning's connector
-            if isinstance(callback, TeacherSetup):
-                callback.fill_store = self.fill_store
+        """Have the teachers run live."""
+        for setup in _teacher_setups(trainer):
+            setup.fill_store = False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -66,8 +60,37 @@ class DryRun(LeanCallback):
         """Stop.
 
         Raises:
-            DryRunDone: Always.
+            TrialDone: Always.
         """
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         rank_zero_info(f"one step of {len(batch[1])} examples done, loss {float(loss):.4f}")
-        raise DryRunDone
+        raise TrialDone
+
+
+class Prepare(LeanCallback):
+    """Ends the fit before the first step, when the data is there and the teachers' logits are stored."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Have the teachers' logits stored, whether this run alone would pay for it or not."""
+        for setup in _teacher_setups(trainer):
+            setup.must_store = True
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop.
+
+        Raises:
+            ValueError: If there are teachers and nothing was stored.
+            TrialDone: Otherwise.
+        """
+        source = pl_module.source if isinstance(pl_module, DistillModule) else None
+        if source is not None and not isinstance(source, StoredTeachers):
+            raise ValueError(
+                "--prepare stores the teachers' logits, and here the teachers run live, as is said above; set "
+                "--model.soft_targets to auto or stored, or fit without --prepare"
+            )
+        raise TrialDone
+
+
+def _teacher_setups(trainer: Trainer) -> list[TeacherSetup]:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning's connector
+    return [callback for callback in callbacks if isinstance(callback, TeacherSetup)]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kd_lightning.data.batches import Batch, TensorLoader
+from kd_lightning.data.inputs import tensors_of
 
 INPUTS = torch.arange(103).unsqueeze(1)
 LABELS = torch.arange(103) % 10
@@ -41,7 +42,7 @@ def test_every_row_once_in_one_order_per_seed_and_epoch() -> None:
     assert _indices(list(loader)) != _indices(first)
     assert _indices(list(_loader(seed=4))) != _indices(first)
     for batch in first:
-        assert torch.equal(batch.inputs.flatten(), batch.indices)
+        assert torch.equal(tensors_of(batch.inputs)[0].flatten(), batch.indices)
         assert torch.equal(batch.labels, batch.indices % 10)
 
 
@@ -131,7 +132,7 @@ IMAGES, CLASSES = torch.rand(3, 1, 2, 2), torch.tensor([1, 0, 2])
         ({"image": IMAGES, "label": CLASSES}, "must be (inputs, labels, ...), got a dict with image, label; return"),
         (IMAGES, "must be (inputs, labels, ...), got a tensor of shape (3, 1, 2, 2) and type float32"),
         ([IMAGES], "must be (inputs, labels, ...), got a list of 1"),
-        (({"x": IMAGES}, CLASSES), "inputs must be a tensor (batch, ...), got a dict with x"),
+        (({"x": 1}, CLASSES), "inputs must be a tensor (batch, ...), or a tuple or dict of such"),
         ((IMAGES, CLASSES.float()), "got a tensor of shape (3,) and type float32; use labels.long()"),
         ((IMAGES, CLASSES[:, None]), "(3,), got a tensor of shape (3, 1) and type int64; use labels.squeeze(1)"),
         ((IMAGES, torch.eye(3)), "(3, 3) and type float32; of one-hot labels use labels.argmax(dim=1)"),

@@ -72,7 +72,9 @@ def test_examples_and_inputs(corpus: Path) -> None:
     batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
     assert batch.inputs.shape == (256, 40, 26)
     assert batch.inputs.dtype == torch.float32
-    assert torch.equal(batch.inputs, data.inputs(batch.indices, batch.views))
+    again = data.inputs(batch.indices, batch.views)
+    assert isinstance(again, torch.Tensor)
+    assert torch.equal(batch.inputs, again)
     assert torch.equal(batch.labels, data.examples("train").labels[batch.indices])
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from kd_lightning import MLP, Hints
+from kd_lightning import MLP, AdaptedNet, Hints
 from kd_lightning.methods.taps import FeatureTerms, Taps
 
 IMAGES = torch.rand(5, 1, 28, 28, generator=torch.Generator().manual_seed(0))
@@ -29,6 +29,16 @@ def test_a_path_that_names_no_module_is_told_what_is_near() -> None:
         Taps(net, ["layer2"])
     with pytest.raises(ValueError, match=r"no module 'x' in Sequential; there are 'layer1' \(Linear\), 'head'"):
         Taps(net, ["x"])
+
+
+def test_paths_are_those_of_the_net_inside_an_adapter() -> None:
+    net = MLP(hidden=[6, 4])
+    adapted = AdaptedNet(AdaptedNet(net, inputs=nn.Identity()), classes=[0, 1])
+    taps = Taps(adapted, ["3"])
+    adapted(IMAGES)
+    torch.testing.assert_close(taps.outputs["3"], nn.Sequential(*list(net)[:4])(IMAGES))
+    with pytest.raises(ValueError, match=r"no module 'inputs' in MLP"):
+        Taps(adapted, ["inputs"])
 
 
 def test_a_module_must_give_a_tensor() -> None:

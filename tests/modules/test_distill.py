@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning import MLP, Batch, DistillModule, MNISTDataModule, SmallConvNet, SoftTargets, TeacherModule
-from kd_lightning.teachers.ensemble import FrozenEnsemble, Teacher
-from kd_lightning.teachers.loading import listed_teachers, load_teachers
+from kd_lightning.teachers.ensemble import FrozenEnsemble, LoadedTeacher
+from kd_lightning.teachers.loading import load_teachers
+from kd_lightning.teachers.named import listed_teachers
 from kd_lightning.teachers.source import LiveTeachers, Softener, TeacherSource
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -151,7 +152,7 @@ class Fixed(TeacherSource):
 
 def test_losses_are_the_stated_mixture() -> None:
     module = DistillModule(student=MLP(hidden=[4]), temperature=3.0, soft_weight=0.3)
-    teacher = FrozenEnsemble([Teacher(MLP(hidden=[4]), "a net", {})])
+    teacher = FrozenEnsemble([LoadedTeacher(MLP(hidden=[4]), "a net", {})])
     module.source = LiveTeachers(teacher, Softener())
     batch = Batch.of((torch.rand(6, 1, 28, 28), torch.arange(6)))
     losses = module.losses(batch, module(batch.inputs))

@@ -43,7 +43,7 @@ def _built(config: str) -> object:
 def test_the_innermost_constructor_says_what_is_wrong(config: str) -> None:
     with pytest.raises(FileNotFoundError, match=r"^no weights file nowhere.pt$") as raised:
         _built(config)
-    assert raised.traceback[-1].name == "__init__"
+    assert raised.traceback[-1].name == "load_weights"
 
 
 def test_functions_in_the_place_of_classes() -> None:

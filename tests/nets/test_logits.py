@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from kd_lightning.nets.digits import MLP
 from kd_lightning.nets.logits import logits_of
-from kd_lightning.teachers.ensemble import FrozenEnsemble, Teacher
+from kd_lightning.teachers.ensemble import FrozenEnsemble, LoadedTeacher
 
 INPUTS = torch.rand(6, 1, 28, 28)
 
@@ -52,11 +52,11 @@ def test_a_full_memory_stays_what_it_is() -> None:
 
 
 def test_a_teacher_that_takes_other_images_is_named() -> None:
-    teachers = [Teacher(MLP(hidden=[4], inputs=1024), f"runs/{name}", {}) for name in ("first", "second")]
+    teachers = [LoadedTeacher(MLP(hidden=[4], inputs=1024), f"runs/{name}", {}) for name in ("first", "second")]
     with pytest.raises(ValueError, match=r"teacher runs/first failed on inputs of shape \(6, 1, 28, 28\): "):
         FrozenEnsemble(teachers)(INPUTS)
 
 
 def test_a_teacher_that_gives_no_logits_is_named() -> None:
     with pytest.raises(ValueError, match=r"teacher runs/first must return logits, .* got a dict"):
-        FrozenEnsemble([Teacher(Gives({}), "runs/first", {})])(INPUTS)
+        FrozenEnsemble([LoadedTeacher(Gives({}), "runs/first", {})])(INPUTS)

@@ -1,0 +1,93 @@
+"""What a run came to, for people: the lines after `fit`, the tables after `validate` and `test`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+# Figures of a test beside the errors: key, words, format.
+_FIGURES = (
+    ("nll", "negative log-likelihood, nats", "{:.4f}"),
+    ("ece", "calibration error", "{:.4f}"),
+    ("brier", "Brier score", "{:.4f}"),
+    ("top2_accuracy", "label among the first two", "{:.2%}"),
+    ("teacher_agreement", "same class as the teachers", "{:.2%}"),
+)
+_SHOWN_FIRST = {"errors", "examples", "accuracy", "teacher_errors"}
+
+
+def lines_of_fit(records: Sequence[Mapping[str, Any]], accuracy: float | None, unit: str) -> list[str]:
+    """How student and teachers compare on the validation split; empty where they were not measured on the same.
+
+    Args:
+        records: What teachers.json says of each teacher.
+        accuracy: The student's after the last epoch, in [0, 1]; None where nothing validated.
+        unit: What an example is, in the plural.
+    """
+    measured = [record for record in records if record.get("split") == "validation"]
+    if accuracy is None or not measured:
+        return []
+    examples = measured[0]["examples"]
+    student = round(examples * (1 - accuracy))
+    best = min(record["errors"] for record in measured)
+    who = "its teacher" if len(measured) == 1 else f"the best of {len(measured)} teachers"
+    lines = [f"validation: the student makes {_errors(student)} on {examples:,} {unit}, {who} {best:,}"]
+    if student <= best:
+        lines.append(
+            f"the student is as good as {who}: it has nothing left to learn from it; train the teacher for longer"
+        )
+    return lines
+
+
+def table_of_test(record: Mapping[str, Any]) -> Table:
+    """The figures of a test.
+
+    Args:
+        record: Content of metrics.json.
+    """
+    test, unit = record["test"], record["unit"]
+    table = Table(show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    low, high = record["error_rate_interval"]
+    table.add_row("errors", f"{test['errors']:,} of {test['examples']:,} {unit}")
+    table.add_row("error rate, 95 % interval", f"{_rate(test)}, {100 * low:.2f} to {100 * high:.2f} %")
+    if "teacher_errors" in test:
+        together = "teacher's errors" if record.get("teachers") == 1 else "errors of the teachers together"
+        table.add_row(together, f"{test['teacher_errors']:,}")
+    for key, words, form in _FIGURES:
+        if key in test:
+            table.add_row(words, form.format(test[key]))
+    for key in sorted(test.keys() - _SHOWN_FIRST - {key for key, *_ in _FIGURES}):
+        table.add_row(key, f"{test[key]:.4g}")
+    return table
+
+
+def table_of_validation(measured: Mapping[str, Tensor]) -> Table:
+    """The figures of a validation.
+
+    Args:
+        measured: Scalars by key, such as val/accuracy.
+    """
+    table = Table(show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for key, value in measured.items():
+        table.add_row(key, f"{float(value):.4f}")
+    return table
+
+
+def print_table(table: Table) -> None:
+    """Print a table; 120 characters wide where the output is no terminal."""
+    console = Console()
+    (console if console.is_terminal else Console(width=120)).print(table)
+
+
+def _errors(count: int) -> str:
+    return "1 error" if count == 1 else f"{count:,} errors"
+
+
+def _rate(test: Mapping[str, Any]) -> str:
+    return f"{100 * test['errors'] / test['examples']:.2f} %"

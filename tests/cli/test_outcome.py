@@ -1,0 +1,55 @@
+"""What a run came to, for people."""
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from kd_lightning.cli.outcome import lines_of_fit, table_of_test
+
+TEST = {"errors": 125, "examples": 1000, "accuracy": 0.875, "nll": 0.41164988, "ece": 0.0629947}
+
+
+def _text(record: dict[str, Any]) -> str:
+    out = io.StringIO()
+    Console(file=out, width=100).print(table_of_test(record))
+    return out.getvalue()
+
+
+def _record(**more: Any) -> dict[str, Any]:
+    return {"test": TEST | more, "unit": "images", "error_rate_interval": [0.1061, 0.1470], "teachers": 1}
+
+
+def test_a_student_is_compared_with_its_best_teacher() -> None:
+    records = [{"errors": count, "examples": 400, "split": "validation"} for count in (35, 20)]
+    assert lines_of_fit(records, 0.9, "images") == [
+        "validation: the student makes 40 errors on 400 images, the best of 2 teachers 20"
+    ]
+
+
+def test_a_teacher_that_is_no_better_has_nothing_left_to_teach() -> None:
+    (first, second) = lines_of_fit([{"errors": 35, "examples": 400, "split": "validation"}], 1 - 35 / 400, "frames")
+    assert first == "validation: the student makes 35 errors on 400 frames, its teacher 35"
+    assert second.startswith("the student is as good as its teacher: it has nothing left to learn from it")
+
+
+def test_nothing_is_compared_across_splits() -> None:
+    records = [{"errors": 35, "examples": 400, "split": "training"}]
+    assert lines_of_fit(records, 0.9, "images") == []
+    assert lines_of_fit([{"errors": 35, "examples": 400, "split": "validation"}], None, "images") == []
+    assert lines_of_fit([], 0.9, "images") == []
+
+
+def test_errors_are_counts_with_their_interval() -> None:
+    shown = _text(_record())
+    assert "125 of 1,000 images" in shown
+    assert "12.50 %, 10.61 to 14.70 %" in shown
+    assert "0.4116" in shown
+    assert "teacher" not in shown
+
+
+def test_teachers_and_figures_of_the_data_are_shown() -> None:
+    shown = _text(_record(teacher_errors=76, teacher_agreement=0.918, digit_errors=12.0))
+    assert "teacher's errors" in shown
+    assert "91.80%" in shown
+    assert "digit_errors" in shown
