@@ -211,13 +211,13 @@ class Reliability(UncastMetric):
         ]
 
 
-def error_interval(errors: int, examples: int) -> tuple[float, float]:
+def error_interval(errors: float, examples: int) -> tuple[float, float]:
     """95 % confidence interval of an error rate, as shares of 1.
 
     Source: Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference".
 
     Args:
-        errors: Count of misclassified examples.
+        errors: Count of misclassified examples, or its mean over seeds.
         examples: How many were tested, > 0.
     """
     z = 1.959964  # the normal distribution's 97.5 % point

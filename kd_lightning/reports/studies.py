@@ -179,7 +179,7 @@ def _spread(errors: list[int]) -> dict[str, Any]:
 
 
 def _over_sequences(runs: Sequence[dict[str, Any]], count: str) -> dict[str, Any] | None:
-    """Errors over whole sequences, such as spoken words; None where the examples are none's steps."""
+    """Errors over whole sequences, such as words; None where no example is part of one."""
     found = [run["sequences"] for run in runs if count in run.get("sequences", {})]
     if not found:
         return None
