@@ -2,8 +2,10 @@ from kd_lightning.cli import main as main
 from kd_lightning.data import Affine as Affine
 from kd_lightning.data import Augment as Augment
 from kd_lightning.data import Batch as Batch
+from kd_lightning.data import CropMirror as CropMirror
 from kd_lightning.data import Elastic as Elastic
 from kd_lightning.data import HasSequences as HasSequences
+from kd_lightning.data import ImageFolderDataModule as ImageFolderDataModule
 from kd_lightning.data import InMemoryDataModule as InMemoryDataModule
 from kd_lightning.data import Jitter as Jitter
 from kd_lightning.data import MNISTDataModule as MNISTDataModule
@@ -35,11 +37,13 @@ from kd_lightning.methods import soft_loss as soft_loss
 from kd_lightning.methods import soft_target_log_probs as soft_target_log_probs
 from kd_lightning.methods import soft_targets as soft_targets
 from kd_lightning.modules import ClassifierModule as ClassifierModule
+from kd_lightning.modules import Distiller as Distiller
 from kd_lightning.modules import DistillModule as DistillModule
 from kd_lightning.modules import TeacherModule as TeacherModule
 from kd_lightning.modules import WarmupCosine as WarmupCosine
 from kd_lightning.nets import MLP as MLP
 from kd_lightning.nets import AdaptedNet as AdaptedNet
+from kd_lightning.nets import Normalize as Normalize
 from kd_lightning.nets import Pick as Pick
 from kd_lightning.nets import SmallConvNet as SmallConvNet
 from kd_lightning.teachers import FrozenEnsemble as FrozenEnsemble

@@ -231,8 +231,9 @@ def compare(net: nn.Module, exported: Answer, batches: Sequence[tuple[Tensor, Te
         difference = max(difference, float((ours - theirs).abs().nan_to_num(nan=math.inf).max()))
         our_class, their_class = ours.argmax(dim=1), theirs.argmax(dim=1)
         other += int((our_class != their_class).sum())
-        errors += int((our_class != labels).sum())
-        exported_errors += int((their_class != labels).sum())
+        labelled = labels >= 0
+        errors += int((our_class != labels)[labelled].sum())
+        exported_errors += int((their_class != labels)[labelled].sum())
         examples += len(labels)
     return Comparison(examples, difference, other, errors, exported_errors)
 

@@ -1,5 +1,7 @@
 """The worked example in docs/own-nets.md, as a stranger would follow it: its files, its commands, its Python."""
 
+import importlib
+import json
 import os
 import re
 import subprocess
@@ -8,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from kd_lightning.cli.command_line import main
@@ -23,36 +26,62 @@ def _blocks(guide: str, language: str) -> list[str]:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The example's files, over a folder of PNG digits, 60 a class to train and 10 to test."""
-    make_digits, module, from_python = _blocks("own-nets.md", "python")
+    """The example's files, over a folder of PNG files, 200 a class to train and 50 to test."""
+    make_shapes, module, from_python = _blocks("own-nets.md", "python")
     (tmp_path / "my_project.py").write_text(module)
-    (tmp_path / "from_python.py").write_text(
-        from_python.replace("max_epochs=10", "max_epochs=3").replace("max_epochs=5", "max_epochs=15")
-    )
-    *configs, schedule = _blocks("own-nets.md", "yaml")
+    (tmp_path / "from_python.py").write_text(from_python.replace("max_epochs=8", "max_epochs=2"))
+    data, teacher, student, _, _, schedule = _blocks("own-nets.md", "yaml")
     (tmp_path / "schedule.yaml").write_text(f"model:\n  init_args:\n{schedule}")
-    for name, text in zip(("my_teacher", "my_student"), configs, strict=True):
-        (tmp_path / f"{name}.yaml").write_text(text.replace("max_epochs: 10", "max_epochs: 3").replace(": 5}", ": 15}"))
-    exec(make_digits, {})  # noqa: S102  # the guide's own lines, in this test's folder
-    assert len(list(Path("digits").rglob("*.png"))) == 700
+    for name, text in {"my_data": data, "my_teacher": teacher, "my_student": student}.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    exec(make_shapes, {})  # noqa: S102  # the guide's own lines, in this test's folder
+    assert len(list(Path("shapes").rglob("*.png"))) == 750
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
 
+def _errors(run: Path) -> int:
+    errors: int = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["test"]["errors"]
+    return errors
+
+
 @pytest.mark.slow
-def test_own_net_and_folder_of_pictures(project: Path) -> None:
+def test_own_net_and_folder_of_pictures(project: Path, caplog: pytest.LogCaptureFixture) -> None:
     _, commands = _blocks("own-nets.md", "bash")
     quiet = ["--trainer.enable_progress_bar", "false"]
     for line in commands.splitlines():
         arguments = line.removeprefix("python -m kd_lightning ").split()
         assert main([*arguments, *(quiet if arguments[0] in {"fit", "test"} else [])]) == 0, line
-    assert (project / "runs/mine/student/student.onnx").is_file()
-    page = (project / "runs/mine/report.html").read_text()
+    assert caplog.text.count("decoding 600 pictures of shapes/train") == 1
+    assert "computing soft targets: 1 teachers on 600 images" in caplog.text
+    runs = project / "runs/mine"
+    assert _errors(runs / "teacher") < 40  # of 150
+    assert _errors(runs / "student") < 75
+    assert (runs / "student/student.onnx").is_file()
+    predicted = (runs / "student/predictions.csv").read_text(encoding="utf-8").splitlines()
+    assert len(predicted) == 51
+    page = (runs / "report.html").read_text()
     assert "agreement" in page
     assert page.count("<svg") >= 8
-    other = ["fit", "--config", "my_student.yaml", "--config", "schedule.yaml", "--run_dir", "runs/other"]
-    assert main([*other, "--dry_run", "true", *quiet]) == 0
+    other = ["fit", "--config", "my_data.yaml", "--config", "my_student.yaml", "--config", "schedule.yaml"]
+    assert main([*other, "--run_dir", "runs/other", "--dry_run", "true", *quiet]) == 0
     assert not (project / "runs/other").exists()
+
+
+@pytest.mark.slow
+def test_pictures_that_are_decoded_in_each_batch(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = ["--data", "my_project.FolderInBatches", "--data.folder", "shapes"]
+    length = ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
+    net = ["--model", "kd_lightning.TeacherModule", "--model.net", "my_project.TinyConv"]
+    assert main(["fit", *net, *data, *length, "--run_dir", "runs/batches"]) == 0
+    assert "since the data says nothing of its inputs" in caplog.text
+
+
+def test_pictures_for_pretrained_nets_are_scaled_and_normalised(project: Path) -> None:
+    inputs = importlib.import_module("my_project").ImageNetInputs()
+    shown = inputs(torch.full((1, 3, 32, 32), 0.5))
+    assert shown.shape == (1, 3, 224, 224)
+    assert shown[0, :, 0, 0].tolist() == pytest.approx([0.0655, 0.1964, 0.4178], abs=1e-4)
 
 
 @pytest.mark.slow

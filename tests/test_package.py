@@ -11,7 +11,8 @@ import kd_lightning
 PACKAGE = Path(kd_lightning.__file__).parent
 # Each room may import from itself and from rooms on lower floors.
 FLOORS = [
-    {"data", "nets", "methods", "runs"},
+    {"runs"},
+    {"data", "nets", "methods"},
     {"metrics", "reports"},
     {"teachers"},
     {"modules"},

@@ -1,6 +1,5 @@
 """Turns image files of digits into what MNIST holds: 28 x 28, light ink on black."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,32 +8,16 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+from kd_lightning.data.pictures import bombs_refused, image_files, open_upright, unreadable
+
+__all__ = ["image_files", "read_images"]
+
 # MNIST's makers scaled each digit into a box of 20 x 20 and put its centre of mass into the middle of 28 x 28.
 _SIDE, _BOX = 28, 20
 _LIGHT = 127.5
 _INK = 32  # darker pixels count as background when the digit's box is looked for
 # The value of white: 1 for shares and masks, else what 8, 10, 12, 14 or 16 bits can hold.
 _WHITES = (1, 255, 1023, 4095, 16383, 65535)
-
-
-def image_files(paths: Sequence[str]) -> list[Path]:
-    """The image files among the paths and inside the folders among them, in the order given, folders sorted.
-
-    Raises:
-        FileNotFoundError: If a path does not exist or no image is found.
-    """
-    files: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            files += sorted(f for f in path.rglob("*") if f.suffix.lower() in _SUFFIXES)
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise FileNotFoundError(f"no image file or folder {path}")
-    if not files:
-        raise FileNotFoundError(f"no image ({', '.join(sorted(_SUFFIXES))}) in {', '.join(map(str, paths))}")
-    return files
 
 
 def read_images(files: Sequence[Path]) -> tuple[Tensor, list[str]]:
@@ -67,20 +50,14 @@ def read_images(files: Sequence[Path]) -> tuple[Tensor, list[str]]:
 
 def _read_grey(file: Path) -> tuple[Image.Image, list[str]]:
     """An upright picture in 8-bit grey, and what was done to it."""
+    with bombs_refused():
+        picture, frames = open_upright(file)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)  # 89 million pixels, and more than 1 GB here
-            opened = Image.open(file)
-        with opened:
-            frames = getattr(opened, "n_frames", 1)
-            picture = ImageOps.exif_transpose(opened)
-            if not _is_grey(picture):
-                picture = picture.convert("RGBA")
-            values = np.array(picture)
-    except Exception as error:  # Pillow raises a dozen kinds for a damaged file
-        raise ValueError(f"{file} is not a readable image: {error}") from error
-    if not values.size:
-        raise ValueError(f"{file} is not a readable image: it has no pixels")
+        if not _is_grey(picture):
+            picture = picture.convert("RGBA")
+        values = np.array(picture)
+    except Exception as error:  # as in open_upright
+        raise unreadable(file, error) from error
     done = [f"the first of {frames} frames"] if frames > 1 else []
     if picture.mode == "RGBA":
         white = Image.new("RGBA", picture.size, "white")

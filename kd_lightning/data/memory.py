@@ -24,16 +24,17 @@ class InMemoryDataModule(ViewsInMemory):
         batch_size: Training examples per step, over all devices, >= 1.
         eval_batch_size: Examples per evaluation step, over all devices, >= 1.
         val_size: Training examples held out for validation, stratified; 0 for none.
-        split_seed: Seed of the validation split and of `train_fraction`.
+        split_seed: Seed of the validation split, of `train_fraction` and of `label_fraction`.
         augment: Transforms of the training examples: Jitter, Affine or another Augment.
         keep_classes: Train on these classes only.
         drop_classes: Leave these classes out of training.
         train_fraction: Share of the training examples that are used, stratified, in (0, 1].
+        label_fraction: Share of those that keep their label, stratified, in (0, 1]; the others have a soft loss only.
         seed: Seed of the order and of the views; by default that of seed_everything.
         device_resident: Keep all examples on the GPU, where a batch is then cut without a transfer.
 
     Attributes:
-        num_classes: How many classes there are; a subclass must say it.
+        num_classes: How many classes there are; a subclass must say it, `read` at the latest.
         class_names: Name of each class; None where their numbers are their names.
         predict_names: Name of each predicted example; None where they have none.
 
@@ -64,6 +65,7 @@ class InMemoryDataModule(ViewsInMemory):
         train_fraction: float = 1.0,
         seed: int | None = None,
         device_resident: bool = False,
+        label_fraction: float = 1.0,
     ) -> None:
         super().__init__()
         for name, size in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
@@ -77,10 +79,11 @@ class InMemoryDataModule(ViewsInMemory):
         self.keep_classes = keep_classes
         self.drop_classes = drop_classes
         self.train_fraction = train_fraction
+        self.label_fraction = label_fraction
         self.seed = seed
         self.device_resident = device_resident
-        _check_classes(type(self).__name__, self.num_classes, self.class_names)
-        self.split.check(self.num_classes)
+        if self.num_classes:  # else `read` will tell
+            _check_classes(self)
         self._parts: tuple[Examples, Examples] | None = None
         self._place: dict[str, Any] | None = None  # where a resumed run's training loader goes on
 
@@ -88,7 +91,8 @@ class InMemoryDataModule(ViewsInMemory):
     def read(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Inputs and labels of the training examples, then of the test examples; called once.
 
-        Inputs are (examples, ...) tensors of any type, such as uint8 images; labels (examples,) int64, class numbers.
+        Inputs are (examples, ...) tensors of any type, such as uint8 images; labels (examples,) int64, class numbers,
+        -1 where unknown: such an example trains with a soft loss only, and never validates.
         What has to be downloaded belongs into `prepare_data`.
         """
 
@@ -104,6 +108,7 @@ class InMemoryDataModule(ViewsInMemory):
         self._place = None  # of an earlier fit
         if self._parts is None:
             train, test = self.read()
+            _check_classes(self)
             self._parts = (
                 _checked(*train, "training", self.num_classes),
                 _checked(*test, "test", self.num_classes),
@@ -133,14 +138,17 @@ class InMemoryDataModule(ViewsInMemory):
     def describe(self) -> str:
         """What trains and validates, for people."""
         views = f", {type(self.augment).__name__} with {self.view_count:,} views" if self.augment else ""
-        counts = f"{len(self.train_rows):,} training and {len(self.val_rows):,} validation {self.unit}"
+        labelled = int((self.train_labels[self.train_rows] >= 0).sum())
+        few = "" if labelled == len(self.train_rows) else f" ({labelled:,} with a label)"
+        counts = f"{len(self.train_rows):,} training{few} and {len(self.val_rows):,} validation {self.unit}"
         return f"{self.dataset_name()}, {counts}{views}"
 
     def train_dataloader(self) -> TensorLoader:
         """Shuffled batches of the transfer set; a resumed run's first loader goes on where the run had been."""
         if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]  # set by Lightning's connector
             raise ValueError("overfit_batches is not supported here; set train_fraction to train on few examples")
-        loader = self.loader(self.examples("train"), self.train_rows, self.batch_size, shuffle=True)
+        seen = self.examples("train")._replace(labels=self.train_labels)
+        loader = self.loader(seen, self.train_rows, self.batch_size, shuffle=True)
         if self._place is not None:
             loader.load_state_dict(self._place)
             self._place = None
@@ -206,11 +214,13 @@ def _own_arguments(data: type[InMemoryDataModule]) -> Sequence[str]:
     return [each.name for each in own if each.name not in known and each.kind is not inspect.Parameter.VAR_KEYWORD]
 
 
-def _check_classes(name: str, count: int, names: Sequence[str] | None) -> None:
+def _check_classes(data: InMemoryDataModule) -> None:
+    name, count, names = type(data).__name__, data.num_classes, data.class_names
     if count < 1:
         raise ValueError(f"{name}.num_classes must be >= 1, got {count}; set it in the class")
     if names is not None and len(names) != count:
         raise ValueError(f"{name}.class_names must hold a name for each of {count} classes, got {len(names)}")
+    data.split.check(count)
 
 
 def _checked(inputs: Tensor, labels: Tensor, part: str, num_classes: int) -> Examples:

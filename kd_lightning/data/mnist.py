@@ -1,18 +1,22 @@
 """MNISTDataModule: which images, which split, which transfer set."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
+from torch import Tensor
 
 from kd_lightning.data.augment import Augment
-from kd_lightning.data.batches import TensorLoader
-from kd_lightning.data.digit_pictures import image_files, read_images
-from kd_lightning.data.memory import InMemoryDataModule
+from kd_lightning.data.digit_pictures import read_images
 from kd_lightning.data.mnist_files import DatasetName, Digits, download_digits, read_digits
+from kd_lightning.data.picture_data import PictureDataModule
 from kd_lightning.data.rows_in_memory import Part
+from kd_lightning.data.statistics import InputStatistics
+
+# Mean and deviation of the pixels of MNIST's 60,000 training images, as everybody uses them.
+_PUBLISHED = InputStatistics(0.1307, 0.3081)
 
 
-class MNISTDataModule(InMemoryDataModule):
+class MNISTDataModule(PictureDataModule):
     """MNIST and its siblings in memory, in whole-tensor batches.
 
     The training file is cut into validation rows and the rest; the transfer set (what a net trains on) is the
@@ -26,11 +30,12 @@ class MNISTDataModule(InMemoryDataModule):
         batch_size: Training examples per step, over all devices, >= 1.
         eval_batch_size: Examples per evaluation step, over all devices, >= 1.
         val_size: Training images held out for validation, stratified; 0 for none.
-        split_seed: Seed of the validation split and of `train_fraction`.
+        split_seed: Seed of the validation split, of `train_fraction` and of `label_fraction`.
         augment: Transforms of the training images: Jitter, Affine or another Augment.
         keep_classes: Train on these classes only.
         drop_classes: Leave these classes out of training.
         train_fraction: Share of the training images that are used, stratified, in (0, 1].
+        label_fraction: Share of those that keep their label, stratified, in (0, 1]; the others have a soft loss only.
         seed: Seed of the order and of the views; by default that of seed_everything.
         images: An image file, a folder of such, or a list of both, to predict instead of the test set.
         device_resident: Keep all images on the GPU, where a batch is then cut without a transfer; 47 MB for MNIST.
@@ -39,7 +44,7 @@ class MNISTDataModule(InMemoryDataModule):
         ValueError: If an argument is out of range.
     """
 
-    unit, num_classes = "images", 10
+    num_classes = 10
     test_data_arguments = ("dataset",)  # see training.record.NamesTestData
 
     def __init__(
@@ -57,6 +62,7 @@ class MNISTDataModule(InMemoryDataModule):
         seed: int | None = None,
         images: str | list[str] | None = None,
         device_resident: bool = False,
+        label_fraction: float = 1.0,
     ) -> None:
         super().__init__(
             batch_size=batch_size,
@@ -68,33 +74,17 @@ class MNISTDataModule(InMemoryDataModule):
             drop_classes=drop_classes,
             train_fraction=train_fraction,
             seed=seed,
+            images=images,
             device_resident=device_resident,
+            label_fraction=label_fraction,
         )
         self.dataset = dataset
         self.data_dir = data_dir
-        self.images = [images] if isinstance(images, str) else images
-        self._files: list[Path] = []
 
     def prepare_data(self) -> None:
         """Download the data set where it is missing; runs on one process of a node."""
         if self.images is None:
             download_digits(self.dataset, self.data_dir)
-
-    def setup(self, stage: str) -> None:
-        """Find the image files to predict; else read the data set once and cut the split.
-
-        Args:
-            stage: fit, validate, test or predict.
-
-        Raises:
-            FileNotFoundError: If the data set or an image file is missing.
-            ValueError: If a file is damaged or nothing is left to train on.
-        """
-        if stage == "predict" and self.images is not None:
-            self._files = image_files(self.images)
-            self.predict_names = [str(file) for file in self._files]
-        else:
-            super().setup(stage)
 
     def read(self) -> tuple[Digits, Digits]:
         """The data set's files."""
@@ -108,15 +98,13 @@ class MNISTDataModule(InMemoryDataModule):
         """The data set's name: its files are the same everywhere."""
         return self.dataset
 
-    def predict_dataloader(self) -> TensorLoader:
-        """Batches of the given image files, or of the test images."""
-        if self.images is None:
-            return self.test_dataloader()
-        pixels, notes = read_images(self._files)
-        for file, note in zip(self._files, notes, strict=True):
-            print(f"{file}: {note}")
-        unknown = torch.full((len(pixels),), -1)
-        return self.loader((pixels, unknown), torch.arange(len(pixels)), self.eval_batch_size)
+    def input_statistics(self) -> InputStatistics:
+        """Mean and deviation of the pixels: the published ones of MNIST, measured ones of its siblings."""
+        return _PUBLISHED if self.dataset in {"MNIST", "mnist5k"} else super().input_statistics()
+
+    def read_files(self, files: Sequence[Path]) -> tuple[Tensor, list[str]]:
+        """Pictures of digits, made into what MNIST holds."""
+        return read_images(files)
 
     def all_images(self, part: Part) -> Digits:
         """Images and labels of a whole file, in its order."""

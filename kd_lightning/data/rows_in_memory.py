@@ -15,9 +15,11 @@ from kd_lightning.data.augment import Augment
 from kd_lightning.data.batches import Batch
 from kd_lightning.data.inputs import Inputs, tensors_of
 from kd_lightning.data.split import Split
+from kd_lightning.data.statistics import InputStatistics, measured
 
 Part = Literal["train", "test"]
 _PROBED_AT_ONCE = 4_000_000  # numbers of the views that a fingerprint looks at together
+_MEASURED_AT_ONCE = 1024  # examples
 
 
 class Examples(NamedTuple):
@@ -46,6 +48,7 @@ class RowsInMemory(LightningDataModule, ABC):
     keep_classes: list[int] | None
     drop_classes: list[int] | None
     train_fraction: float
+    label_fraction: float
 
     @abstractmethod
     def examples(self, part: Part) -> Examples:
@@ -67,7 +70,14 @@ class RowsInMemory(LightningDataModule, ABC):
     @property
     def split(self) -> Split:
         """How the training examples are cut."""
-        return Split(self.val_size, self.split_seed, self.keep_classes, self.drop_classes, self.train_fraction)
+        return Split(
+            self.val_size,
+            self.split_seed,
+            self.keep_classes,
+            self.drop_classes,
+            self.train_fraction,
+            self.label_fraction,
+        )
 
     def val_rows_of(self, split: Split) -> Tensor:
         """Rows that validate under a split, (rows,) int64, ascending; override it to hold out others.
@@ -79,6 +89,11 @@ class RowsInMemory(LightningDataModule, ABC):
         if split.val_size >= len(labels):
             raise ValueError(
                 f"val_size must leave something to train on, got {split.val_size} of {len(labels)} {self.unit}"
+            )
+        labelled = int((labels >= 0).sum())
+        if split.val_size > labelled:
+            raise ValueError(
+                f"val_size must not exceed the {labelled} {self.unit} that have a label, got {split.val_size}"
             )
         return split.val_rows(labels)
 
@@ -101,6 +116,11 @@ class RowsInMemory(LightningDataModule, ABC):
         """Rows of all training examples, those that neither train nor validate included."""
         return len(self.examples("train").labels)
 
+    @property
+    def train_labels(self) -> Tensor:
+        """Labels of the training examples as training sees them, (examples,) int64, -1 where unknown."""
+        return self.split.train_labels(self.examples("train").labels, self.train_rows)
+
     def provenance(self) -> dict[str, Any]:  # Any: plain values, which a checkpoint can hold
         """The data set and the split: what a later run needs, to tell which examples this run trained on."""
         return {"dataset": self.dataset_identity(), **asdict(self.split), "validation_examples": len(self.val_rows)}
@@ -115,6 +135,7 @@ class RowsInMemory(LightningDataModule, ABC):
             return None
         if provenance["dataset"] != self.dataset_identity() or len(self.val_rows) == 0:
             return 0
+        provenance = {"label_fraction": 1.0} | provenance  # older ones don't say it
         names = [field.name for field in fields(self.split)]
         if not provenance.keys() >= set(names):
             return None
@@ -138,8 +159,11 @@ class ViewsInMemory(RowsInMemory):
             raw: (batch, ...) as `read` gave them, on the device.
             views: (batch,) int64 in [0, view_count); None in evaluation, where each example stays as it is.
         """
-        inputs = _as_numbers(raw)
-        return inputs if self.augment is None or views is None else self.augment(inputs, views)
+        if self.augment is None or views is None:
+            return _as_numbers(raw)
+        if self.augment.only_moves:  # of bytes there are a quarter
+            return _as_numbers(self.augment(raw, views))
+        return self.augment(_as_numbers(raw), views)
 
     @property
     def view_count(self) -> int:
@@ -154,6 +178,21 @@ class ViewsInMemory(RowsInMemory):
             views: (batch,) int64.
         """
         return self.to_inputs(self.examples("train").inputs.index_select(0, rows), views)
+
+    def input_statistics(self) -> InputStatistics:
+        """Mean and deviation of what the nets get of the training examples, without augmentation.
+
+        Nets that are given none normalise by them. Override it where others are right. Inputs of several tensors stay
+        as they are.
+
+        Raises:
+            ValueError: If an input is not a finite number.
+        """
+        raw = self.examples("train").inputs
+        chunks = torch.split(self.train_rows, _MEASURED_AT_ONCE)
+        if not isinstance(self.to_inputs(raw[:1], None), Tensor):
+            return InputStatistics(0.0, 1.0)
+        return measured(cast(Tensor, self.to_inputs(raw.index_select(0, rows), None)) for rows in chunks)
 
     def fingerprint(self) -> str:
         """Hash of the training inputs, and of every view of one example."""

@@ -23,7 +23,7 @@ _OFFICIAL_TEST = range(5)  # numbers of the test recordings, by the README of th
 
 @dataclass(frozen=True)
 class SpeechSplit(Split):
-    """A split of whole recordings: `val_size` and `train_fraction` count recordings.
+    """A split of whole recordings: `val_size` and the fractions count recordings.
 
     Args:
         val_speaker: Speaker whose recordings validate, in place of val_size; None for none.
@@ -52,8 +52,9 @@ class SpokenDigitsDataModule(InMemoryDataModule):
         eval_batch_size: Frames per evaluation step, over all devices, >= 1.
         val_size: Training recordings held out for validation, stratified by digit; 0 for none.
         val_speaker: A speaker whose training recordings all validate, in place of val_size.
-        split_seed: Seed of the validation split and of `train_fraction`.
+        split_seed: Seed of the validation split, of `train_fraction` and of `label_fraction`.
         train_fraction: Share of the training recordings that are used, stratified by digit, in (0, 1].
+        label_fraction: Share of those that keep their labels, stratified by digit, in (0, 1].
         seed: Seed of the order; by default that of seed_everything.
         recordings: A wav file, a folder of such, or a list of both, to predict instead of the test recordings.
 
@@ -80,6 +81,7 @@ class SpokenDigitsDataModule(InMemoryDataModule):
         val_speaker: str | None = None,
         split_seed: int = 0,
         train_fraction: float = 1.0,
+        label_fraction: float = 1.0,
         seed: int | None = None,
         recordings: str | list[str] | None = None,
     ) -> None:
@@ -97,6 +99,7 @@ class SpokenDigitsDataModule(InMemoryDataModule):
             val_size=val_size,
             split_seed=split_seed,
             train_fraction=train_fraction,
+            label_fraction=label_fraction,
             seed=seed,
         )
         self.data_dir = data_dir
@@ -172,7 +175,14 @@ class SpokenDigitsDataModule(InMemoryDataModule):
     def train_rows_of(self, split: Split) -> Tensor:
         """All frames of the recordings that train, (rows,) int64, ascending."""
         train = self._utterances["train"]
-        return train.rows_of(split.train_rows(train.digits, _validating(train, split)))
+        return train.rows_of(_training(train, split))
+
+    @property
+    def train_labels(self) -> Tensor:
+        """State of each frame as training sees it, (rows,) int64, -1 in recordings without a label."""
+        train, split = self._utterances["train"], self.split
+        labelled = split.train_labels(train.digits, _training(train, split)) >= 0
+        return self.examples("train").labels.where(labelled.repeat_interleave(train.starts.diff()), -1)
 
     def predict_dataloader(self) -> TensorLoader:
         """Batches of the frames of the given recordings, or of the test recordings."""
@@ -237,3 +247,8 @@ def _validating(train: Utterances, split: Split) -> Tensor:
             f"val_size must leave something to train on, got {split.val_size} of {len(train.digits)} recordings"
         )
     return split.val_rows(train.digits)
+
+
+def _training(train: Utterances, split: Split) -> Tensor:
+    """Numbers of the training recordings that train, (recordings,) int64, ascending."""
+    return split.train_rows(train.digits, _validating(train, split))

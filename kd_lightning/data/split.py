@@ -12,10 +12,12 @@ class Split:
 
     Args:
         val_size: Examples held out for validation, stratified, >= 0; 0 for none.
-        split_seed: Seed of the validation split and of `train_fraction`.
+        split_seed: Seed of the validation split, of `train_fraction` and of `label_fraction`.
         keep_classes: Train on these classes only.
         drop_classes: Leave these classes out of training.
         train_fraction: Share of the remaining examples that train, stratified, in (0, 1].
+        label_fraction: Share of the labels of those that train that is kept, stratified, in (0, 1]. The same share as
+            `train_fraction` would keep these very examples.
     """
 
     val_size: int = 0
@@ -23,6 +25,7 @@ class Split:
     keep_classes: list[int] | None = None
     drop_classes: list[int] | None = None
     train_fraction: float = 1.0
+    label_fraction: float = 1.0
 
     def check(self, num_classes: int) -> None:
         """Check the ranges.
@@ -32,19 +35,22 @@ class Split:
         """
         if self.val_size < 0:
             raise ValueError(f"val_size must be >= 0, got {self.val_size}")
-        if not 0 < self.train_fraction <= 1:
-            raise ValueError(f"train_fraction must be in (0, 1], got {self.train_fraction}")
+        shares = {"train_fraction": self.train_fraction, "label_fraction": self.label_fraction}
+        for name, share in shares.items():
+            if not 0 < share <= 1:
+                raise ValueError(f"{name} must be in (0, 1], got {share}")
         for name, classes in {"keep_classes": self.keep_classes, "drop_classes": self.drop_classes}.items():
             if not all(0 <= label < num_classes for label in classes or []):
                 raise ValueError(f"{name} must be class numbers from 0 to {num_classes - 1}, got {classes}")
 
     def val_rows(self, labels: Tensor) -> Tensor:
-        """Rows that validate, (val_size,) int64, ascending.
+        """Rows that validate, (val_size,) int64, ascending; all of them have a label.
 
         Args:
-            labels: (examples,) int64, of all training examples.
+            labels: (examples,) int64, of all training examples, -1 where unknown.
         """
-        return stratified_rows(labels, self.val_size, self.split_seed)
+        labelled = (labels >= 0).nonzero().flatten()
+        return labelled[stratified_rows(labels[labelled], self.val_size, self.split_seed)]
 
     def train_rows(self, labels: Tensor, val_rows: Tensor) -> Tensor:
         """Rows that train, (rows,) int64, ascending.
@@ -62,6 +68,22 @@ class Split:
         rows = rows[kept]
         count = round(self.train_fraction * len(rows))
         return rows[stratified_rows(labels[rows], count, self.split_seed)]
+
+    def train_labels(self, labels: Tensor, train_rows: Tensor) -> Tensor:
+        """Labels of all training examples, (examples,) int64, without those that training is not to see: -1.
+
+        Args:
+            labels: (examples,) int64, of all training examples, -1 where unknown.
+            train_rows: (rows,) int64, those that train.
+        """
+        if self.label_fraction == 1:
+            return labels
+        labelled = train_rows[labels[train_rows] >= 0]
+        count = round(self.label_fraction * len(labelled))
+        kept = labelled[stratified_rows(labels[labelled], count, self.split_seed)]
+        unlabelled = torch.full_like(labels, -1)
+        unlabelled[kept] = labels[kept]
+        return unlabelled
 
 
 def stratified_rows(labels: Tensor, count: int, seed: int) -> Tensor:

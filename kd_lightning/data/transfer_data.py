@@ -8,6 +8,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 
 from kd_lightning.data.inputs import Inputs
+from kd_lightning.data.statistics import InputStatistics
 
 
 @runtime_checkable
@@ -74,6 +75,14 @@ class HasUnit(Protocol):
     @property
     def unit(self) -> str:
         """What an example is, in the plural: images, frames."""
+
+
+@runtime_checkable
+class MeasuresInputs(Protocol):
+    """A data module that knows mean and deviation of its inputs; any LightningDataModule may."""
+
+    def input_statistics(self) -> InputStatistics:
+        """Mean and deviation of what the nets get of the training examples, without augmentation."""
 
 
 def data_of(trainer: Trainer) -> LightningDataModule | None:

@@ -40,9 +40,10 @@ class DKD(SoftLoss):
             labels: (batch,) int64, class indices.
 
         Raises:
-            ValueError: If the shapes differ, or there are fewer than three classes.
+            ValueError: If the shapes differ, a label is unknown, or there are fewer than three classes.
         """
         check_same_shape(student_logits, targets)
+        refuse_unlabelled(labels, "DKD")
         if student_logits.shape[-1] < 3:
             raise ValueError(f"DKD needs three classes or more, got {student_logits.shape[-1]}; use KL")
         student_log_probs = F.log_softmax(at_least_float32(student_logits) / targets.temperature, dim=-1)
@@ -53,12 +54,26 @@ class DKD(SoftLoss):
         return targets.temperature**2 * (self.target_weight * target + self.other_weight * others)
 
 
+def refuse_unlabelled(labels: Tensor, method: str) -> None:
+    """Refuse a batch in which a label is unknown. On a GPU this waits for the device, as `split_by_label` does.
+
+    Args:
+        labels: (batch,) int64.
+        method: The class that needs them.
+
+    Raises:
+        ValueError: If a label is below 0.
+    """
+    if bool((labels < 0).any()):
+        raise ValueError(f"{method} needs the label of every example, got unlabelled ones (-1); use KL")
+
+
 def split_by_label(log_probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probabilities of label and not label, and those of the other classes among themselves.
 
     Args:
         log_probs: (batch, classes) float.
-        labels: (batch,) int64.
+        labels: (batch,) int64, none unknown.
 
     Returns:
         (batch, 2) and (batch, classes - 1) float; each row's probabilities sum to 1.

@@ -15,49 +15,51 @@ from torch.nn import functional as F
 from kd_lightning.methods.base import SoftLoss, SoftTargets
 
 Averaging = Literal["arithmetic", "geometric"]
-_NO_LABEL = torch.iinfo(torch.int64).min  # by default torch leaves out rows with the label -100, without a word
+UNLABELLED = -1  # the label of an example whose class is unknown: it has a soft loss only
 # In float32. Above, the soft targets of all classes differ by little more than rounding: of a student near its teacher,
 # the gradient is wrong by 0.06 % at T = 1,000, by 5 % at 1e5, and it is 0 at 1e9. Below, T^2 takes the soft loss away.
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 1e-3, 1e3
 
 
 def hard_loss(*, student_logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy between the labels and the student's softmax at T = 1, mean over the batch.
+    """Cross-entropy between the labels and the student's softmax at T = 1, mean over the labelled examples.
 
     Args:
         student_logits: (batch, classes) float, before softmax.
-        labels: (batch,) int64, class indices.
+        labels: (batch,) int64, class indices; -1 where unknown.
 
     Returns:
-        Scalar, nats per example.
+        Scalar, nats per labelled example; 0 with a gradient of 0 where no example has a label.
 
     Raises:
         ValueError: If a label has no logit; on CUDA the device says so in its own way.
     """
     logits = at_least_float32(student_logits)
     try:
-        return F.cross_entropy(logits, labels, ignore_index=_NO_LABEL)
+        loss = F.cross_entropy(logits, labels, ignore_index=UNLABELLED)
     except IndexError:
         check_labels(labels, classes=logits.shape[-1])
         raise
+    with torch.no_grad():  # without any label the mean is 0/0, its gradient 0; other NaN must stay
+        return loss.masked_fill_((labels == UNLABELLED).all(), 0.0)
 
 
 def check_labels(labels: Tensor, *, classes: int) -> None:
-    """Refuse labels that are not class indices. On a GPU this waits for the device.
+    """Refuse labels that are neither class indices nor -1. On a GPU this waits for the device.
 
     Args:
-        labels: (batch,) int64.
+        labels: (batch,) int64, at least one.
         classes: Logits of the net.
 
     Raises:
-        ValueError: If one is below 0, or has no logit.
+        ValueError: If one is below -1, or has no logit.
     """
     low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
-        advice = "leave out examples without a label" if low < 0 else "set the net's classes"
+    if low < UNLABELLED or high >= classes:
+        advice = "give examples without a label -1" if low < UNLABELLED else "set the net's classes"
         raise ValueError(
-            f"labels must be class indices from 0 to {classes - 1}, as the net has {classes} logits, "
-            f"got {low} to {high}; {advice}"
+            f"labels must be class indices from 0 to {classes - 1}, as the net has {classes} logits, or -1 where "
+            f"unknown, got {low} to {high}; {advice}"
         )
 
 

@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kd_lightning.methods.base import SoftLoss, SoftTargets
-from kd_lightning.methods.dkd import split_by_label
+from kd_lightning.methods.dkd import refuse_unlabelled, split_by_label
 from kd_lightning.methods.hinton import at_least_float32, check_same_shape
 
 
@@ -38,9 +38,10 @@ class NKD(SoftLoss):
             labels: (batch,) int64, class indices.
 
         Raises:
-            ValueError: If the shapes differ, or there are fewer than three classes.
+            ValueError: If the shapes differ, a label is unknown, or there are fewer than three classes.
         """
         check_same_shape(student_logits, targets)
+        refuse_unlabelled(labels, "NKD")
         if student_logits.shape[-1] < 3:
             raise ValueError(f"NKD needs three classes or more, got {student_logits.shape[-1]}; use KL")
         logits, temperature = at_least_float32(student_logits), targets.temperature

@@ -81,6 +81,7 @@ class FeatureTerms(nn.ModuleDict):
         self.losses = dict(zip(self.keys(), losses, strict=True))
         self._taps: tuple[Taps, Taps] | None = None  # on the student and on the teacher
         self._built = False
+        self.register_load_state_dict_pre_hook(_leave_out_unmade_layers)  # type: ignore[no-untyped-call]
 
     def attach(self, student: nn.Module, teacher: nn.Module) -> None:
         """Watch both nets until `detach`.
@@ -132,6 +133,13 @@ class FeatureTerms(nn.ModuleDict):
         student, teacher = self._taps[0].outputs, self._taps[1].outputs
         terms = {name: loss(student[loss.student], teacher[loss.teacher]) for name, loss in self.losses.items()}
         return sum(self.losses[name].weight * term for name, term in terms.items()), terms
+
+
+def _leave_out_unmade_layers(terms: nn.Module, weights: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Leave out a checkpoint's layers that are not made here: only training needs them."""
+    own = {f"{prefix}{name}" for name in terms.state_dict()}
+    for name in [name for name in weights if name.startswith(prefix) and name not in own]:
+        del weights[name]
 
 
 def _near(path: str, modules: dict[str, nn.Module]) -> str:

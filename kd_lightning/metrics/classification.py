@@ -62,15 +62,18 @@ class TestMetrics(nn.Module):
     def add(
         self, logits: Tensor, labels: Tensor, teacher_log_probs: Tensor | None = None, rows: Tensor | None = None
     ) -> None:
-        """Add a batch.
+        """Add the labelled examples of a batch.
 
         Args:
             logits: (batch, classes) float, before softmax.
-            labels: (batch,) int64.
+            labels: (batch,) int64, -1 where unknown.
             rows: (batch,) int64, which examples they are; -1 or None where unknown.
             teacher_log_probs: (batch, classes) float, log of the averaged teachers' softmax, with teachers.
         """
-        logits = logits.float()
+        if self.tables.sequences is not None and rows is not None:
+            self.tables.sequences.update(rows, logits.float().log_softmax(dim=-1), labels, teacher_log_probs)
+        labelled = labels >= 0
+        logits, labels = logits[labelled].float(), labels[labelled]
         probabilities = logits.softmax(dim=-1)
         confidence, predicted = probabilities.max(dim=-1)
         correct = predicted == labels
@@ -87,13 +90,11 @@ class TestMetrics(nn.Module):
         self._metric("ece").update(confidence, correct.long())
         taught = None
         if teacher_log_probs is not None:
-            taught = teacher_log_probs.argmax(dim=-1)
+            taught = teacher_log_probs[labelled].argmax(dim=-1)
             self._metric("teacher_errors").update((taught != labels).float())
             self._metric("teacher_agreement").update((taught == predicted).float())
-        self.tables.wrong_rows.update(torch.full_like(labels, -1) if rows is None else rows, ~correct)
+        self.tables.wrong_rows.update(torch.full_like(labels, -1) if rows is None else rows[labelled], ~correct)
         self.tables.add(confidence, predicted, labels, taught, classes=logits.shape[-1])
-        if self.tables.sequences is not None and rows is not None:
-            self.tables.sequences.update(rows, logits.log_softmax(dim=-1), ~correct, teacher_log_probs)
 
     def _metric(self, name: str) -> Metric:
         return cast(Metric, self.scalars[name])

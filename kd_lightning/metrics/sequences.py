@@ -74,27 +74,27 @@ class SequenceErrors(UncastMetric):
 
     rows: list[Tensor]
     log_probs: list[Tensor]
-    wrong: list[Tensor]
+    labels: list[Tensor]
     teacher_log_probs: list[Tensor]
 
     def __init__(self, sequences: Sequences) -> None:
         super().__init__()
         self.sequences = sequences
-        for state in ("rows", "log_probs", "wrong", "teacher_log_probs"):
+        for state in ("rows", "log_probs", "labels", "teacher_log_probs"):
             self.add_state(state, [], dist_reduce_fx="cat")
 
-    def update(self, rows: Tensor, log_probs: Tensor, wrong: Tensor, teacher_log_probs: Tensor | None = None) -> None:
+    def update(self, rows: Tensor, log_probs: Tensor, labels: Tensor, teacher_log_probs: Tensor | None = None) -> None:
         """Add a batch.
 
         Args:
             rows: (batch,) int64.
             log_probs: (batch, classes) float.
-            wrong: (batch,) bool, whether the row itself is classified wrongly.
+            labels: (batch,) int64, of the rows themselves; -1 where unknown.
             teacher_log_probs: (batch, classes) float, of the averaged teachers, where there are some.
         """
         self.rows.append(rows)
         self.log_probs.append(log_probs.float())
-        self.wrong.append(wrong)
+        self.labels.append(labels)
         if teacher_log_probs is not None:
             self.teacher_log_probs.append(teacher_log_probs.float())
 
@@ -110,7 +110,12 @@ class SequenceErrors(UncastMetric):
         lengths = sequences.starts.diff()
         sequence_of_row = torch.arange(len(lengths)).repeat_interleave(lengths)
         seen = torch.bincount(sequence_of_row[rows], minlength=len(lengths))
-        wrong_rows = torch.bincount(sequence_of_row[rows[dim_zero_cat(self.wrong).cpu()]], minlength=len(lengths))
+        row_labels = dim_zero_cat(self.labels).cpu()
+        row_wrong = (dim_zero_cat(self.log_probs).cpu().argmax(dim=1) != row_labels) & (row_labels >= 0)
+        wrong_rows, labelled_rows = (
+            torch.bincount(sequence_of_row[rows[chosen]], minlength=len(lengths))
+            for chosen in (row_wrong, row_labels >= 0)
+        )
         tested = ((seen == lengths) & (sequences.labels >= 0)).nonzero().flatten()
         labels, kinds = sequences.labels[tested], len(sequences.paths)
         taken_for = self._recognised(self.log_probs, rows)[tested]
@@ -122,7 +127,7 @@ class SequenceErrors(UncastMetric):
             "errors": int((taken_for != labels).sum()),
             "confusion": table.tolist(),
             "wrong": tested[taken_for != labels].tolist(),
-            "row_error_interval": bootstrap_interval(wrong_rows[tested], lengths[tested]),
+            "row_error_interval": bootstrap_interval(wrong_rows[tested], labelled_rows[tested]),
         }
         if len(self.teacher_log_probs):
             taught = self._recognised(self.teacher_log_probs, rows)[tested]
@@ -147,11 +152,11 @@ def bootstrap_interval(wrong: Tensor, sizes: Tensor) -> tuple[float, float] | No
         sizes: (sequences,) int64, examples of each.
 
     Returns:
-        None where there is no sequence.
+        None where there is no example.
     """
-    if not len(sizes):
+    if not sizes.any():
         return None
     drawn = torch.randint(len(sizes), (_DRAWS, len(sizes)), generator=torch.Generator().manual_seed(0))
-    rates = wrong.double()[drawn].sum(dim=1) / sizes.double()[drawn].sum(dim=1)
+    rates = wrong.double()[drawn].sum(dim=1) / sizes.double()[drawn].sum(dim=1).clamp(min=1)
     low, high = rates.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return low, high

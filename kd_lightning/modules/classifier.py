@@ -17,13 +17,15 @@ from kd_lightning.data.sequences import sequences_of
 from kd_lightning.data.transfer_data import data_of, transfer_data
 from kd_lightning.methods.hinton import check_labels
 from kd_lightning.metrics.classification import Mean, TestMetrics
+from kd_lightning.modules.input_statistics import InputStatisticsSetup
+from kd_lightning.modules.label_check import LabelCheck
 from kd_lightning.modules.lightning_internals import built_by_command_line
 from kd_lightning.modules.loader_place import LoaderPlace
 from kd_lightning.modules.optimization import PlateauSteps, SchedulerCallable
 from kd_lightning.modules.optimized import OptimizedModule
 from kd_lightning.modules.precision import PrecisionCheck
 from kd_lightning.modules.train_log import TrainLog
-from kd_lightning.nets.description import describe_net
+from kd_lightning.nets.description import describe_net, with_numbers
 from kd_lightning.nets.logits import logits_of
 from kd_lightning.runs.checkpoints import RECORD_KEY
 
@@ -70,6 +72,7 @@ class ClassifierModule(OptimizedModule, ABC):
         self.val_accuracy = Mean()
         self.test_metrics = TestMetrics()
         self.step_is_logged = False  # set by TrainLog before each step
+        self.learns_from_labels_only = True
 
     @abstractmethod
     def losses(self, batch: Batch, logits: Tensor) -> dict[str, Tensor]:
@@ -96,16 +99,21 @@ class ClassifierModule(OptimizedModule, ABC):
         return inputs.to(self.dtype) if inputs.is_floating_point() else inputs
 
     def configure_callbacks(self) -> list[Callback]:
-        """Check the precision; find a resumed run's place; log the training's curves; step what watches them."""
-        return [PrecisionCheck(), LoaderPlace(), TrainLog(), PlateauSteps()]
+        """Check precision and labels; find a resumed run's place; log the training's curves; step what watches them."""
+        InputStatisticsSetup.put_first(self.trainer)
+        checks = [LabelCheck()] if self.learns_from_labels_only else []
+        return [PrecisionCheck(), *checks, LoaderPlace(), TrainLog(), PlateauSteps()]
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:  # Any: also a user's own tuple
-        """Compute the losses of a batch; `loss` is minimised, the others are logged with it."""
+        """Compute the losses of a batch; `loss` is minimised, the others are logged with it.
+
+        The accuracy is that of the labelled examples, NaN where there are none.
+        """
         self._seed_dropout()
         batch = Batch.of(batch)
         logits = self(batch.inputs)
-        accuracy = (logits.detach().argmax(dim=-1) == batch.labels).float().mean()
-        return {**self.losses(batch, logits), "accuracy": accuracy}
+        correct = logits.detach().argmax(dim=-1) == batch.labels  # never of an unlabelled example, -1
+        return {**self.losses(batch, logits), "accuracy": correct.sum() / (batch.labels >= 0).sum()}
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:  # Any: as in training_step
         """Add a batch to the validation's losses and accuracy."""
@@ -113,7 +121,8 @@ class ClassifierModule(OptimizedModule, ABC):
         logits = self(batch.inputs)
         losses = {f"val/{name}": value for name, value in self.losses(batch, logits).items()}
         self.log_dict(losses, batch_size=len(batch.labels), sync_dist=True)
-        self.val_accuracy.update((logits.argmax(dim=-1) == batch.labels).float())
+        labelled = (batch.labels >= 0).float()
+        self.val_accuracy.update((logits.argmax(dim=-1) == batch.labels).float(), weight=labelled)
         self.log("val/accuracy", self.val_accuracy, batch_size=len(batch.labels), prog_bar=True)
 
     def on_test_epoch_start(self) -> None:
@@ -155,7 +164,8 @@ class ClassifierModule(OptimizedModule, ABC):
         data = transfer_data(data_of(self.trainer))
         record = checkpoint.setdefault(RECORD_KEY, {})
         record["module"] = type(self).__qualname__
-        record["net"] = self.hparams.get(self.net_argument) or describe_net(self.net)
+        given = self.hparams.get(self.net_argument)
+        record["net"] = with_numbers(self.net, given) if given else describe_net(self.net)
         record["data"] = {} if data is None else data.provenance()
 
     def _seed_dropout(self) -> None:

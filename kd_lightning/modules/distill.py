@@ -10,24 +10,32 @@ from torch import Tensor, nn
 from kd_lightning.data.batches import Batch
 from kd_lightning.data.inputs import Inputs
 from kd_lightning.methods.base import FeatureLoss, SoftLoss
-from kd_lightning.methods.hinton import KL, Averaging, check_temperature, hard_loss, soft_cross_entropy
-from kd_lightning.methods.taps import FeatureTerms
+from kd_lightning.methods.hinton import Averaging
+from kd_lightning.metrics.classification import TestMetrics
 from kd_lightning.modules.classifier import ClassifierModule
+from kd_lightning.modules.distiller import Distiller
 from kd_lightning.modules.optimization import SchedulerCallable, gradient_shares
-from kd_lightning.modules.teacher_setup import TeacherOptions, TeacherSetup
+from kd_lightning.modules.teacher_setup import TeacherSetup
 from kd_lightning.teachers.ensemble import FrozenEnsemble, Precision
 from kd_lightning.teachers.logits_file import logits_files
-from kd_lightning.teachers.named import Teacher, listed_teachers, refuse_shared_weights
+from kd_lightning.teachers.named import Teacher, refuse_shared_weights
 from kd_lightning.teachers.source import LiveTeachers, TeacherSource
 from kd_lightning.teachers.store_plan import Mode, StoreOptions
+
+
+def _of_distiller(name: str) -> Any:  # Any: each attribute says its own type
+    """An attribute of the module's distiller, read and set."""
+    return property(
+        lambda module: getattr(module.distiller, name), lambda module, value: setattr(module.distiller, name, value)
+    )
 
 
 class DistillModule(ClassifierModule):
     """Train a student on soft_weight * soft loss + (1 - soft_weight) * hard loss.
 
     The soft loss is T^2 * KL(soft targets || student's softmax at T), the hard loss the cross-entropy with the
-    labels at T = 1 (Hinton et al. 2015, section 2). With soft_weight 0 it is the plain student, which needs no
-    teacher.
+    labels at T = 1 (Hinton et al. 2015, section 2); `Distiller.forward` computes them. With soft_weight 0 it is the
+    plain student, which needs no teacher.
 
     Args:
         student: The net to train; maps inputs to logits (batch, classes).
@@ -85,27 +93,33 @@ class DistillModule(ClassifierModule):
         compile: bool = False,  # noqa: A002  # torch's own word
     ) -> None:
         super().__init__(student, optimizer, scheduler, max_norm, compile)
-        check_temperature(temperature)
-        if not 0 <= soft_weight <= 1:
-            raise ValueError(f"soft_weight must be in [0, 1], got {soft_weight}")
-        self.temperature = temperature
-        self.soft_weight = soft_weight
-        self.soft_loss = soft_loss or KL()
-        self.feature_losses = FeatureTerms(feature_losses or [])
-        listed = [] if teachers is None else listed_teachers(teachers)
-        refuse_shared_weights(student, listed)
-        self.teacher_options = TeacherOptions(
-            listed, averaging, teacher_weights, soft_targets, store, teacher_precision, teachers_must_beat_chance
+        distiller = Distiller(
+            teachers,
+            temperature,
+            soft_weight,
+            soft_loss,
+            feature_losses,
+            averaging,
+            teacher_weights,
+            soft_targets,
+            store,
+            teacher_precision,
+            teachers_must_beat_chance,
         )
-        # TeacherSetup sets these. Not registered as children: teachers stay out of checkpoints, optimizer and DDP.
-        self.live_teachers: LiveTeachers | None = None
-        self.source: TeacherSource | None = None
-        self.teacher_records: list[dict[str, Any]] = []  # what teachers.json says of each
+        refuse_shared_weights(student, distiller.options.teachers)
+        self.learns_from_labels_only = not distiller.needs_teachers
+        # No child: in checkpoints its parts have the names that they have here.
+        self.__dict__["distiller"] = distiller
+        self.soft_loss = distiller.soft_loss
+        self.feature_losses = distiller.feature_losses
 
-    @property
-    def teachers(self) -> FrozenEnsemble | None:
-        """The live teachers; None without, or before they are loaded."""
-        return None if self.live_teachers is None else self.live_teachers.ensemble
+    distiller: Distiller
+    temperature: float = _of_distiller("temperature")
+    soft_weight: float = _of_distiller("soft_weight")
+    teachers: FrozenEnsemble | None = _of_distiller("teachers")
+    live_teachers: LiveTeachers | None = _of_distiller("live_teachers")
+    source: TeacherSource | None = _of_distiller("source")
+    teacher_records: list[dict[str, Any]] = _of_distiller("teacher_records")
 
     @property
     def student(self) -> nn.Module:
@@ -114,27 +128,21 @@ class DistillModule(ClassifierModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """The curves of the training, and what loads, checks and stores the teachers."""
-        return [*super().configure_callbacks(), TeacherSetup(self.teacher_options)]
+        return [*super().configure_callbacks(), TeacherSetup(self.distiller, self.net)]
+
+    def setup(self, stage: str) -> None:
+        """Have the tests measure the agreement with the teachers, where they are loaded."""
+        self.test_metrics = TestMetrics(with_teachers=self.live_teachers is not None)
 
     def losses(self, batch: Batch, logits: Tensor) -> dict[str, Tensor]:
-        """Loss, hard loss and, with teachers, soft loss, soft cross-entropy and each feature loss.
+        """What `Distiller.forward` computes and, where the step is logged, the shares of soft and hard in the gradient.
 
         Arguments as in `ClassifierModule.losses`.
         """
-        hard = hard_loss(student_logits=logits, labels=batch.labels)
-        targets = None if self.source is None else self.source(batch, self.temperature)
-        if targets is None:  # the plain student, or validation rows that a file of logits lacks
-            return {"loss": hard, "hard_loss": hard}
-        soft = self.soft_loss(logits, targets, batch.labels)
-        loss = hard.lerp(soft, self.soft_weight)  # soft_weight * soft + (1 - soft_weight) * hard
-        terms: dict[str, Tensor] = {}
-        if self.feature_losses:
-            weighted, terms = self.feature_losses()
-            loss = loss + weighted
-        cross_entropy = soft_cross_entropy(student_logits=logits.detach(), targets=targets)
-        losses = {"loss": loss, "soft_loss": soft, "hard_loss": hard, "soft_cross_entropy": cross_entropy, **terms}
-        if self.step_is_logged and logits.requires_grad:
-            losses |= gradient_shares(logits, soft=self.soft_weight * soft, hard=(1 - self.soft_weight) * hard)
+        losses: dict[str, Tensor] = self.distiller(batch, logits)
+        if "soft_loss" in losses and self.step_is_logged and logits.requires_grad:
+            soft, hard = self.soft_weight * losses["soft_loss"], (1 - self.soft_weight) * losses["hard_loss"]
+            losses |= gradient_shares(logits, soft=soft, hard=hard)
         return losses
 
     def teacher_log_probs(self, inputs: Inputs) -> Tensor | None:
@@ -146,10 +154,3 @@ class DistillModule(ClassifierModule):
         if self.live_teachers is None or logits_files(self.live_teachers.ensemble):  # which answer no new inputs
             return None
         return self.live_teachers.answer(inputs, 1.0).log_probs
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out layers of feature losses that are not made here: only training needs them."""
-        own = self.state_dict().keys()
-        weights = checkpoint["state_dict"]
-        for name in [name for name in weights if name.startswith("feature_losses.") and name not in own]:
-            del weights[name]

@@ -1,74 +1,58 @@
 """TeacherSetup: loads, checks and stores a student's teachers, so that the module only has to ask them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
+from torch import nn
 
 from kd_lightning.data.batches import Batch
 from kd_lightning.data.inputs import Inputs, first_of
 from kd_lightning.data.transfer_data import data_of, transfer_data
-from kd_lightning.methods.hinton import Averaging
-from kd_lightning.metrics.classification import TestMetrics
 from kd_lightning.modules.lightning_internals import LeanCallback
 from kd_lightning.modules.precision import note_slow_bfloat16
 from kd_lightning.nets.description import in_eval_mode
 from kd_lightning.runs.checkpoints import RECORD_KEY
-from kd_lightning.teachers.check import check_teachers, log_accuracies
-from kd_lightning.teachers.ensemble import FrozenEnsemble, LoadedTeacher, Precision, weights_of
-from kd_lightning.teachers.file_check import check_files
-from kd_lightning.teachers.loading import load_teachers
+from kd_lightning.teachers.file_check import check_all
 from kd_lightning.teachers.logits_file import logits_files
-from kd_lightning.teachers.named import NamedTeacher
-from kd_lightning.teachers.source import LiveTeachers, Softener, StoredTeachers, choose_source
-from kd_lightning.teachers.store_plan import Mode, StoreOptions
+from kd_lightning.teachers.named import refuse_shared_weights
+from kd_lightning.teachers.source import StoredTeachers, choose_source
+from kd_lightning.teachers.store_plan import Mode
 
 if TYPE_CHECKING:
-    from kd_lightning.modules.distill import DistillModule
-
-
-@dataclass(frozen=True)
-class TeacherOptions:
-    """Who teaches and how their answers are made into soft targets; each is an argument of `DistillModule`."""
-
-    teachers: Sequence[NamedTeacher] = ()
-    averaging: Averaging = "arithmetic"
-    weights: Sequence[float] | None = None
-    mode: Mode = "auto"
-    store: StoreOptions = StoreOptions()  # noqa: RUF009  # frozen
-    precision: Precision = "float32"
-    must_beat_chance: bool = True
+    from kd_lightning.modules.distiller import Distiller
 
 
 class TeacherSetup(LeanCallback):
-    """Gives a `DistillModule` its teachers.
+    """Gives a `Distiller` its teachers.
 
     Before anything runs it loads them. Before the first training step it counts their errors, and decides whether their
     logits are stored. Their fingerprints go into checkpoints, and a run does not go on with other teachers.
 
     Args:
-        options: Who teaches, and how.
+        distiller: What asks the teachers.
+        student: The net whose layers feature losses name.
 
     Attributes:
         fill_store: Whether a store may be filled; a dry run only says whether it would be.
         must_store: Whether `auto` stores, many passes or few, for runs to come.
     """
 
-    def __init__(self, options: TeacherOptions) -> None:
-        self.options = options
+    def __init__(self, distiller: "Distiller", student: nn.Module) -> None:
+        self.distiller = distiller
+        self.student = student
         self.fill_store = True
         self.must_store = False
         self._stored: bool | None = None  # what was decided, kept in checkpoints
 
-    def setup(self, trainer: Trainer, pl_module: "DistillModule", stage: str) -> None:  # type: ignore[override]
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Load the teachers; each fit loads them again.
 
         Args:
             trainer: The run's.
-            pl_module: The student.
+            pl_module: The module that the distiller is an attribute of.
             stage: fit and validate need them where soft_weight > 0; test takes them to measure the agreement
                 with them, and does without where their files are gone.
 
@@ -76,102 +60,97 @@ class TeacherSetup(LeanCallback):
             FileNotFoundError: If a teacher is missing.
             ValueError: If teachers are needed and none is named, or one can't be used.
         """
-        named, needed = self.options.teachers, pl_module.soft_weight > 0 or len(pl_module.feature_losses) > 0
-        training = stage in {"fit", "validate"}
-        if needed and training and not named:
+        distiller = self.distiller
+        if not any(part is distiller for part in (*vars(pl_module).values(), *pl_module.children())):
+            trainer.callbacks = [each for each in trainer.callbacks if each is not self]  # type: ignore[attr-defined]
+            return  # the trainer ran another module before
+        named, training = distiller.options.teachers, stage in {"fit", "validate"}
+        if training and distiller.needs_teachers and not named and distiller.source is None:
             raise ValueError(
-                f"soft_weight is {pl_module.soft_weight} and no teachers are given; name them with "
+                f"soft_weight is {distiller.soft_weight} and no teachers are given; name them with "
                 "--model.init_args.teachers, or set soft_weight to 0 for the plain student"
             )
         if not named or stage == "predict":
             return
-        if pl_module.live_teachers is None or stage == "fit":  # modules may have been trained on in between
+        if distiller.live_teachers is None or stage == "fit":  # modules may have been trained on in between
+            refuse_shared_weights(self.student, named)
             try:
-                loaded = load_teachers(named)
+                distiller.load()
             except FileNotFoundError as error:
                 if training:
                     raise
                 rank_zero_info(f"agreement with the teachers is not measured: {error}")
                 return
-            pl_module.live_teachers = self._live(loaded, pl_module)
-            if self.options.precision == "bfloat16":
+            if distiller.options.precision == "bfloat16":
                 note_slow_bfloat16("teacher_precision bfloat16", trainer.strategy.root_device)
-        files = logits_files(pl_module.live_teachers.ensemble).values()
-        if files and stage == "test":
-            rank_zero_info("agreement with the teachers is not measured: a file of logits answers no test images")
-            pl_module.live_teachers, pl_module.test_metrics = None, TestMetrics()
+        if not self._bind_files(trainer, stage):
             return
-        for file in files:
-            file.bind(data_of(trainer))
-        pl_module.source = pl_module.live_teachers if needed else None
-        pl_module.test_metrics = TestMetrics(with_teachers=True)
-        if training and pl_module.feature_losses:
-            teachers = pl_module.live_teachers.ensemble.nets
-            for file in files:
-                raise ValueError(f"feature losses need the teachers' activations, and {file.path} holds logits only")
-            if len(teachers) != 1:
-                raise ValueError(f"feature losses compare the student with one teacher, got {len(teachers)}")
-            with in_eval_mode(pl_module.net):
-                pl_module.feature_losses.build(pl_module.net, teachers[0], _example(trainer))
+        distiller.source = distiller.live_teachers if distiller.needs_teachers else None
+        if training and distiller.feature_losses:
+            self._build_feature_losses(trainer)
 
-    def on_fit_start(self, trainer: Trainer, pl_module: "DistillModule") -> None:  # type: ignore[override]
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Move the teachers to the student's device; nobody else does, as they are no child of it."""
-        _move(pl_module)
+        self._move(pl_module.device)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: "DistillModule") -> None:  # type: ignore[override]
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Move the teachers to the student's device."""
-        _move(pl_module)
+        self._move(pl_module.device)
 
-    def on_test_start(self, trainer: Trainer, pl_module: "DistillModule") -> None:  # type: ignore[override]
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Move the teachers to the student's device."""
-        _move(pl_module)
+        self._move(pl_module.device)
 
-    def on_train_start(self, trainer: Trainer, pl_module: "DistillModule") -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the teachers on the validation split, or on some training examples where there is none; open the store.
 
         Raises:
             ValueError: If a teacher is no better than chance, student and teachers differ in classes, or stored soft
                 targets are asked for and not possible.
         """
-        live = pl_module.live_teachers
+        distiller, options = self.distiller, self.distiller.options
+        live = distiller.live_teachers
         if live is None:
             return
-        classes = self._check(pl_module, live.ensemble)
-        if pl_module.source is None:
+        classes = check_all(
+            pl_module, live.ensemble, distiller.teacher_records, must_beat_chance=options.must_beat_chance
+        )
+        if distiller.source is None:
             return
-        pl_module.source = choose_source(
+        distiller.source = choose_source(
             live,
-            self._mode(pl_module),
+            self._mode(),
             resumed=self._stored,
             data=data_of(trainer),
             epochs=_epochs(trainer),
             classes=classes,
-            options=self.options.store,
-            features=len(pl_module.feature_losses) > 0,
+            options=options.store,
+            features=len(distiller.feature_losses) > 0,
             fill=self.fill_store,
             device=pl_module.device,
         )
-        self._stored = isinstance(pl_module.source, StoredTeachers)
-        if isinstance(pl_module.source, StoredTeachers):
-            pl_module.source.hold(pl_module.temperature)
+        self._stored = isinstance(distiller.source, StoredTeachers)
+        if isinstance(distiller.source, StoredTeachers):
+            distiller.source.hold(distiller.temperature)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: "DistillModule") -> None:  # type: ignore[override]
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go back to the live teachers."""
-        pl_module.source = None if pl_module.source is None else pl_module.live_teachers
+        if self._stored:
+            self.distiller.source = self.distiller.live_teachers
 
-    def teardown(self, trainer: Trainer, pl_module: "DistillModule", stage: str) -> None:  # type: ignore[override]
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the nets as they were: without taps."""
-        pl_module.feature_losses.detach()
+        self.distiller.feature_losses.detach()
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: "DistillModule", checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the teachers' fingerprints and weights."""
         checkpoint.setdefault(RECORD_KEY, {}).update(
-            teachers=[record["fingerprint"] for record in pl_module.teacher_records],
-            teacher_weights=[record["weight"] for record in pl_module.teacher_records],
+            teachers=[record["fingerprint"] for record in self.distiller.teacher_records],
+            teacher_weights=[record["weight"] for record in self.distiller.teacher_records],
             soft_targets_stored=self._stored,
         )
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: "DistillModule", checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go on with the teachers in the order that the run began with, wherever they lie now.
 
         Raises:
@@ -182,43 +161,49 @@ class TeacherSetup(LeanCallback):
         if trainer.state.fn != "fit" or fingerprints is None:
             return
         weights = record.get("teacher_weights", [1.0] * len(fingerprints))  # older runs gave them none
+        records, ensemble = self.distiller.teacher_records, self.distiller.teachers
         before = list(zip(fingerprints, weights, strict=True))
-        now = [(teacher["fingerprint"], teacher["weight"]) for teacher in pl_module.teacher_records]
+        now = [(teacher["fingerprint"], teacher["weight"]) for teacher in records]
         if sorted(before) != sorted(now):
             raise ValueError(
                 f"this run began with other teachers: expected fingerprints and weights {_short(before)}, got "
-                f"{_short(now)} from {[teacher['source'] for teacher in pl_module.teacher_records]}; "
+                f"{_short(now)} from {[teacher['source'] for teacher in records]}; "
                 "bring the old teachers back or start a new run"
             )
-        live = pl_module.live_teachers
-        if live is not None and before != now:  # a glob finds renamed teachers in another order
-            by_identity = dict(zip(now, live.ensemble.teachers, strict=True))
-            pl_module.live_teachers = self._live([by_identity[each] for each in before], pl_module)
-            pl_module.source = None if pl_module.source is None else pl_module.live_teachers
+        if ensemble is not None and before != now:  # a glob finds renamed teachers in another order
+            by_identity = dict(zip(now, ensemble.teachers, strict=True))
+            self.distiller.use([by_identity[each] for each in before])
 
-    def _mode(self, module: "DistillModule") -> Mode:
+    def _bind_files(self, trainer: Trainer, stage: str) -> bool:
+        """Tell files of logits whose rows they hold; whether the teachers can answer in this stage."""
+        ensemble = self.distiller.teachers
+        files = {} if ensemble is None else logits_files(ensemble)
+        if files and stage == "test":
+            rank_zero_info("agreement with the teachers is not measured: a file of logits answers no test images")
+            self.distiller.live_teachers = None
+            return False
+        for file in files.values():
+            file.bind(data_of(trainer))
+            if self.distiller.feature_losses:
+                raise ValueError(f"feature losses need the teachers' activations, and {file.path} holds logits only")
+        return True
+
+    def _mode(self) -> Mode:
         """What the user asked for; preparations store whether this run alone would pay for it or not."""
-        prepares = self.must_store and self.options.mode == "auto" and not module.feature_losses
-        return "stored" if prepares else self.options.mode
+        mode = self.distiller.options.mode
+        return "stored" if self.must_store and mode == "auto" and not self.distiller.feature_losses else mode
 
-    def _check(self, module: "DistillModule", ensemble: FrozenEnsemble) -> int:
-        """Count the errors of the teachers, nets and files of logits; how many classes they tell apart."""
-        records, must, classes = module.teacher_records, self.options.must_beat_chance, 0
-        files = logits_files(ensemble)
-        nets = [number for number in range(len(ensemble)) if number not in files]
-        if nets:
-            asked = ensemble if not files else FrozenEnsemble([ensemble.teachers[n] for n in nets], ensemble.precision)
-            classes = check_teachers(module, asked, [records[n] for n in nets], must_beat_chance=must)
-        if files:
-            classes = check_files(module, files, records, must_beat_chance=must)
-        log_accuracies(module, records)
-        return classes
+    def _build_feature_losses(self, trainer: Trainer) -> None:
+        ensemble = self.distiller.teachers
+        if ensemble is None or len(ensemble) != 1:
+            count = 0 if ensemble is None else len(ensemble)
+            raise ValueError(f"feature losses compare the student with one teacher, got {count}")
+        with in_eval_mode(self.student):
+            self.distiller.feature_losses.build(self.student, ensemble.nets[0], _example(trainer))
 
-    def _live(self, teachers: Sequence[LoadedTeacher], module: "DistillModule") -> LiveTeachers:
-        ensemble = FrozenEnsemble(teachers, self.options.precision)
-        module.teacher_records = [teacher.record() for teacher in ensemble.teachers]
-        weights = weights_of(teachers, self.options.weights)
-        return LiveTeachers(ensemble, Softener(self.options.averaging, weights, module.soft_loss.prepare))
+    def _move(self, device: torch.device) -> None:
+        if self.distiller.teachers is not None:
+            self.distiller.teachers.to(device)
 
 
 def _example(trainer: Trainer) -> Inputs:
@@ -239,11 +224,6 @@ def _epochs(trainer: Trainer) -> float:
         return batches / len(loader)
     except TypeError:  # an iterable data set has none
         return batches / trainer.num_training_batches
-
-
-def _move(module: "DistillModule") -> None:
-    if module.live_teachers is not None:
-        module.live_teachers.ensemble.to(module.device)
 
 
 def _short(teachers: Sequence[tuple[str, float]]) -> str:

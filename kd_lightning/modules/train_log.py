@@ -49,7 +49,11 @@ class TrainLog(LeanCallback):
         step = trainer.global_step
         if step == self._logged_at or not is_logged(trainer, step):
             return
-        means = {name: _stacked(values).mean() for name, values in self._values.items()}
+        # A batch without labels has an accuracy of NaN, which is left out; a loss of NaN ends the run.
+        means = {
+            name: _stacked(values).nanmean() if name == "accuracy" else _stacked(values).mean()
+            for name, values in self._values.items()
+        }
         means["loss"] = means["loss"] * trainer.accumulate_grad_batches  # Lightning has divided it
         self._values, self._logged_at = {}, step
         if trainer.world_size > 1:
@@ -58,6 +62,7 @@ class TrainLog(LeanCallback):
         values = {f"train/{name}": float(value) for name, value in means.items()}
         if not math.isfinite(values["train/loss"]):
             raise ValueError(diverged(step))
+        values = {name: value for name, value in values.items() if not math.isnan(value)}
         values["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         for logger in trainer.loggers:
             logger.log_metrics(values | {"epoch": trainer.current_epoch}, step=step - 1)  # steps are counted from 0

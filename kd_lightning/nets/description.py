@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.nets.construction import constructor_errors
+from kd_lightning.nets.normalize import Normalize
 
 Built = TypeVar("Built")
 
@@ -63,7 +64,21 @@ def describe_net(net: nn.Module) -> dict[str, Any] | None:
     init_args = getattr(net, "init_args", None)
     if not isinstance(init_args, dict):
         return None
-    return {"class_path": f"{type(net).__module__}.{type(net).__qualname__}", "init_args": init_args}
+    return with_numbers(net, {"class_path": f"{type(net).__module__}.{type(net).__qualname__}", "init_args": init_args})
+
+
+def with_numbers(net: nn.Module, description: dict[str, Any]) -> dict[str, Any]:
+    """Fill in the mean and deviation that a net was left to take from its data.
+
+    Args:
+        net: Built from the description, maybe trained since.
+        description: Its class_path and init_args.
+    """
+    layers = [layer for layer in net.children() if isinstance(layer, Normalize)]
+    init_args = description.get("init_args") or {}
+    if len(layers) != 1 or init_args.get("mean", 0) is not None:
+        return description
+    return {**description, "init_args": {**init_args, **layers[0].arguments()}}
 
 
 def fingerprint(net: nn.Module) -> str:

@@ -1,44 +1,17 @@
-"""Small nets for 28 x 28 digits. Each takes images in [0, 1] and normalises them in its first layer."""
+"""Small nets for pictures. Each takes images in [0, 1] and normalises them in its first layer."""
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from kd_lightning.nets.normalize import Normalize
+
+__all__ = ["MLP", "MNIST_MEAN", "MNIST_STD", "Normalize", "SmallConvNet"]
 
 # Mean and standard deviation of the pixels of the 60,000 MNIST training images, in [0, 1].
 MNIST_MEAN = 0.1307
 MNIST_STD = 0.3081
-
-
-class Normalize(nn.Module):
-    """(inputs - mean) / std, one mean and deviation for all numbers or one for each channel.
-
-    Args:
-        mean: Mean of the training inputs; a number, or one per channel.
-        std: Their standard deviation, > 0; a number, or one per channel.
-
-    Raises:
-        ValueError: If a deviation is not > 0, or the numbers of means and deviations differ.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, mean: float | list[float] = MNIST_MEAN, std: float | list[float] = MNIST_STD) -> None:
-        super().__init__()
-        if not bool((torch.tensor(std) > 0).all()):
-            raise ValueError(f"std must be > 0, got {std}")
-        if torch.tensor(mean).shape != torch.tensor(std).shape:
-            raise ValueError(f"mean and std must be as many numbers, got {mean} and {std}")
-        self.register_buffer("mean", torch.tensor(mean))
-        self.register_buffer("std", torch.tensor(std))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Normalise inputs (batch, ...), or (batch, channels, ...) with a mean per channel."""
-        if self.mean.ndim == 0:
-            return (inputs - self.mean) / self.std
-        per_channel = (-1, *[1] * (inputs.ndim - 2))  # (c,) -> (c, 1, 1)
-        return (inputs - self.mean.view(per_channel)) / self.std.view(per_channel)
 
 
 class MLP(nn.Sequential):
@@ -50,7 +23,7 @@ class MLP(nn.Sequential):
         dropout_hidden: Chance in [0, 1) that a hidden unit is dropped in training.
         inputs: Pixels of an image.
         classes: Logits that come out.
-        mean: Mean of the training inputs; a number, or one per channel.
+        mean: Mean of the training inputs; a number, or one per channel; None: as measured by the data module.
         std: Their standard deviation, > 0; likewise.
     """
 
@@ -61,8 +34,8 @@ class MLP(nn.Sequential):
         dropout_hidden: float = 0.0,
         inputs: int = 28 * 28,
         classes: int = 10,
-        mean: float | list[float] = MNIST_MEAN,
-        std: float | list[float] = MNIST_STD,
+        mean: float | list[float] | None = None,
+        std: float | list[float] | None = None,
     ) -> None:
         _check_dropout(dropout_input=dropout_input, dropout_hidden=dropout_hidden)
         _check_sizes(hidden)
@@ -91,12 +64,17 @@ class SmallConvNet(nn.Sequential):
     """Convolutional net: per entry of `channels` two 3 x 3 convolutions with batch norm, then 2 x 2 max-pooling.
 
     Args:
-        channels: Channels of each stage; every stage halves the image's side.
+        channels: Channels of each stage; every stage halves the images' side.
         hidden: Units of the fully connected layer before the logits.
         dropout: Chance in [0, 1) that a unit of that layer is dropped in training.
         classes: Logits that come out.
-        mean: Mean of the training inputs; a number, or one per channel.
+        mean: Mean of the training inputs; a number, or one per channel; None: as measured by the data module.
         std: Their standard deviation, > 0; likewise.
+        side: Height and width of the images, in pixels, at least 2 to the power of the stages.
+        in_channels: Channels of the images: 1 for grey, 3 for colour.
+
+    Raises:
+        ValueError: If an argument is out of range.
     """
 
     def __init__(
@@ -105,13 +83,17 @@ class SmallConvNet(nn.Sequential):
         hidden: int = 128,
         dropout: float = 0.3,
         classes: int = 10,
-        mean: float | list[float] = MNIST_MEAN,
-        std: float | list[float] = MNIST_STD,
+        mean: float | list[float] | None = None,
+        std: float | list[float] | None = None,
+        side: int = 28,
+        in_channels: int = 1,
     ) -> None:
         _check_dropout(dropout=dropout)
-        _check_sizes([*channels, hidden])
+        _check_sizes([*channels, hidden, in_channels])
+        if side < 2 ** len(channels):
+            raise ValueError(f"side must be >= {2 ** len(channels)} for {len(channels)} stages, got {side}")
         layers: list[nn.Module] = [Normalize(mean, std)]
-        width = 1
+        width = in_channels
         for count in channels:
             for source in (width, count):
                 layers += [
@@ -121,8 +103,8 @@ class SmallConvNet(nn.Sequential):
                 ]
             layers.append(nn.MaxPool2d(2))
             width = count
-        side = 28 // 2 ** len(channels)
-        layers += [nn.Flatten(), nn.Linear(width * side * side, hidden), nn.ReLU(), nn.Dropout(dropout)]
+        left = side // 2 ** len(channels)
+        layers += [nn.Flatten(), nn.Linear(width * left * left, hidden), nn.ReLU(), nn.Dropout(dropout)]
         super().__init__(*layers, nn.Linear(hidden, classes))
         self.to(memory_format=torch.channels_last)  # on a CPU in bfloat16 twice the images per second
         self.init_args = {
@@ -132,6 +114,8 @@ class SmallConvNet(nn.Sequential):
             "classes": classes,
             "mean": mean,
             "std": std,
+            "side": side,
+            "in_channels": in_channels,
         }
 
 

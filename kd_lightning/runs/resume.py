@@ -45,12 +45,16 @@ MAY_CHANGE = (
     "trainer.profiler",
     "trainer.callbacks",
     "data.init_args.data_dir",
+    "data.init_args.cache_dir",
+    "data.init_args.limit_gb",
     "data.init_args.device_resident",
     "model.init_args.teachers_must_beat_chance",
     "model.init_args.teachers",
     "model.init_args.store.folder",
     "model.init_args.store.limit_gb",
 )
+# Options that older runs did not have, and what they did; a run that does not name one did that.
+ADDED_OPTIONS = {"data.init_args.label_fraction": 1.0}
 
 
 def run_files(run: Path) -> Iterator[Path]:
@@ -113,15 +117,21 @@ def newest_whole_checkpoint(run: Path, say: Callable[[str], None]) -> Path | Non
 def forbidden_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What a resumed run's configuration changes though it may not, one text per value."""
     old, new = dict(flat(before)), dict(flat(now))
+    old |= {key: value for key, value in ADDED_OPTIONS.items() if key in new and key not in old}
     return [
         f"{key}: the run has {old.get(key)!r}, asked for {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not _may_change(key)
+        if old.get(key) != new.get(key) and not _may_change(key) and not _is_kept(key, new.get(key))
     ]
 
 
 def _may_change(key: str) -> bool:
     return any(key == each or key.startswith(f"{each}.") for each in MAY_CHANGE)
+
+
+def _is_kept(key: str, value: object) -> bool:
+    """Whether a value means what the run has: a net's mean or std that is left to the data comes with its weights."""
+    return value is None and key.startswith("model.") and key.endswith((".init_args.mean", ".init_args.std"))
 
 
 def refuse_other_module(checkpoint: dict[str, Any], path: Path, asked: str) -> None:

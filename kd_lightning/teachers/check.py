@@ -10,6 +10,7 @@ import torch
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
 from kd_lightning.data.batches import Batch
@@ -61,11 +62,15 @@ def check_teachers(
             some_inputs = inputs
             label_counts = torch.zeros(logits.shape[-1], dtype=torch.int64, device=student.device)
         check_labels(labels, classes=len(label_counts))
-        errors += (logits.argmax(dim=-1) != labels).sum(dim=1)
-        label_counts += torch.bincount(labels, minlength=len(label_counts))
+        labelled = labels >= 0
+        errors += (logits.argmax(dim=-1) != labels)[:, labelled].sum(dim=1)
+        label_counts += torch.bincount(labels[labelled], minlength=len(label_counts))
     if label_counts is None:
         raise ValueError(f"there is no {split} batch to check the teachers on; check the data and the trainer's limits")
     errors, label_counts = sum_over_ranks(trainer, errors), sum_over_ranks(trainer, label_counts)
+    if int(label_counts.sum()) == 0:
+        rank_zero_info(f"the teachers' errors are not counted: no {split} example has a label")
+        return len(label_counts)
     for record, count, net in zip(records, errors.tolist(), ensemble.nets, strict=True):
         note_errors(
             record,
@@ -120,7 +125,11 @@ def note_errors(
 def log_accuracies(student: LightningModule, records: Sequence[dict[str, Any]]) -> None:
     """Draw the first point of each teacher's line; `note_errors` has counted its errors."""
     if student.logger is not None and student.global_step == 0:
-        accuracies = {f"teachers/{n}_accuracy": 1 - each["errors"] / each["examples"] for n, each in enumerate(records)}
+        accuracies = {
+            f"teachers/{n}_accuracy": 1 - each["errors"] / each["examples"]
+            for n, each in enumerate(records)
+            if each.get("examples")
+        }
         student.logger.log_metrics(accuracies, step=student.global_step)
 
 
@@ -191,11 +200,13 @@ def check_classes(student: LightningModule, inputs: Inputs, *, classes: int) -> 
     Raises:
         ValueError: If they do.
     """
+    if not is_overridden("forward", student):
+        return  # a user's own module may do without; the first step compares
     with in_eval_mode(student):
-        student_classes = student(inputs).shape[-1]
-    if student_classes != classes:
+        logits = student(inputs)
+    if isinstance(logits, Tensor) and logits.shape[-1] != classes:
         raise ValueError(
-            f"student and teachers must agree about the classes, got {student_classes} of the student and "
+            f"student and teachers must agree about the classes, got {logits.shape[-1]} of the student and "
             f"{classes} of the teachers; map theirs with kd_lightning.Teacher(net, classes=...)"
         )
 

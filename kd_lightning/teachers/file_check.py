@@ -13,12 +13,34 @@ from kd_lightning.data.transfer_data import data_of, unit_of
 from kd_lightning.methods.hinton import check_labels
 from kd_lightning.teachers.check import (
     check_classes,
+    check_teachers,
+    log_accuracies,
     note_errors,
     sum_over_ranks,
     training_batches,
     validation_batches,
 )
-from kd_lightning.teachers.logits_file import LogitsFile
+from kd_lightning.teachers.ensemble import FrozenEnsemble
+from kd_lightning.teachers.logits_file import LogitsFile, logits_files
+
+
+def check_all(
+    student: LightningModule,
+    ensemble: FrozenEnsemble,
+    records: Sequence[dict[str, Any]],
+    *,
+    must_beat_chance: bool = True,
+) -> int:
+    """Count the errors of all teachers, nets and files of logits; all else as in `check_teachers`."""
+    files, classes = logits_files(ensemble), 0
+    nets = [number for number in range(len(ensemble)) if number not in files]
+    if nets:
+        asked = ensemble if not files else FrozenEnsemble([ensemble.teachers[n] for n in nets], ensemble.precision)
+        classes = check_teachers(student, asked, [records[n] for n in nets], must_beat_chance=must_beat_chance)
+    if files:
+        classes = check_files(student, files, records, must_beat_chance=must_beat_chance)
+    log_accuracies(student, records)
+    return classes
 
 
 def check_files(

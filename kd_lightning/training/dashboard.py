@@ -177,7 +177,7 @@ class _Examined(NamedTuple):
 
 @torch.no_grad()
 def _examine(trainer: Trainer, module: ClassifierModule) -> _Examined | None:
-    """Run the net, and the teachers, over some validation images batch by batch; None where there are no images."""
+    """Run the net and the teachers over some labelled validation images, in batches; None where there are none."""
     loaders = trainer.val_dataloaders
     loader = loaders[0] if isinstance(loaders, list) and loaders else loaders
     if loader is None or loader == []:
@@ -190,11 +190,11 @@ def _examine(trainer: Trainer, module: ClassifierModule) -> _Examined | None:
             return None
         taught = module.teacher_log_probs(inputs)
         answers = [inputs, labels, module(inputs).float(), *([] if taught is None else [taught])]
-        parts.append(tuple(answer.cpu() for answer in answers))
+        parts.append(tuple(answer[labels >= 0].cpu() for answer in answers))
         count += len(labels)
         if count >= PICTURE_EXAMPLES or count * inputs[0].numel() >= PICTURE_NUMBERS:
             break
-    if not parts:
+    if not any(len(part[1]) for part in parts):
         return None
     inputs, labels, logits, *taught_logs = (torch.cat(each) for each in zip(*parts, strict=True))
     return _Examined(inputs, labels, logits, taught_logs[0] if taught_logs else None)

@@ -182,7 +182,7 @@ def metrics_record(
     }
     if not metrics.get("examples"):
         raise ValueError(
-            "the test saw no example, so there is no result; "
+            "the test saw no example with a label, so there is no result; "
             "check --trainer.limit_test_batches and the data's test_dataloader"
         )
     details_file = run / scope.details_file

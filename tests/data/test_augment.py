@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from kd_lightning.data.augment import Affine, Augment, Elastic, Jitter
+from kd_lightning.data.augment import Affine, Augment, CropMirror, Elastic, Jitter
 
 IMAGES = torch.rand(25, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 
@@ -23,7 +23,7 @@ def test_jitter_views_are_all_the_shifts() -> None:
     assert nearest == {(10 + dy, 14 + dx) for dy in range(-1, 2) for dx in range(-1, 2)}
 
 
-@pytest.mark.parametrize("augment", [Jitter(2), Affine(views=25), Elastic(views=25)])
+@pytest.mark.parametrize("augment", [Jitter(2), Affine(views=25), Elastic(views=25), CropMirror(2)])
 def test_view_zero_is_the_image_and_a_view_is_repeatable(augment: Augment) -> None:
     views = torch.arange(25)
     once = augment(IMAGES, views)
@@ -33,7 +33,64 @@ def test_view_zero_is_the_image_and_a_view_is_repeatable(augment: Augment) -> No
     assert torch.equal(augment(IMAGES, torch.zeros(25, dtype=torch.int64)), IMAGES)
 
 
+COLOUR = torch.randint(256, (400, 3, 6, 9), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("pixels", "count"), [(0, 2), (1, 18), (4, 162)])
+def test_crop_and_mirror_are_every_shift_in_both_directions(pixels: int, count: int) -> None:
+    augment = CropMirror(pixels)
+    assert augment.view_count == count
+    shown = augment(COLOUR[:1].expand(count, -1, -1, -1), torch.arange(count))
+    padded = np.pad(COLOUR[0].numpy(), [(0, 0), (pixels, pixels), (pixels, pixels)])
+    wanted = set()
+    for top in range(2 * pixels + 1):
+        for left in range(2 * pixels + 1):
+            window = padded[:, top : top + 6, left : left + 9]
+            wanted |= {window.tobytes(), window[..., ::-1].tobytes()}
+    assert {each.numpy().tobytes() for each in shown} == wanted
+    assert len(wanted) == count
+
+
+@pytest.mark.parametrize("augment", [Jitter(2), CropMirror(4), CropMirror(3, views=10, seed=1)])
+def test_bytes_move_as_their_shares_do(augment: Augment) -> None:
+    views = torch.randint(augment.view_count, (400,), generator=torch.Generator().manual_seed(1))
+    assert torch.equal(augment(COLOUR, views).float() / 255, augment(COLOUR.float() / 255, views))
+    last = COLOUR.float().contiguous(memory_format=torch.channels_last)
+    assert torch.equal(augment(last, views), augment(COLOUR.float(), views))
+
+
+def test_some_views_are_the_first_of_all() -> None:
+    every, some = CropMirror(2, seed=3), CropMirror(2, views=7, seed=3)
+    views = torch.arange(7)
+    assert some.view_count == 7
+    assert torch.equal(every(COLOUR[:7], views), some(COLOUR[:7], views))
+    assert torch.equal(some(COLOUR[:1], views[:1]), COLOUR[:1])
+    assert not torch.equal(CropMirror(2, views=7, seed=4)(COLOUR[:7], views), some(COLOUR[:7], views))
+
+
+def test_elastic_takes_pictures_of_any_size() -> None:
+    augment = Elastic(degrees=0, scale=0, shear=0, pixels=0, views=50)
+    for shape in ((20, 44), (44, 20)):
+        ramps = torch.stack(torch.meshgrid(*[torch.arange(float(side)) for side in shape], indexing="ij"))
+        moved = augment(ramps.expand(50, -1, -1, -1), torch.arange(50)) - ramps  # down and right, in pixels
+        inner = moved[1:, :, 6:-6, 6:-6]
+        for axis in (0, 1):
+            assert float(inner[:, axis].square().mean().sqrt()) == pytest.approx(1.4, rel=0.15)
+    with pytest.raises(ValueError, match="elastic side is 28, got images of 20 x 44; leave side out"):
+        Elastic(side=28, views=2)(torch.zeros(2, 1, 20, 44), torch.arange(2))
+
+
+def test_elastic_moves_digits_as_it_always_did() -> None:
+    """Teachers' logits are stored for the views of before."""
+    moved = Elastic(views=64, seed=5)(IMAGES, torch.arange(25) + 30)
+    assert float(moved.double().sum()) == pytest.approx(8493.56784887, rel=1e-6)
+
+
 def test_ranges_are_checked() -> None:
+    with pytest.raises(ValueError, match="crop pixels must be >= 0, got -1"):
+        CropMirror(-1)
+    with pytest.raises(ValueError, match="crop and mirror views must be from 2 to 18 for 1 pixels, got 19"):
+        CropMirror(1, views=19)
     with pytest.raises(ValueError, match="jitter pixels must be >= 1"):
         Jitter(0)
     with pytest.raises(ValueError, match="affine ranges"):

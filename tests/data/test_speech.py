@@ -99,6 +99,16 @@ def test_validation_and_fractions_are_of_whole_recordings(options: dict[str, Any
         assert {_train(data).speakers[number] for number in validating} == {"bob"}
 
 
+def test_labels_are_taken_from_whole_recordings(corpus: Path) -> None:
+    data = _data(corpus, val_size=10, label_fraction=0.4)
+    labels, known = data.train_labels, data.examples("train").labels
+    labelled = (labels >= 0).nonzero().flatten()
+    assert len(_whole(_train(data), labelled)) == 20
+    assert bool(torch.isin(labelled, data.train_rows).all())
+    assert torch.equal(labels[labelled], known[labelled])
+    assert torch.equal(_data(corpus, val_size=10).train_labels, known)
+
+
 def test_official_test_recordings_and_speakers_folds(corpus: Path) -> None:
     official = _data(corpus).sequences("test")
     assert {Path(name).stem.rpartition("_")[2] for name in official.names or ()} == {"0"}

@@ -119,6 +119,24 @@ def test_hard_loss_is_cross_entropy_at_one() -> None:
     assert hard_loss(student_logits=logits, labels=torch.tensor([0])).item() == pytest.approx(-math.log(0.75))
 
 
+def test_hard_loss_is_the_mean_over_labelled_examples() -> None:
+    logits, labels = _logits(6, 4).requires_grad_(), torch.tensor([1, -1, 0, -1, -1, 3])
+    loss = hard_loss(student_logits=logits, labels=labels)
+    known = labels >= 0
+    torch.testing.assert_close(loss, hard_loss(student_logits=logits[known], labels=labels[known]))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert not gradient[~known].any()
+    assert gradient[known].all()
+
+
+def test_hard_loss_without_any_label_is_zero_and_hides_no_other_nan() -> None:
+    logits, unknown = _logits(3, 4).requires_grad_(), torch.full((3,), -1)
+    loss = hard_loss(student_logits=logits, labels=unknown)
+    assert float(loss.detach()) == 0
+    assert not torch.autograd.grad(loss, logits)[0].any()
+    assert hard_loss(student_logits=logits * math.nan, labels=torch.tensor([-1, 2, -1])).isnan()
+
+
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf, 1e200, 1e9, 1e-9])
 def test_temperature_is_checked(temperature: float) -> None:
     with pytest.raises(ValueError, match=r"temperature must be from 0\.001 to 1000, got "):

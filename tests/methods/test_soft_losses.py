@@ -202,3 +202,13 @@ def test_two_classes_are_refused(loss: SoftLoss) -> None:
 def test_negative_weights_are_refused(build: Callable[[], SoftLoss]) -> None:
     with pytest.raises(ValueError, match="must be >= 0, got"):
         build()
+
+
+@pytest.mark.parametrize("loss", [DKD(), NKD(), Standardised(DKD())])
+def test_losses_that_use_the_label_say_so_where_one_is_unknown(loss: SoftLoss) -> None:
+    logits, labels = torch.zeros(2, 4), torch.tensor([1, -1])
+    targets = soft_targets(teacher_logits=logits, temperature=2.0)
+    with pytest.raises(
+        ValueError, match=r"[DN]KD needs the label of every example, got unlabelled ones \(-1\); use KL"
+    ):
+        loss(logits, targets, labels)
