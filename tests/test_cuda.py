@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from kd_lightning import MLP, MNISTDataModule, SmallConvNet, main
+from kd_lightning import MLP, MNISTDataModule, SmallConvNet, hard_loss, main
 from kd_lightning.data.inputs import tensors_of
 from kd_lightning.teachers.ensemble import FrozenEnsemble, LoadedTeacher
+from tests.modules.test_distiller import Taught, fit, pairs
+from tests.modules.test_distiller import teacher as teacher_net
 
 pytestmark = [
     pytest.mark.cuda,
@@ -119,3 +121,18 @@ def test_a_run_from_the_gpu_is_tested_predicted_and_exported(teacher: Path, tmp_
     assert main(["predict", "--ckpt_path", str(run), *SHORT[:6]]) == 0
     for form in ("onnx", "safetensors", "pt2"):
         assert main(["export", str(run), "--format", form]) == 0
+
+
+def test_a_batch_without_labels_has_a_hard_loss_of_zero() -> None:
+    logits = torch.randn(4, 10, device="cuda", requires_grad=True)
+    loss = hard_loss(student_logits=logits, labels=torch.full((4,), -1, device="cuda"))
+    assert float(loss.detach()) == 0
+    assert not torch.autograd.grad(loss, logits)[0].any()
+
+
+@pytest.mark.filterwarnings("ignore:The .* does not have many workers")
+def test_a_distiller_brings_its_teachers_to_the_gpu() -> None:
+    taught = Taught(teachers=teacher_net(), teachers_must_beat_chance=False)
+    fit(taught, pairs(), accelerator="gpu", devices=1)
+    assert taught.distiller.teachers is not None
+    assert all(parameter.is_cuda for parameter in taught.distiller.teachers.parameters())

@@ -21,12 +21,14 @@ UNLABELLED = -1  # the label of an example whose class is unknown: it has a soft
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 1e-3, 1e3
 
 
-def hard_loss(*, student_logits: Tensor, labels: Tensor) -> Tensor:
+def hard_loss(*, student_logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy between the labels and the student's softmax at T = 1, mean over the labelled examples.
 
     Args:
         student_logits: (batch, classes) float, before softmax.
         labels: (batch,) int64, class indices; -1 where unknown.
+        smoothing: Share of each label that is spread evenly over all classes, in [0, 1). Source: Szegedy et al. 2016,
+            "Rethinking the Inception Architecture for Computer Vision", section 7.
 
     Returns:
         Scalar, nats per labelled example; 0 with a gradient of 0 where no example has a label.
@@ -36,7 +38,7 @@ def hard_loss(*, student_logits: Tensor, labels: Tensor) -> Tensor:
     """
     logits = at_least_float32(student_logits)
     try:
-        loss = F.cross_entropy(logits, labels, ignore_index=UNLABELLED)
+        loss = F.cross_entropy(logits, labels, ignore_index=UNLABELLED, label_smoothing=smoothing)
     except IndexError:
         check_labels(labels, classes=logits.shape[-1])
         raise

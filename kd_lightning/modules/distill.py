@@ -45,6 +45,7 @@ class DistillModule(ClassifierModule):
             stay as they are.
         temperature: T in [0.001, 1000], no unit, divides the logits of teachers and student in the soft loss.
         soft_weight: Share of the soft loss, in [0, 1].
+        label_smoothing: Share of the labels that the hard loss spreads evenly over all classes, in [0, 1).
         soft_loss: What compares the student's logits with the soft targets; KL by default.
         feature_losses: Further terms that compare activations; each is added with its own weight.
         averaging: How the teachers' softened distributions are combined, arithmetic or geometric mean.
@@ -79,6 +80,7 @@ class DistillModule(ClassifierModule):
         teachers: str | Path | Teacher | list[str | Path | Teacher | nn.Module] | nn.Module | None = None,
         temperature: float = 20.0,
         soft_weight: float = 0.9,
+        label_smoothing: float = 0.0,
         soft_loss: SoftLoss | None = None,
         feature_losses: list[FeatureLoss] | None = None,
         averaging: Averaging = "arithmetic",
@@ -97,6 +99,7 @@ class DistillModule(ClassifierModule):
             teachers,
             temperature,
             soft_weight,
+            label_smoothing,
             soft_loss,
             feature_losses,
             averaging,

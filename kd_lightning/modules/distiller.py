@@ -59,6 +59,7 @@ class Distiller(LightningModule):
             stay as they are.
         temperature: T in [0.001, 1000], no unit, divides the logits of teachers and student in the soft loss.
         soft_weight: Share of the soft loss, in [0, 1].
+        label_smoothing: Share of the labels that the hard loss spreads evenly over all classes, in [0, 1).
         soft_loss: What compares the student's logits with the soft targets; KL by default.
         feature_losses: Further terms that compare activations; each is added with its own weight. They name your
             module's layers by their paths in it, such as net.3.
@@ -95,6 +96,7 @@ class Distiller(LightningModule):
         teachers: str | Path | Teacher | list[str | Path | Teacher | nn.Module] | nn.Module | None = None,
         temperature: float = 20.0,
         soft_weight: float = 0.9,
+        label_smoothing: float = 0.0,
         soft_loss: SoftLoss | None = None,
         feature_losses: list[FeatureLoss] | None = None,
         averaging: Averaging = "arithmetic",
@@ -108,8 +110,11 @@ class Distiller(LightningModule):
         check_temperature(temperature)
         if not 0 <= soft_weight <= 1:
             raise ValueError(f"soft_weight must be in [0, 1], got {soft_weight}")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
         self.temperature = temperature
         self.soft_weight = soft_weight
+        self.label_smoothing = label_smoothing
         self.soft_loss = soft_loss or KL()
         self.feature_losses = FeatureTerms(feature_losses or [])
         listed = [] if teachers is None else listed_teachers(teachers)
@@ -136,7 +141,7 @@ class Distiller(LightningModule):
             RuntimeError: If the teachers are not loaded.
         """
         batch = Batch.of(batch)
-        hard = hard_loss(student_logits=logits, labels=batch.labels)
+        hard = hard_loss(student_logits=logits, labels=batch.labels, smoothing=self.label_smoothing)
         if not self.needs_teachers:  # the plain student
             return {"loss": hard, "hard_loss": hard}
         if self.source is None:
@@ -154,7 +159,14 @@ class Distiller(LightningModule):
             weighted, terms = self.feature_losses()
             loss = loss + weighted
         cross_entropy = soft_cross_entropy(student_logits=logits.detach(), targets=targets)
-        return {"loss": loss, "soft_loss": soft, "hard_loss": hard, "soft_cross_entropy": cross_entropy, **terms}
+        return {
+            "loss": loss,
+            "soft_loss": soft,
+            "hard_loss": hard,
+            "soft_cross_entropy": cross_entropy,
+            **terms,
+            **self.soft_loss.logged(),
+        }
 
     @property
     def needs_teachers(self) -> bool:

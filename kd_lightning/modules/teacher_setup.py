@@ -68,7 +68,7 @@ class TeacherSetup(LeanCallback):
         if training and distiller.needs_teachers and not named and distiller.source is None:
             raise ValueError(
                 f"soft_weight is {distiller.soft_weight} and no teachers are given; name them with "
-                "--model.init_args.teachers, or set soft_weight to 0 for the plain student"
+                "teachers (--model.init_args.teachers), or set soft_weight to 0 for the plain student"
             )
         if not named or stage == "predict":
             return

@@ -54,7 +54,7 @@ MAY_CHANGE = (
     "model.init_args.store.limit_gb",
 )
 # Options that older runs did not have, and what they did; a run that does not name one did that.
-ADDED_OPTIONS = {"data.init_args.label_fraction": 1.0}
+ADDED_OPTIONS = {"data.init_args.label_fraction": 1.0, "model.init_args.label_smoothing": 0.0}
 
 
 def run_files(run: Path) -> Iterator[Path]:

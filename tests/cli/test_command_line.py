@@ -607,7 +607,10 @@ def test_own_data_keeps_its_own_defaults(
 
 def test_labels_beyond_the_net_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _fit("teacher", tmp_path / "run", "--model.net.classes", "7") == 1
-    assert "labels must be class indices from 0 to 6, as the net has 7 logits, got 0 to 9" in _error(capsys)
+    assert (
+        "labels must be class indices from 0 to 6, as the net has 7 logits, or -1 where unknown, got 0 to 9"
+        in _error(capsys)
+    )
 
 
 def test_what_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -165,3 +165,10 @@ def test_shapes_and_weights_are_checked() -> None:
         soft_target_log_probs(teacher_logits=_logits(2, 2, 3), temperature=1, weights=[0.0, 0.0])
     with pytest.raises(ValueError, match="averaging must be"):
         soft_target_log_probs(teacher_logits=_logits(2, 2, 3), temperature=1, averaging="mean")  # type: ignore[arg-type]
+
+
+def test_label_smoothing_is_cross_entropy_with_softer_labels() -> None:
+    logits, labels = torch.tensor([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0]]), torch.tensor([0, -1])
+    log_probs = logits[0].log_softmax(dim=0)
+    expected = -(0.9 * log_probs[0] + 0.1 * log_probs.mean())
+    torch.testing.assert_close(hard_loss(student_logits=logits, labels=labels, smoothing=0.1), expected)

@@ -180,3 +180,16 @@ def test_gradient_share_against_its_formula() -> None:
     assert float(shares["soft_gradient_share"]) == pytest.approx(float(soft / (soft + hard)), abs=1e-6)
     losses["loss"].backward()  # type: ignore[no-untyped-call]  # the graph is still there
     assert logits.grad is not None
+
+
+def test_label_smoothing_is_checked_and_used() -> None:
+    with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\), got 1"):
+        DistillModule(student=MLP(hidden=[4]), soft_weight=0.0, label_smoothing=1.0)
+    logits, batch = torch.randn(3, 10), Batch.of((torch.zeros(3, 1), torch.tensor([0, 1, 2])))
+    plain, smooth = (
+        DistillModule(student=MLP(hidden=[4]), soft_weight=0.0, label_smoothing=share).losses(batch, logits)["loss"]
+        for share in (0.0, 0.1)
+    )
+    expected = torch.nn.functional.cross_entropy(logits, batch.labels, label_smoothing=0.1)
+    torch.testing.assert_close(smooth, expected)
+    assert not torch.equal(plain, smooth)

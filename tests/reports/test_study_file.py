@@ -180,3 +180,16 @@ def test_every_study_is_read(path: Path) -> None:
 def test_studies_have_folders_of_their_own() -> None:
     names = [read_study(path).name for path in STUDIES]
     assert len(set(names)) == len(names) > 8
+
+
+def test_a_verdict_has_three_rows_with_the_same_seeds(tmp_path: Path) -> None:
+    config = Path(__file__).parents[2] / "configs" / "quickstart" / "distill.yaml"
+    study = read_study(config, verdict=True)
+    assert [row.name for row in study.rows] == ["plain", "smoothed", "distilled"]
+    plain, smoothed, distilled = study.rows
+    assert plain.options == {"model.soft_weight": 0.0, "model.teachers": None}
+    assert smoothed.options == plain.options | {"model.label_smoothing": 0.1}
+    assert distilled.options == {}
+    assert len({row.seeds for row in study.rows}) == 1
+    with pytest.raises(ValueError, match="--verdict expected the configuration of a DistillModule"):
+        read_study(config.with_name("teacher.yaml"), verdict=True)
