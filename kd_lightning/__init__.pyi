@@ -4,11 +4,14 @@ from kd_lightning.data import Augment as Augment
 from kd_lightning.data import Batch as Batch
 from kd_lightning.data import CropMirror as CropMirror
 from kd_lightning.data import Elastic as Elastic
+from kd_lightning.data import HasSequences as HasSequences
 from kd_lightning.data import ImageFolderDataModule as ImageFolderDataModule
 from kd_lightning.data import InMemoryDataModule as InMemoryDataModule
 from kd_lightning.data import Jitter as Jitter
 from kd_lightning.data import MNISTDataModule as MNISTDataModule
 from kd_lightning.data import SeededViews as SeededViews
+from kd_lightning.data import Sequences as Sequences
+from kd_lightning.data import SpokenDigitsDataModule as SpokenDigitsDataModule
 from kd_lightning.data import TensorLoader as TensorLoader
 from kd_lightning.data import TransferData as TransferData
 from kd_lightning.export import load_exported as load_exported

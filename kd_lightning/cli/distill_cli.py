@@ -24,6 +24,7 @@ from kd_lightning.cli.trainer_options import (
     refuse_fit_without_result,
     refuse_numbers_out_of_range,
 )
+from kd_lightning.data.sequences import sequences_of
 from kd_lightning.data.transfer_data import transfer_data, unit_of
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.lightning_internals import FreePassProfiler, OpenCommandLine
@@ -53,6 +54,7 @@ from kd_lightning.training.progress import RunProgress
 from kd_lightning.training.record import TestDetails, metrics_record, prediction_rows, scope_of_test, write_csv
 from kd_lightning.training.resuming import Ending, ResumedCallbacks, restoring_errors
 from kd_lightning.training.run_record import RunRecord
+from kd_lightning.training.sequence_predictions import sequence_rows
 from kd_lightning.training.signals import StopSignals, only_fit_in
 from kd_lightning.training.trial import Banner, DryRun, Prepare, TrialDone
 
@@ -275,8 +277,11 @@ class DistillCLI(OpenCommandLine):
             raise ValueError("predict runs on one device; set --trainer.devices 1")
         kwargs["return_predictions"] = True
         batches = self._restoring(self.trainer.predict, **kwargs)
-        known = transfer_data(self.datamodule)
-        rows = list(prediction_rows(batches or [], None if known is None else known.predict_names))
+        known, sequences = transfer_data(self.datamodule), sequences_of(self.datamodule, "predict")
+        if sequences is None:
+            rows = list(prediction_rows(batches or [], None if known is None else known.predict_names))
+        else:
+            rows = list(sequence_rows(batches or [], sequences))
         path = self._run_dir / PREDICTIONS_FILE
         write_atomically(path, partial(write_csv, rows))
         rank_zero_info(f"predictions: {path} ({len(rows)} rows)")

@@ -6,6 +6,8 @@ from kd_lightning.data.folder import ImageFolderDataModule
 from kd_lightning.data.memory import InMemoryDataModule
 from kd_lightning.data.mnist import MNISTDataModule
 from kd_lightning.data.seeded import SeededViews
+from kd_lightning.data.sequences import HasSequences, Sequences
+from kd_lightning.data.speech import SpokenDigitsDataModule
 from kd_lightning.data.statistics import InputStatistics
 from kd_lightning.data.transfer_data import TransferData
 
@@ -15,12 +17,15 @@ __all__ = [
     "Batch",
     "CropMirror",
     "Elastic",
+    "HasSequences",
     "ImageFolderDataModule",
     "InMemoryDataModule",
     "InputStatistics",
     "Jitter",
     "MNISTDataModule",
     "SeededViews",
+    "Sequences",
+    "SpokenDigitsDataModule",
     "TensorLoader",
     "TransferData",
 ]

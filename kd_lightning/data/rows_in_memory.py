@@ -105,7 +105,11 @@ class RowsInMemory(LightningDataModule, ABC):
     @property
     def train_rows(self) -> Tensor:
         """Rows of the training examples that train, the transfer set, (rows,) int64, ascending."""
-        return self.split.train_rows(self.examples("train").labels, self.val_rows)
+        return self.train_rows_of(self.split)
+
+    def train_rows_of(self, split: Split) -> Tensor:
+        """Rows that train under a split, (rows,) int64, ascending; override it to choose others."""
+        return split.train_rows(self.examples("train").labels, self.val_rows_of(split))
 
     @property
     def row_count(self) -> int:
@@ -119,7 +123,7 @@ class RowsInMemory(LightningDataModule, ABC):
 
     def provenance(self) -> dict[str, Any]:  # Any: plain values, which a checkpoint can hold
         """The data set and the split: what a later run needs, to tell which examples this run trained on."""
-        return {"dataset": self.dataset_identity(), **asdict(self.split)}
+        return {"dataset": self.dataset_identity(), **asdict(self.split), "validation_examples": len(self.val_rows)}
 
     def val_rows_seen(self, provenance: dict[str, Any]) -> int | None:
         """How many of the rows that validate another run trained on; None where it can't be told.
@@ -132,12 +136,11 @@ class RowsInMemory(LightningDataModule, ABC):
         if provenance["dataset"] != self.dataset_identity() or len(self.val_rows) == 0:
             return 0
         provenance = {"label_fraction": 1.0} | provenance  # older ones don't say it
-        names = [field.name for field in fields(Split)]
+        names = [field.name for field in fields(self.split)]
         if not provenance.keys() >= set(names):
             return None
-        theirs = Split(**{name: provenance[name] for name in names})
-        trained = theirs.train_rows(self.examples("train").labels, self.val_rows_of(theirs))
-        return int(torch.isin(self.val_rows, trained).sum())
+        theirs = type(self.split)(**{name: provenance[name] for name in names})
+        return int(torch.isin(self.val_rows, self.train_rows_of(theirs)).sum())
 
 
 class ViewsInMemory(RowsInMemory):

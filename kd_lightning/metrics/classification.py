@@ -8,6 +8,8 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric, Metric, SumMetric
 from torchmetrics.classification import BinaryCalibrationError, MulticlassConfusionMatrix
 
+from kd_lightning.data.sequences import Sequences
+from kd_lightning.metrics.sequences import SequenceErrors
 from kd_lightning.metrics.uncast import UncastMetric
 from kd_lightning.metrics.wrong_rows import WrongRows
 
@@ -68,6 +70,8 @@ class TestMetrics(nn.Module):
             rows: (batch,) int64, which examples they are; -1 or None where unknown.
             teacher_log_probs: (batch, classes) float, log of the averaged teachers' softmax, with teachers.
         """
+        if self.tables.sequences is not None and rows is not None:
+            self.tables.sequences.update(rows, logits.float().log_softmax(dim=-1), labels, teacher_log_probs)
         labelled = labels >= 0
         logits, labels = logits[labelled].float(), labels[labelled]
         probabilities = logits.softmax(dim=-1)
@@ -112,6 +116,7 @@ class TestTables(nn.Module):
         self.wrong_rows = WrongRows()
         self.confusion: Metric | None = None  # made with the first batch, which says how many classes there are
         self.teacher_confusion: Metric | None = None
+        self.sequences: SequenceErrors | None = None
 
     def add(
         self, confidence: Tensor, predicted: Tensor, labels: Tensor, taught: Tensor | None, *, classes: int
@@ -136,11 +141,26 @@ class TestTables(nn.Module):
         if self.teacher_confusion is not None and taught is not None:
             self.teacher_confusion.update(predicted, taught)
 
-    def reset(self) -> None:
-        """Reset all counts."""
+    def reset(self, sequences: Sequences | None = None) -> None:
+        """Reset all counts.
+
+        Args:
+            sequences: Those that the test rows are steps of; None where each is an example of its own.
+        """
         self.reliability.reset()
         self.wrong_rows.reset()
         self.confusion = self.teacher_confusion = None
+        self.sequences = None if sequences is None else SequenceErrors(sequences).to(self.reliability.device)
+
+    def sequence_counts(self) -> dict[str, int]:
+        """Sequences and errors among them by their name, such as utterances and digit_errors; empty without."""
+        if self.sequences is None:
+            return {}
+        found = self.sequences.compute()
+        names = {found["unit"]: "count", f"{found['kind']}_errors": "errors"}
+        if "teacher_errors" in found:
+            names[f"teacher_{found['kind']}_errors"] = "teacher_errors"
+        return {name: found[key] for name, key in names.items()}
 
     def compute(self) -> dict[str, Any]:  # Any: nested lists of numbers, for JSON
         """All tables, over all ranks; every rank must call this.
@@ -148,13 +168,17 @@ class TestTables(nn.Module):
         Returns:
             `reliability`: count, mean confidence and accuracy of each bin; `confusion`: counts by [label][prediction];
             `teacher_confusion`: counts by [teachers' prediction][prediction];
-            `wrong_rows`: rows of the wrong answers, None where the batches don't say them.
+            `wrong_rows`: rows of the wrong answers, None where the batches don't say them; `sequences` and
+            `sequence_confusion`: see SequenceErrors.
         """
         tables: dict[str, Any] = {"reliability": self.reliability.compute(), "wrong_rows": self.wrong_rows.compute()}
         for name in ("confusion", "teacher_confusion"):
             metric = getattr(self, name)
             if metric is not None:
                 tables[name] = metric.compute().tolist()
+        if self.sequences is not None:
+            found = self.sequences.compute()
+            tables |= {"sequence_confusion": found["confusion"], "sequences": found}
         return tables
 
 
@@ -188,13 +212,13 @@ class Reliability(UncastMetric):
         ]
 
 
-def error_interval(errors: int, examples: int) -> tuple[float, float]:
+def error_interval(errors: float, examples: int) -> tuple[float, float]:
     """95 % confidence interval of an error rate, as shares of 1.
 
     Source: Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference".
 
     Args:
-        errors: Count of misclassified examples.
+        errors: Count of misclassified examples, or its mean over seeds.
         examples: How many were tested, > 0.
     """
     z = 1.959964  # the normal distribution's 97.5 % point

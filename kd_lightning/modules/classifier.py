@@ -13,6 +13,7 @@ from torchmetrics import Metric
 from kd_lightning.data.batches import Batch
 from kd_lightning.data.inputs import Inputs, mapped
 from kd_lightning.data.order import derived_seed
+from kd_lightning.data.sequences import sequences_of
 from kd_lightning.data.transfer_data import data_of, transfer_data
 from kd_lightning.methods.hinton import check_labels
 from kd_lightning.metrics.classification import Mean, TestMetrics
@@ -126,7 +127,7 @@ class ClassifierModule(OptimizedModule, ABC):
 
     def on_test_epoch_start(self) -> None:
         """Reset the tables. Lightning resets only metrics that were passed to `self.log`."""
-        self.test_metrics.tables.reset()
+        self.test_metrics.tables.reset(sequences_of(data_of(self.trainer), "test"))
 
     def test_step(self, batch: Any, batch_idx: int) -> None:  # Any: as in training_step
         """Add a batch to the test metrics."""
@@ -137,15 +138,26 @@ class ClassifierModule(OptimizedModule, ABC):
         scalars = {f"test/{name}": cast(Metric, metric) for name, metric in self.test_metrics.scalars.items()}
         self.log_dict(scalars, batch_size=len(batch.labels))
 
+    def on_test_epoch_end(self) -> None:
+        """Log the errors over whole sequences, where the data has some."""
+        counts = self.test_metrics.tables.sequence_counts()
+        self.log_dict({f"test/{name}": float(count) for name, count in counts.items()})
+
     def teacher_log_probs(self, inputs: Inputs) -> Tensor | None:
         """Log-probabilities that the net's answers are compared with, (batch, classes); None where there are none."""
         return None
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:  # Any: as in training_step
-        """Predicted class and its probability, with the index and the label, each (batch,)."""
+        """Predicted class and its probability, with the index and the label, each (batch,).
+
+        Of data with sequences also the log-probabilities, (batch, classes), by which these are recognised.
+        """
         batch = Batch.of(batch)
-        confidence, prediction = self(batch.inputs).float().softmax(dim=-1).max(dim=-1)
-        return {"prediction": prediction, "confidence": confidence, "label": batch.labels, "index": batch.indices}
+        logits = self(batch.inputs).float()
+        confidence, prediction = logits.softmax(dim=-1).max(dim=-1)
+        found = {"prediction": prediction, "confidence": confidence, "label": batch.labels, "index": batch.indices}
+        sequences = sequences_of(data_of(self.trainer), "predict")
+        return found if sequences is None else found | {"log_probs": logits.log_softmax(dim=-1)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add how the net is built, so that it can teach, and which data it was trained on."""

@@ -165,6 +165,7 @@ def _sections(groups: Sequence[Sequence[Run]]) -> Iterator[tuple[str, list[Pictu
             for kind, what, ylabel in (
                 ("confusion", f"test {unit}", "label"),
                 ("teacher_confusion", "student against its teachers", "teachers' prediction"),
+                ("sequence_confusion", "whole sequences", "label"),
             )
             if kind in table
         ],

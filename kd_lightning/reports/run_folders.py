@@ -122,7 +122,7 @@ def _faults_of_details(content: dict[str, Any]) -> Iterator[str]:
     if not isinstance(tables, dict):
         yield "tables must be a mapping"
         return
-    for name in ("confusion", "teacher_confusion"):
+    for name in ("confusion", "teacher_confusion", "sequence_confusion"):
         counts = tables.get(name, [[0]])
         square = isinstance(counts, list) and all(_is_list_of(line, _is_count) for line in counts)
         if not square or not counts or any(len(line) != len(counts) for line in counts):

@@ -46,7 +46,8 @@ def measured(run: Path, row: StudyRow) -> dict[str, Any]:
         test = metrics["test"]
         return {"run": run.name, "errors": test["errors"], "examples": test["examples"], **metrics}
     record = read_checkpoint(run / CHECKPOINT_DIR / LAST)[RECORD_KEY]
-    examples = int(record["config"]["data"]["init_args"]["val_size"])
+    # Older runs don't say it; it is not val_size where that counts recordings.
+    examples = int(record["data"].get("validation_examples") or record["config"]["data"]["init_args"]["val_size"])
     errors = round(examples * (1 - record["validation"]["val/accuracy"]))
     return {"run": run.name, "errors": errors, "examples": examples, "train_seconds": record["train_seconds"]}
 
@@ -70,6 +71,7 @@ def collect(study: Study, root: Path, settings_of: Callable[[StudyRow], dict[str
             "what": row.what,
             "paper": row.paper,
             **_spread([run["errors"] for run in runs]),
+            "sequences": _over_sequences(runs, "errors"),
             "train_seconds": mean(run["train_seconds"] for run in runs),
             "command": command if len(study.rows) <= 2 else f"{command} --rows {row.name}",
             "configs": [str(config) for config in row.configs],
@@ -83,6 +85,7 @@ def collect(study: Study, root: Path, settings_of: Callable[[StudyRow], dict[str
                 "what": f"the {members} teachers of the next row together",
                 "paper": None,
                 **_spread([runs[0]["test"]["teacher_errors"]]),
+                "sequences": _over_sequences(runs[:1], "teacher_errors"),
                 "train_seconds": None,
                 "configs": [],
                 "set": {},
@@ -146,15 +149,18 @@ def write_summary(lines: Sequence[dict[str, Any]], output: Path, name: str, wall
 
 
 def _cells(lines: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Header and lines of the table; a paper's figures where there are some."""
+    """Header and lines of the table; a paper's figures, and errors over whole sequences, where there are some."""
     with_paper = any(line["paper"] is not None for line in lines)
+    over = next((line["sequences"] for line in lines if line.get("sequences")), None)
+    more = [] if over is None else [f"{over['kind']} errors of {over['count']:,}"]
     return [
-        ["row", *["paper"] * with_paper, "errors", "n", "training"],
+        ["row", *["paper"] * with_paper, "errors", *more, "n", "training"],
         *(
             [
                 line["what"],
                 *["–" if line["paper"] is None else f"{line['paper']:g}"] * with_paper,
-                f"{line['mean']:.1f} ± {line['sd']:.1f}" if line["sd"] is not None else f"{line['mean']:.0f}",
+                _mean_text(line),
+                *["–" if line.get("sequences") is None else _mean_text(line["sequences"])] * len(more),
                 str(line["n"]),
                 "–" if line["train_seconds"] is None else _duration(line["train_seconds"]),
             ]
@@ -170,6 +176,19 @@ def _spread(errors: list[int]) -> dict[str, Any]:
         "sd": stdev(errors) if len(errors) > 1 else None,
         "errors": errors,
     }
+
+
+def _over_sequences(runs: Sequence[dict[str, Any]], count: str) -> dict[str, Any] | None:
+    """Errors over whole sequences, such as words; None where no example is part of one."""
+    found = [run["sequences"] for run in runs if count in run.get("sequences", {})]
+    if not found:
+        return None
+    kept = {name: found[0][name] for name in ("unit", "kind", "count")}
+    return kept | _spread([each[count] for each in found])
+
+
+def _mean_text(spread: dict[str, Any]) -> str:
+    return f"{spread['mean']:.1f} ± {spread['sd']:.1f}" if spread["sd"] is not None else f"{spread['mean']:.0f}"
 
 
 def _duration(seconds: float) -> str:

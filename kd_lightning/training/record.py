@@ -185,10 +185,11 @@ def metrics_record(
             "the test saw no example with a label, so there is no result; "
             "check --trainer.limit_test_batches and the data's test_dataloader"
         )
-    for count in _COUNTS & metrics.keys():
-        metrics[count] = int(metrics[count])
     details_file = run / scope.details_file
     details = read_json(details_file) if details_file.is_file() else {}
+    sequences = details.get("tables", {}).get("sequences")
+    for count in (_COUNTS | _sequence_counts(sequences)) & metrics.keys():
+        metrics[count] = int(metrics[count])
     record: dict[str, Any] = {
         "test": dict(sorted(metrics.items())),
         "error_rate_interval": error_interval(metrics["errors"], metrics["examples"]),
@@ -204,6 +205,8 @@ def metrics_record(
         "parameters": parameter_count(module.net),
         "train_seconds": origin.get("train_seconds"),
     }
+    if sequences is not None:
+        record |= _over_sequences(sequences)
     teachers = teachers_of(module)
     if teachers is not None:
         record |= {"teacher_parameters": parameter_count(teachers), "teachers": len(teachers)}
@@ -219,6 +222,20 @@ def metrics_record(
         },
         "tested_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _sequence_counts(found: Mapping[str, Any] | None) -> set[str]:
+    """Names of the counts of whole sequences, as they are logged."""
+    if found is None:
+        return set()
+    return {found["unit"], f"{found['kind']}_errors", f"teacher_{found['kind']}_errors"}
+
+
+def _over_sequences(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What metrics.json says of whole sequences; the interval of the rows is also theirs."""
+    counts = {name: found[name] for name in ("unit", "kind", "count", "errors", "teacher_errors") if name in found}
+    rate = {"interval": error_interval(found["errors"], found["count"])} if found["count"] else {}
+    return {"error_rate_interval": found["row_error_interval"], "sequences": counts | rate}
 
 
 def prediction_rows(batches: Sequence[Any], names: Sequence[str] | None) -> Iterator[dict[str, Any]]:
