@@ -8,7 +8,7 @@ from kd_lightning.data.augment import Augment
 from kd_lightning.data.batches import TensorLoader
 from kd_lightning.data.digit_pictures import image_files, read_images
 from kd_lightning.data.memory import InMemoryDataModule
-from kd_lightning.data.mnist_files import DatasetName, Digits, download_digits, read_digits
+from kd_lightning.data.mnist_files import CLASS_NAMES, DatasetName, Digits, download_digits, read_digits
 from kd_lightning.data.rows_in_memory import Part
 
 
@@ -71,6 +71,7 @@ class MNISTDataModule(InMemoryDataModule):
             device_resident=device_resident,
         )
         self.dataset = dataset
+        self.class_names = CLASS_NAMES.get(dataset)
         self.data_dir = data_dir
         self.images = [images] if isinstance(images, str) else images
         self._files: list[Path] = []
