@@ -71,7 +71,7 @@ class MNISTDataModule(InMemoryDataModule):
             device_resident=device_resident,
         )
         self.dataset = dataset
-        self.class_names = CLASS_NAMES.get(dataset)
+        self.class_names = CLASS_NAMES.get(dataset, self.class_names)
         self.data_dir = data_dir
         self.images = [images] if isinstance(images, str) else images
         self._files: list[Path] = []

@@ -59,11 +59,10 @@ def read_curves(run: Path) -> Curves:
         found = _read_events(folder)
         _add(scalars, found.scalars)
         images |= found.images
+    from_csv: dict[str, Curve] = {}
     for folder in _folders(run, CSV_FILE):
-        for tag, curve in _read_csv(folder / CSV_FILE).items():
-            if tag not in scalars:
-                _add(scalars, {tag: curve})
-    return Curves(scalars, images)
+        _add(from_csv, _read_csv(folder / CSV_FILE))
+    return Curves(from_csv | scalars, images)
 
 
 def charts_of(scalars: Mapping[str, Curve]) -> list[Chart]:

@@ -22,7 +22,8 @@ CHARTS = {
     "distillation": {
         "soft and hard loss, training": ["Multiline", [r"^train/(soft|hard)_loss$"]],
         "soft and hard loss, validation": ["Multiline", [r"^val/(soft|hard)_loss$"]],
-        "accuracy of student and teachers, validation": ["Multiline", [r"^val/accuracy$", r"^teachers/.*accuracy$"]],
+        "accuracy, validation": ["Multiline", [r"^val/accuracy$"]],
+        "accuracy of the teachers, validation": ["Multiline", [r"^teachers/.*accuracy$"]],
         "share of the soft loss in the gradient at the logits": ["Multiline", [r"^train/soft_gradient_share$"]],
     },
     "training": {
@@ -32,6 +33,7 @@ CHARTS = {
         "learning rate": ["Multiline", [r"^lr$"]],
     },
 }
+LINE = 100  # characters of a command's line, beyond which a list in it is broken
 # TensorBoard sorts by name: this comes after all curves.
 PICTURES = "validation"
 
@@ -120,7 +122,8 @@ def command_text(words: Sequence[str]) -> str:
     for word in words:
         if word.startswith("--"):
             lines.append([])
-        lines[-1].append(shlex.quote(word))
+        broken = len(word) > LINE and word[0] in "[{"  # in a list or a mapping a line's end means nothing
+        lines[-1].append(shlex.quote(word).replace(", ", ",\n        ") if broken else shlex.quote(word))
     return " \\\n    ".join(" ".join(line) for line in lines)
 
 

@@ -82,7 +82,10 @@ def _first_columns_first(columns: Any) -> Any:  # Any: TensorBoard's protocol bu
 
 
 def _net_text(module: ClassifierModule) -> str:
-    """A net's class, and its arguments that are not the defaults: MLP hidden=[300, 300]."""
+    """A net's class, and its arguments that are not the defaults: MLP [300,300], dropout_hidden=0.2.
+
+    Short, as TensorBoard shows some twenty characters: the class's first argument stands without its name.
+    """
     described = module.hparams.get(module.net_argument) or describe_net(module.net)
     name = type(module.net).__name__
     if not isinstance(described, Mapping):
@@ -93,4 +96,6 @@ def _net_text(module: ClassifierModule) -> str:
         for key, value in dict(described.get("init_args") or {}).items()
         if key not in parameters or parameters[key].default != value
     }
-    return " ".join([name, ", ".join(f"{key}={value}" for key, value in given.items())]).strip()
+    first = next(iter(parameters), None)
+    texts = [f"{value}".replace(", ", ",") if key == first else f"{key}={value}" for key, value in given.items()]
+    return " ".join([name, ", ".join(texts)]).strip()
