@@ -13,7 +13,7 @@ from kd_lightning.nets.description import in_eval_mode, parameter_count
 # Passes before the measurement: the first ones choose kernels, start threads and take memory.
 WARMUP_PASSES = 3
 # Timed passes, at least and at most, and the seconds after which there are enough; the shortest counts.
-LEAST_PASSES, MOST_PASSES, ENOUGH_SECONDS = 5, 200, 0.2
+LEAST_PASSES, MOST_PASSES, ENOUGH_SECONDS = 5, 100, 0.5
 
 
 class Costs(NamedTuple):

@@ -118,13 +118,15 @@ def _lines(distilled: Group, name: str, plain: Group | None, plain_name: str) ->
     errors = mean(_errors(distilled))
     taught = [run.metrics for run in distilled if run.metrics.get("test", {}).get("teacher_errors") is not None]
     teacher = mean(metrics["test"]["teacher_errors"] for metrics in taught) if taught else None
-    makes = "the teachers together make" if taught and taught[0].get("teachers", 1) > 1 else "the teacher makes"
+    several = bool(taught) and taught[0].get("teachers", 1) > 1
+    makes = "the teachers together make" if several else "the teacher makes"
+    longer = f"train the {'teachers' if several else 'teacher'} for longer"
     if plain is not None:
         baseline, saved = mean(_errors(plain)), saving(plain, distilled)
         surely_helped = saved.low is not None and saved.low > 0
         if teacher is not None and teacher >= baseline and not surely_helped:
             than = _no_fewer(teacher, baseline, plain_name)
-            yield f"{makes} {than}: nothing to teach; train the teacher for longer"
+            yield f"{makes} {than}: nothing to teach; {longer}"
             return
         if errors >= baseline:
             line = f"{name} makes {_no_fewer(errors, baseline, plain_name)}"
@@ -134,8 +136,7 @@ def _lines(distilled: Group, name: str, plain: Group | None, plain_name: str) ->
             return
     if teacher is not None and errors <= teacher:
         yield (
-            f"{name} makes {_count(errors)} errors and {makes} {_count(teacher)}: "
-            "the student has nothing left to learn from it; train the teacher for longer"
+            f"{name} makes {_count(errors)} errors and {makes} {_count(teacher)}: nothing is left to learn; {longer}"
         )
 
 

@@ -14,7 +14,9 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; border-bott
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .8rem; border-bottom: 1px solid #e5e5e5; text-align: right; vertical-align: top; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; } thead th { border-bottom: 2px solid #999; }
-td { overflow-wrap: anywhere; } td:first-child { overflow-wrap: normal; }
+td, th { white-space: nowrap; } .long td { white-space: normal; max-width: 24rem; overflow-wrap: anywhere; }
+.long td:first-child { white-space: nowrap; }
+@media (max-width: 64rem) { table { font-size: .85rem; } th, td { padding: .25rem .45rem; } }
 .note { color: #666; font-size: .85rem; } .finding { border-left: 4px solid #d1603d; padding-left: .8rem; }
 .verdict { border-left: 4px solid #2a6fbb; padding-left: .8rem; } .verdict p { margin: .2rem 0; }
 .problem { color: #a33; } .scroll { overflow-x: auto; } code { background: #f4f4f4; padding: .1rem .3rem; }
@@ -57,11 +59,13 @@ def items(texts: Iterable[str], kind: str) -> str:
     return f'<ul class="{kind}">{"".join(f"<li>{html.escape(text)}</li>" for text in texts)}</ul>'
 
 
-def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A table that scrolls where it is wider than the page."""
+def table(header: Sequence[str], lines: Iterable[Sequence[str]], *, long: bool = False) -> str:
+    """A table that scrolls where it is wider than the page; `long` texts are broken into lines."""
     head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>" for line in lines)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return (
+        f'<div class="scroll{" long" * long}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
 
 
 def image(png: bytes, text: str) -> str:

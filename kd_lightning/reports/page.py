@@ -122,7 +122,7 @@ def _tables_at_the_end(groups: Sequence[Group], names: Sequence[str]) -> Iterato
     header, lines = differences(groups, names)
     if lines:
         yield markup.heading("What the configurations differ in")
-        yield markup.table(header, lines)
+        yield markup.table(header, lines, long=True)
 
 
 def _write_png(picture: Picture, folder: Path) -> None:

@@ -73,11 +73,13 @@ def mistakes(images: Sequence[Image], titles: Sequence[str], heading: str, colum
     """Images in a grid with a title of a line or more above each."""
     rows = max(1, -(-len(images) // columns))
     lines = 1 + max((title.count("\n") for title in titles), default=0)
+    longest = max((len(line) for title in titles for line in title.splitlines()), default=0)
+    size = 9 if longest < NAME_LENGTH - 2 else 7
     with new_figure(1.1 * columns, (1.05 + 0.15 * lines) * rows + 0.3) as figure:
         figure.suptitle(heading, fontsize=9)
         for place, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
             if place < len(images):
-                _show(axes, images[place], titles[place])
+                _show(axes, images[place], titles[place], size)
             else:
                 axes.axis("off")
         return figure
@@ -255,9 +257,9 @@ def short_names(names: Sequence[str]) -> list[str]:
     return [label_text(name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…") for name in names]
 
 
-def _show(axes: Axes, image: Image, title: str) -> None:
+def _show(axes: Axes, image: Image, title: str, size: int = 9) -> None:
     axes.imshow(image, cmap="gray_r")
     axes.set(xticks=[], yticks=[])
-    axes.set_title(title, fontsize=9 if max(map(len, title.splitlines())) < NAME_LENGTH - 2 else 7)
+    axes.set_title(title, fontsize=size)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)

@@ -109,7 +109,7 @@ def test_without_a_common_seed_there_is_no_interval(tmp_path: Path) -> None:
             "distilled makes more errors (210) than the plain student, plain (202), though the teacher makes 150; "
             "try another temperature",
         ),
-        (150, 202, 150, "distilled makes 150 errors and the teacher makes 150: the student has nothing left to learn"),
+        (150, 202, 150, "distilled makes 150 errors and the teacher makes 150: nothing is left to learn"),
         (150, 202, 170, None),
     ],
 )
