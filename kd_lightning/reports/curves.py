@@ -81,7 +81,7 @@ def charts_of(scalars: Mapping[str, Curve]) -> list[Chart]:
 def accuracy_of(scalars: Mapping[str, Curve]) -> Curve | None:
     """The accuracy on validation examples; where others named the tags, what looks most like it."""
     tags = sorted(filter(is_accuracy, scalars), key=lambda tag: (tag != "val/accuracy", "val" not in tag.lower(), tag))
-    usable = [tag for tag in tags if not tag.startswith(("train/", "test/", "teachers/"))]
+    usable = [tag for tag in tags if not tag.startswith(("train", "test", "teachers/"))]
     return scalars[usable[0]] if usable else None
 
 

@@ -9,6 +9,7 @@ from kd_lightning.reports import class_plots, plots
 from kd_lightning.reports.comparison import Group
 from kd_lightning.reports.curves import Curves, accuracy_of, charts_of, read_curves
 from kd_lightning.reports.run_folders import Run
+from kd_lightning.runs.files import PICTURE_TAGS
 
 # Pictures of a run's event files that the page draws itself, from all test examples.
 _DRAWN_HERE = "confusion"
@@ -118,7 +119,7 @@ def _confusions(shown: Sequence[_Shown], unit: str) -> Iterator[Picture]:
 
 def _pictures(shown: Sequence[_Shown], unit: str) -> Iterator[Picture]:
     for tag in sorted({tag for each in shown for tag in each.curves.images}):
-        what = tag.rpartition("/")[2]
+        what = tag.removeprefix(PICTURE_TAGS)
         for each in shown if what != _DRAWN_HERE else ():
             if tag in each.curves.images:
                 caption = f"{each.who}: {what}, validation {unit}"

@@ -13,6 +13,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from kd_lightning.data.transfer_data import class_names_of, data_of
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.lightning_internals import LeanCallback
+from kd_lightning.runs.files import PICTURE_TAGS
 from kd_lightning.teachers.ensemble import HasTeachers
 from kd_lightning.training.hyperparameters import hparams_summaries, hyperparameters
 from kd_lightning.training.validation_pictures import examine, figures, pixels
@@ -34,8 +35,6 @@ CHARTS = {
     },
 }
 LINE = 100  # characters of a command's line, beyond which a list in it is broken
-# TensorBoard sorts by name: this comes after all curves.
-PICTURES = "validation"
 
 
 class Dashboard(LeanCallback):
@@ -87,7 +86,7 @@ class Dashboard(LeanCallback):
             names = class_names_of(data_of(trainer))
             for name, figure in figures(module, examined, names) if examined is not None else ():
                 for writer in writers:
-                    writer.add_image(f"{PICTURES}/{name}", pixels(figure), step)
+                    writer.add_image(f"{PICTURE_TAGS}{name}", pixels(figure), step)
         except Exception as error:  # a picture is never worth a run
             rank_zero_info(f"pictures are left out: {type(error).__name__}: {error}")
 

@@ -56,6 +56,8 @@ def test_event_files_of_others(tmp_path: Path) -> None:
     assert (losses.title, list(losses.curves)) == ("loss", ["train_loss", "val_loss"])
     assert norm.title == "grad_norm"
     assert accuracy_of(scalars) == scalars["val_acc"]
+    del scalars["val_acc"]
+    assert accuracy_of(scalars) is None  # that of the training is not called validation
 
 
 def test_scalars_as_tensorflow_writes_them(tmp_path: Path) -> None:
