@@ -124,3 +124,10 @@ def test_the_readmes_configuration_is_the_shipped_one() -> None:
     (shown,) = re.findall(r"```yaml\n(.*?)```", (root / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     shipped = (root / "configs" / "mnist" / "distill.yaml").read_text(encoding="utf-8")
     assert yaml.safe_load(shown) == yaml.safe_load(shipped)
+
+
+@pytest.mark.parametrize("block", _blocks("loggers.md", "yaml"))
+def test_loggers_are_understood(block: str, tmp_path: Path) -> None:
+    (tmp_path / "logger.yaml").write_text(block)
+    config = str(DOCS.parent / "configs" / "quickstart" / "student.yaml")
+    assert main(["fit", "--config", config, "--config", "logger.yaml", "--print_config"]) == 0
