@@ -16,7 +16,8 @@ class TransferData(Protocol):
     """A data module that can make its training examples again from their row and view.
 
     Its batches are `Batch`es. Teachers' logits on such data can be stored, and a run knows which examples its teachers
-    were trained on. `InMemoryDataModule` has all of it. Any other LightningDataModule trains too, with live teachers.
+    were trained on. `InMemoryDataModule` has all of it, and `SeededViews` gives it to others. Any other
+    LightningDataModule trains too, with live teachers.
     """
 
     @property

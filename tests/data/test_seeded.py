@@ -101,6 +101,21 @@ def test_a_run_is_the_same_stored_and_live_and_with_workers(caplog: pytest.LogCa
     assert "computing" not in caplog.text
 
 
+@pytest.mark.slow
+def test_a_changed_picture_and_an_added_one_get_targets_of_their_own(
+    pictures: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _fit(_student("stored"), _seeded())
+    (pictures / "train/class0/004.jpg").write_bytes((pictures / "train/class2/007.jpg").read_bytes())
+    changed = _fit(_student("stored"), _seeded())
+    (pictures / "train/class0/999.jpg").write_bytes((pictures / "train/class2/008.jpg").read_bytes())
+    added = _fit(_student("stored"), _seeded())
+    assert caplog.text.count("computing soft targets") == 3
+    assert added.losses == pytest.approx(_fit(_student("live"), _seeded()).losses, rel=1e-4)
+    (pictures / "train/class0/999.jpg").unlink()
+    assert changed.losses == pytest.approx(_fit(_student("live"), _seeded()).losses, rel=1e-4)
+
+
 def test_auto_says_how_many_views_would_pay(caplog: pytest.LogCaptureFixture) -> None:
     _fit(_student("auto"), _seeded(views=5))
     assert "5 views of each example would be no fewer passes than 3 epochs; at most 2 would pay" in caplog.text
