@@ -74,7 +74,7 @@ def reliability(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
             below.plot(confidence, [each["count"] / total for each in filled], "o-", markersize=3, color=color)
         above.set(ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
         below.set(xlabel="confidence", ylabel="share", yscale="log")
-        plain_log_ticks(below)
+        plain_log_ticks(below, few=True)
         add_legend(figure, above, len(bins) + 1, "upper left")
         return figure
 

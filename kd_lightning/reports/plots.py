@@ -234,9 +234,9 @@ def add_legend(figure: Figure, axes: Axes, count: int, place: Literal["best", "u
         axes.legend(loc=place, fontsize=7)
 
 
-def plain_log_ticks(axes: Axes) -> None:
-    """Write 0.1, 0.2, 0.5 and so on beside a logarithmic axis, not powers of ten."""
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+def plain_log_ticks(axes: Axes, *, few: bool = False) -> None:
+    """Write 0.1, 0.2, 0.5 and so on, or a few of 0.1, 1, 10, beside a logarithmic axis, not powers of ten."""
+    axes.yaxis.set_major_locator(LogLocator(subs=(1,) if few else (1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
 

@@ -56,6 +56,11 @@ class _Shown(NamedTuple):
         return self.name if self.run.seed is None else f"{self.name}, seed {self.run.seed}"
 
     @property
+    def unit(self) -> str:
+        """What its examples are, in the plural."""
+        return str(self.run.metrics.get("unit", "images"))
+
+    @property
     def tables(self) -> dict[str, Any]:
         tables: dict[str, Any] = self.run.details.get("tables", {})
         return tables
@@ -70,12 +75,12 @@ def sections(groups: Sequence[Group], names: Sequence[str]) -> list[Section]:
     """
     runs = [next((run for run in members if run.metrics), members[0]) for members in groups]
     shown = [_Shown(name, run, read_curves(run.folder)) for name, run in zip(names, runs, strict=True)]
-    unit = " and ".join(dict.fromkeys(str(run.metrics.get("unit", "images")) for run in runs))
+    unit = " and ".join(dict.fromkeys(each.unit for each in shown))
     found = [
         Section("Loss curves", list(_curves(shown))),
         Section("Accuracy, reliability, errors by class", list(_side_by_side(shown, unit))),
-        Section("Confusion", list(_confusions(shown, unit))),
-        Section("Pictures", list(_pictures(shown, unit)), wide=True),
+        Section("Confusion", list(_confusions(shown))),
+        Section("Pictures", list(_pictures(shown)), wide=True),
     ]
     return [section for section in found if section.pictures]
 
@@ -106,10 +111,10 @@ def _side_by_side(shown: Sequence[_Shown], unit: str) -> Iterator[Picture]:
         )
 
 
-def _confusions(shown: Sequence[_Shown], unit: str) -> Iterator[Picture]:
+def _confusions(shown: Sequence[_Shown]) -> Iterator[Picture]:
     for each in shown:
         for kind, what, ylabel in (
-            ("confusion", f"test {unit}", "label"),
+            ("confusion", f"test {each.unit}", "label"),
             ("teacher_confusion", "student against its teachers", "teachers' prediction"),
             ("sequence_confusion", "whole sequences", "label"),
         ):
@@ -119,12 +124,12 @@ def _confusions(shown: Sequence[_Shown], unit: str) -> Iterator[Picture]:
                 yield Picture(f"{each.name}-{kind.replace('_', '-')}", f"{each.who}, {what}", drawn)
 
 
-def _pictures(shown: Sequence[_Shown], unit: str) -> Iterator[Picture]:
+def _pictures(shown: Sequence[_Shown]) -> Iterator[Picture]:
     for tag in sorted({tag for each in shown for tag in each.curves.images}):
         what = tag.removeprefix(PICTURE_TAGS)
         for each in shown if what != _DRAWN_HERE else ():
             if tag in each.curves.images:
-                caption = f"{each.who}: {what}, validation {unit}"
+                caption = f"{each.who}: {what}, validation {each.unit}"
                 yield Picture(f"{each.name}-{what.replace(' ', '-')}", caption, each.curves.images[tag])
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kd_lightning.reports import class_plots
+from kd_lightning.reports import class_plots, plots
 from kd_lightning.reports.class_plots import joined_bins
 
 
@@ -32,3 +32,11 @@ def test_fifteen_runs_have_fifteen_colors_and_a_legend_below() -> None:
     lines = figure.axes[0].get_lines()[1:]
     assert len({str(line.get_color()) for line in lines}) == 15
     assert len(figure.legends) == 1
+
+
+def test_the_shares_axis_names_few_values() -> None:
+    bins = {"run": [_bin(20, 0.2, 0.1), _bin(80, 0.5, 0.5), _bin(400, 0.8, 0.9), _bin(500, 0.9, 0.9)]}
+    figure = class_plots.reliability(bins)
+    plots.as_png(figure)  # what is named depends on how much room there is
+    below = figure.axes[1]
+    assert {float(tick) for tick in below.get_yticks()} <= {10.0**power for power in range(-9, 9)}

@@ -236,3 +236,15 @@ def test_curves_of_odd_numbers_are_drawn(tmp_path: Path) -> None:
                 writer.add_scalar(tag, value, step)
     run_report([str(folder)])
     assert (folder / "report-pictures" / "odd-loss.png").is_file()
+
+
+def test_captions_name_what_each_run_was_tested_on(tmp_path: Path) -> None:
+    for name, unit in (("digits", "images"), ("words", "recordings")):
+        folder = make_run(tmp_path, name, 2, model=student(0.0), unit=unit, data=name)
+        tables = {"confusion": [[9, 1], [1, 9]]}
+        (folder / "details.json").write_text(json.dumps({"tables": tables}), encoding="utf-8")
+    run_report([str(tmp_path)])
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "digits, seed 0, test images<" in page
+    assert "words, seed 0, test recordings<" in page
+    assert "errors by class, test images and recordings, seed 0<" in page
