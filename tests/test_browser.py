@@ -41,10 +41,12 @@ def driver() -> Iterator[Any]:
 
 def test_tensorboards_tabs_show(runs: Path, driver: Any) -> None:
     with tensorboard(runs) as address:
+        first = open_tab(driver, address, "timeseries", "distillation/hard_loss_training")
+        assert "epoch" not in first.split()
         charts = open_tab(driver, address, "custom_scalars", "soft and hard loss")
         for name in (
-            "soft and hard loss, train and validation",
-            "accuracy of student",
+            "soft and hard loss, training",
+            "accuracy of the teachers",
             "share of the gradient",
             "rate",
         ):
@@ -65,7 +67,7 @@ def test_the_report_shows_and_asks_for_nothing(runs: Path, driver: Any) -> None:
     driver.get_log("browser")  # forget what other pages said
     driver.get((runs / "report.html").as_uri())
     text = driver.execute_script(ALL_TEXT)
-    for shown in ("cold", "hot", "teacher", "Loss curves", "Reliability", "Confusion"):
+    for shown in ("cold", "hot", "teacher", "Loss curves", "Accuracy, reliability, errors by class", "Confusion"):
         assert shown in text
     assert len(driver.execute_script(IMAGES)) >= 4
     drawn = driver.execute_script(

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from kd_lightning import main
+from kd_lightning.runs.files import read_json
 from tests.data.pictures import draw_pictures
 
 GUIDE = Path(__file__).parents[1] / "docs" / "own-data.md"
@@ -57,7 +58,7 @@ def test_the_guides_data_trains_is_stored_resumed_and_reported(
     assert "1,800 training and 200 validation waves" in caplog.text
     assert "1,800 training (90 with a label) and 200 validation waves" in caplog.text
     assert "errors on 200 validation waves" in caplog.text
-    assert "computing soft targets: " in caplog.text
+    assert "/best.ckpt on 2,000 waves, " in caplog.text
     assert "500 test waves" in capsys.readouterr().out
     _resumes_bit_for_bit(commands[1], "runs/waves/student", at=25)
 
@@ -65,11 +66,13 @@ def test_the_guides_data_trains_is_stored_resumed_and_reported(
 @pytest.mark.slow
 def test_the_guides_pictures_are_stored_and_resumed(project: Path, caplog: pytest.LogCaptureFixture) -> None:
     draw_pictures(project / "pictures/train", each=50, side=32)
-    draw_pictures(project / "pictures/test", side=32)
+    draw_pictures(project / "pictures/val", side=32)
+    draw_pictures(project / "pictures/test", each=8, side=32)
     commands = _commands(SEEDED)
     for command in commands:
         assert main([*command, *QUIET]) == 0, command
     assert "Pictures, 150 training and 60 validation examples, 2 seeded views" in caplog.text
     assert "soft targets: stored (2 views of each example instead of 6 passes)" in caplog.text
-    assert "computing soft targets: 1 teachers on 360 examples" in caplog.text
+    assert " on 360 examples, " in caplog.text
+    assert read_json(Path("runs/pictures/student/metrics.json"))["test"]["examples"] == 24
     _resumes_bit_for_bit(commands[1], "runs/pictures/student", at=13)

@@ -1,6 +1,8 @@
 """What the command line says of itself: its subcommands and the arguments beside Lightning's own."""
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from kd_lightning.cli.own_code import DEBUG_VARIABLE
 
@@ -39,6 +41,13 @@ The way through: fit a teacher, fit a student against it, test both, compare the
 RUN...', and take the student out with '{PROG} export RUN'. '{PROG} study STUDY' does all
 of it for the rows of a table, over several seeds. Each has its own --help. What goes
 wrong is said in one line; with {DEBUG_VARIABLE}=1 in the environment the whole traceback comes before it."""
+
+
+def typed_command() -> list[str]:
+    """The command line of this process, word by word: with its interpreter, or as the installed command."""
+    words = list(sys.orig_argv)
+    script = len(words) > 1 and Path(words[1]).name == "kd_lightning"
+    return ["kd_lightning", *words[2:]] if script else words
 
 
 def refuse_unknown_subcommand(arguments: Sequence[str]) -> None:

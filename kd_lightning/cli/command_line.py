@@ -12,7 +12,7 @@ from importlib import import_module
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 
-from kd_lightning.cli.arguments import OTHER_COMMANDS, refuse_unknown_subcommand
+from kd_lightning.cli.arguments import OTHER_COMMANDS, PROG, refuse_unknown_subcommand, typed_command
 from kd_lightning.cli.distill_cli import DistillCLI
 from kd_lightning.cli.messages import accept_any_text, error_line, hush, refuse_undecoded
 from kd_lightning.cli.own_code import DEBUG_VARIABLE, raised_last
@@ -47,7 +47,8 @@ def main(args: Sequence[str] | None = None) -> int:
         with signals.installed(), ExitStack() as held:
             arguments = with_config_of_run(arguments)
             check_config_files(arguments)
-            cli = DistillCLI(with_data_named(arguments), held, signals)
+            typed = typed_command() if args is None else [*PROG.split(), *args]
+            cli = DistillCLI(with_data_named(arguments), held, signals, typed)
     except ProcessException as error:  # of a process that trained, under ddp_fork and ddp_spawn
         stopped_by = _signal_of_ranks(error, signals)
         if stopped_by is not None:

@@ -1,6 +1,6 @@
 """LightningCLI with run folders, crash-safe checkpoints and guards."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,6 @@ from jsonargparse.typing import register_type
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from kd_lightning import __version__, data, modules, nets, teachers  # noqa: F401 (short class names in YAML: imported classes)
@@ -42,6 +41,7 @@ from kd_lightning.runs.resume import (
 )
 from kd_lightning.teachers.check import refuse_own_teacher
 from kd_lightning.teachers.ensemble import HasTeachers
+from kd_lightning.training.curves_logger import CurvesLogger
 from kd_lightning.training.dashboard import Dashboard, add_test_scalars
 from kd_lightning.training.last_checkpoint import (
     AtomicCheckpointIO,
@@ -84,15 +84,22 @@ class DistillCLI(OpenCommandLine):
         args: The arguments after the program's name.
         held: Takes what a fit holds while it runs: its folder.
         signals: What asks the run to stop; None leaves the signals to whoever has them.
+        typed: The command line as it was typed, for TensorBoard; by default made of the arguments.
     """
 
     subcommand_help = SUBCOMMANDS
 
-    def __init__(self, args: list[str], held: ExitStack | None = None, signals: StopSignals | None = None) -> None:
+    def __init__(
+        self,
+        args: list[str],
+        held: ExitStack | None = None,
+        signals: StopSignals | None = None,
+        typed: Sequence[str] | None = None,
+    ) -> None:
         self._held = held or ExitStack()
         self._signals = signals
         self._run_by_main = held is not None
-        self._arguments = args
+        self._typed = typed or [*PROG.split(), *args]
         self._resumed: dict[str, Any] | None = None
         self._replaced: list[Path] = []
         # Errors come to main, which says them in one line; an abbreviation would be a misspelling that trains.
@@ -172,7 +179,7 @@ class DistillCLI(OpenCommandLine):
         elif given.get("logger") in (None, True):
             older_curves = any(self._run_dir.glob(EVENT_FILES))
             await_next_second(self._run_dir)
-            kwargs["logger"] = TensorBoardLogger(
+            kwargs["logger"] = CurvesLogger(
                 self._run_dir,
                 name="",
                 version="",
@@ -208,7 +215,7 @@ class DistillCLI(OpenCommandLine):
                 ResumedCallbacks(self._saved_config()),
                 best_checkpoint(self._run_dir),
                 last,
-                Dashboard(self._saved_config(), self._arguments, self._value("pictures_every")),
+                Dashboard(self._saved_config(), self._typed, self._value("pictures_every")),
             ]
         self.trainer_defaults["callbacks"] = [*progress, *records]
         try:

@@ -126,10 +126,10 @@ class PictureCache:
     def __init__(self, folder: Path, pictures: Pictures) -> None:
         # One file for each folder and way of reading, which is replaced when pictures change.
         place = repr((str(pictures.root.absolute()), tuple(pictures.format)))
-        self.path = folder / f"{pictures.root.name}-{hashlib.sha256(place.encode()).hexdigest()[:12]}.pictures"
+        self.path = folder / f"{pictures.root.name}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:12]}.pictures"
         states = [(str(file), file.stat()) for file in pictures.files]
-        root = len(str(pictures.root))  # relative_to takes ten times as long
-        listed = [(name[root:], state.st_size, state.st_mtime_ns) for name, state in states]
+        root = f"{pictures.root}{os.sep}"  # relative_to takes ten times as long
+        listed = [(name.removeprefix(root), state.st_size, state.st_mtime_ns) for name, state in states]
         content = json.dumps([_FORMAT, pictures.format, listed])
         self._key = hashlib.sha256(content.encode("utf-8", "surrogateescape")).digest()
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kd_lightning.data.augment import Augment
 from kd_lightning.data.digit_pictures import read_images
-from kd_lightning.data.mnist_files import DatasetName, Digits, download_digits, read_digits
+from kd_lightning.data.mnist_files import CLASS_NAMES, DatasetName, Digits, download_digits, read_digits
 from kd_lightning.data.picture_data import PictureDataModule
 from kd_lightning.data.rows_in_memory import Part
 from kd_lightning.data.statistics import InputStatistics
@@ -79,6 +79,7 @@ class MNISTDataModule(PictureDataModule):
             label_fraction=label_fraction,
         )
         self.dataset = dataset
+        self.class_names = CLASS_NAMES.get(dataset, self.class_names)
         self.data_dir = data_dir
 
     def prepare_data(self) -> None:

@@ -18,6 +18,22 @@ from kd_lightning.data.split import rows_outside, stratified_rows
 
 DatasetName = Literal["MNIST", "FashionMNIST", "KMNIST", "QMNIST", "EMNIST", "mnist5k"]
 
+# Of the data sets whose classes are no digits, as torchvision names them; "cat as dog" says more than "3 as 5".
+CLASS_NAMES: dict[str, tuple[str, ...]] = {
+    "FashionMNIST": (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
+    "KMNIST": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+}
 MNIST5K_TEST_SIZE = 1000
 # Images in the files as published, train and test; a file cut short by a broken download shows by its size.
 _PUBLISHED_SIZES = {

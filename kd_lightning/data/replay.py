@@ -191,21 +191,21 @@ class SeededLoader(OrderedLoader):
     def __init__(self, replay: Replay, **order: Any) -> None:  # Any: each has a type of its own
         super().__init__(torch.arange(len(replay)), len(replay), **order)
         self._others = replay
-        self._replay = replay.fresh()
+        self.replay = replay.fresh()
 
     def read(self, places: Iterable[Place]) -> Iterator[Batch]:
         """Make batches; argument and errors as in `Replay.read`."""
         self._others.close()
-        return self._replay.read(places)
+        return self.replay.read(places)
 
     def close(self) -> None:
         """End worker processes; as garbage, persistent ones take torch 5 s each to end."""
-        self._replay.close()
+        self.replay.close()
 
     def from_start(self) -> Self:
         """A loader of the same batches that stands before the first one; this one stays where it is."""
         other = super().from_start()
-        other._replay = self._replay.fresh()  # a pass of one must not disturb a pass of the other
+        other.replay = self.replay.fresh()  # a pass of one must not disturb a pass of the other
         return other
 
 

@@ -16,7 +16,8 @@ class TransferData(Protocol):
     """A data module that can make its training examples again from their row and view.
 
     Its batches are `Batch`es. Teachers' logits on such data can be stored, and a run knows which examples its teachers
-    were trained on. `InMemoryDataModule` has all of it. Any other LightningDataModule trains too, with live teachers.
+    were trained on. `InMemoryDataModule` has all of it, and `SeededViews` gives it to others. Any other
+    LightningDataModule trains too, with live teachers.
     """
 
     @property
@@ -85,6 +86,15 @@ class MeasuresInputs(Protocol):
         """Mean and deviation of what the nets get of the training examples, without augmentation."""
 
 
+@runtime_checkable
+class HasClassNames(Protocol):
+    """A data module that may know the names of its classes; any LightningDataModule may."""
+
+    @property
+    def class_names(self) -> Sequence[str] | None:
+        """Name of each class; None where their numbers are their names."""
+
+
 def data_of(trainer: Trainer) -> LightningDataModule | None:
     """The trainer's data module; None where it was given loaders."""
     data: LightningDataModule | None = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning's connector
@@ -105,3 +115,9 @@ def transfer_data(data: object) -> TransferData | None:
 def unit_of(data: object) -> str:
     """What a data module's examples are, in the plural; "examples" where it doesn't say."""
     return data.unit if isinstance(data, HasUnit) else "examples"
+
+
+def class_names_of(data: object) -> list[str] | None:
+    """Names of a data module's classes; None where it knows none."""
+    names = data.class_names if isinstance(data, HasClassNames) else None
+    return None if names is None else [str(name) for name in names]

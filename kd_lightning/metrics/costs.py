@@ -1,7 +1,6 @@
 """What a net costs to use: parameters, bytes, floating-point operations and the time of a forward pass."""
 
 import io
-import statistics
 import time
 from typing import NamedTuple
 
@@ -12,8 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from kd_lightning.data.inputs import Inputs, first_of, tensors_of
 from kd_lightning.nets.description import in_eval_mode, parameter_count
 
-# Passes before and at the measurement; the median of the latter counts.
-WARMUP_PASSES, TIMED_PASSES = 3, 15
+# Passes before the measurement: the first ones choose kernels, start threads and take memory.
+WARMUP_PASSES = 3
+# Timed passes, at least and at most, and the seconds after which there are enough; the shortest counts.
+LEAST_PASSES, MOST_PASSES, ENOUGH_SECONDS = 5, 100, 0.5
 
 
 class Costs(NamedTuple):
@@ -24,7 +25,7 @@ class Costs(NamedTuple):
         file_bytes: Size of the weights and buffers as torch.save writes them.
         flops: Floating-point operations of the forward pass of one example, as torch counts them: a multiplication
             and an addition are two. Matrix products, convolutions and attention count, the rest does not.
-        single_ms: Median wall time of a forward pass of one example, ms.
+        single_ms: Shortest wall time of a forward pass of one example over many passes, ms.
         batch_ms: The same of a whole batch, ms.
         batch_size: Examples of that batch.
     """
@@ -55,22 +56,30 @@ def measure_costs(net: nn.Module, inputs: Inputs) -> Costs:
             parameters=parameter_count(net),
             file_bytes=content.tell(),
             flops=counter.get_total_flops(),
-            single_ms=_median_ms(net, first_of(inputs)),
-            batch_ms=_median_ms(net, inputs),
+            single_ms=_shortest_ms(net, first_of(inputs)),
+            batch_ms=_shortest_ms(net, inputs),
             batch_size=len(tensors_of(inputs)[0]),
         )
 
 
-def _median_ms(net: nn.Module, inputs: Inputs) -> float:
-    seconds = []
-    device = tensors_of(inputs)[0].device
-    for _ in range(WARMUP_PASSES + TIMED_PASSES):
-        _wait_for(device)
-        started = time.perf_counter()
-        net(inputs)
-        _wait_for(device)
-        seconds.append(time.perf_counter() - started)
-    return 1000 * statistics.median(seconds[WARMUP_PASSES:])
+def _shortest_ms(net: nn.Module, inputs: Inputs) -> float:
+    """The shortest of many passes, which can be repeated: whatever else the machine does only makes a pass longer."""
+    for _ in range(WARMUP_PASSES):
+        _seconds(net, inputs)
+    shortest, spent, passes = float("inf"), 0.0, 0
+    while passes < LEAST_PASSES or (passes < MOST_PASSES and spent < ENOUGH_SECONDS):
+        seconds = _seconds(net, inputs)
+        shortest, spent, passes = min(shortest, seconds), spent + seconds, passes + 1
+    return 1000 * shortest
+
+
+def _seconds(net: nn.Module, inputs: Inputs) -> float:
+    """Wall time of a forward pass."""
+    _wait_for(tensors_of(inputs)[0].device)
+    started = time.perf_counter()
+    net(inputs)
+    _wait_for(tensors_of(inputs)[0].device)
+    return time.perf_counter() - started
 
 
 def _wait_for(device: torch.device) -> None:

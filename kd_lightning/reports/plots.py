@@ -1,14 +1,18 @@
-"""Pictures of a run, in one style: for TensorBoard, the report and the guides. Numbers in, figures out."""
+"""Pictures in one style, for TensorBoard, the report and the guides: curves, examples, rows of a table.
+
+Numbers in, figures out; class_plots has those of a net's answers.
+"""
 
 import io
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 # Any: matplotlib names 300 literals. Figures are made without pyplot, which would keep them all and ask for a screen.
 STYLE: dict[Any, Any] = {
@@ -27,7 +31,12 @@ SOFT_COLOR, HARD_COLOR, TEACHER_COLOR, QUIET_COLOR = "#2a6fbb", "#d1603d", "#3c9
 
 LABEL_LENGTH = 40  # characters of a run's name in a legend, at most
 
-Image = Sequence[Sequence[float]]  # (height, width), 0 is the background
+NAME_LENGTH = 14  # of a class's name on an axis
+TICKED_CLASSES = 20  # of which each is named on an axis, at most
+LEGEND_INSIDE = 6  # lines, at most; a longer legend stands below
+
+# (height, width), 0 is the background; or (height, width, 3), red, green and blue. In [0, 1].
+Image = Sequence[Sequence[Any]]
 
 
 @contextmanager
@@ -43,82 +52,36 @@ def softened_targets(
     """An image beside probabilities of each class, such as the label's and the teachers' at some temperatures.
 
     Args:
-        image: (height, width) in [0, 1].
+        image: In [0, 1].
         label: Its class.
         answers: Probabilities of each class, by title; each has a scale of its own.
         names: Of the classes, their numbers by default.
     """
     with new_figure(2.2 + 2.4 * len(answers), 2.4) as figure:
         first, *others = figure.subplots(1, 1 + len(answers), width_ratios=[1, *[1.5] * len(answers)])
-        _show(first, image, f"label {label}")
+        _show(first, image, f"label {label_text(names[label]) if names else label}")
         for axes, (title, probabilities) in zip(others, answers.items(), strict=True):
             colors = [HARD_COLOR if place == label else SOFT_COLOR for place in range(len(probabilities))]
             axes.bar(range(len(probabilities)), probabilities, color=colors)
-            axes.set(title=title, xlabel="class")
-            _class_ticks(axes, len(probabilities), names)
+            axes.set(title=title, xlabel=None if names else "class")
+            class_ticks(axes, len(probabilities), names)
             axes.grid(visible=False, axis="x")
         return figure
 
 
 def mistakes(images: Sequence[Image], titles: Sequence[str], heading: str, columns: int = 8) -> Figure:
-    """Images in a grid with a line above each."""
+    """Images in a grid with a title of a line or more above each."""
     rows = max(1, -(-len(images) // columns))
-    with new_figure(1.1 * columns, 1.35 * rows + 0.3) as figure:
+    lines = 1 + max((title.count("\n") for title in titles), default=0)
+    longest = max((len(line) for title in titles for line in title.splitlines()), default=0)
+    size = 9 if longest < NAME_LENGTH - 2 else 7
+    with new_figure(1.1 * columns, (1.05 + 0.15 * lines) * rows + 0.3) as figure:
         figure.suptitle(heading, fontsize=9)
         for place, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
             if place < len(images):
-                _show(axes, images[place], titles[place])
+                _show(axes, images[place], titles[place], size)
             else:
                 axes.axis("off")
-        return figure
-
-
-def confusion(counts: Sequence[Sequence[int]], ylabel: str = "label", xlabel: str = "prediction") -> Figure:
-    """A confusion matrix; colors show what is off the diagonal, where the diagonal would drown it.
-
-    Args:
-        counts: (classes, classes), by [row's class][column's class].
-        ylabel: What the rows are.
-        xlabel: What the columns are.
-    """
-    classes = len(counts)
-    wrong = [[0 if r == c else count for c, count in enumerate(line)] for r, line in enumerate(counts)]
-    largest = max(1, *(count for line in wrong for count in line))
-    with new_figure(4.2, 4.0) as figure:
-        axes = figure.subplots()
-        axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=largest)
-        axes.grid(visible=False)
-        axes.set(xlabel=xlabel, ylabel=ylabel, title=f"{sum(map(sum, wrong)):,} of {sum(map(sum, counts)):,} differ")
-        if classes <= 20:
-            axes.set_xticks(range(classes))
-            axes.set_yticks(range(classes))
-            for row, line in enumerate(counts):
-                for column, count in enumerate(line):
-                    if count:
-                        dark = row != column and count > 0.6 * largest
-                        color = QUIET_COLOR if row == column else "white" if dark else "black"
-                        axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=7)
-        return figure
-
-
-def reliability(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
-    """Accuracy against confidence of each run, and on which share of the predictions it rests.
-
-    Args:
-        bins: By run: count, mean confidence and accuracy of each bin.
-    """
-    with new_figure(4.2, 4.0) as figure:
-        above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-        above.plot([0, 1], [0, 1], "--", color=QUIET_COLOR, linewidth=1, label="perfectly calibrated")
-        for name, run in bins.items():
-            filled = [each for each in run if each["count"]]
-            total = sum(each["count"] for each in run)
-            confidence = [each["confidence"] for each in filled]
-            above.plot(confidence, [each["accuracy"] for each in filled], "o-", markersize=3, label=_label(name))
-            below.plot(confidence, [each["count"] / total for each in filled], "o-", markersize=3)
-        above.set(ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
-        below.set(xlabel="confidence", ylabel="share", yscale="log")
-        above.legend(loc="upper left", fontsize=7)
         return figure
 
 
@@ -130,33 +93,20 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], ylabel
         ylabel: What the values are.
         log: Whether their axis is logarithmic.
     """
-    with new_figure(4.6, 3.0) as figure:
+    kinds = list(dict.fromkeys(name.rpartition("/")[2] for name in series))
+    with new_figure(4.8, 3.4 + legend_height(len(series))) as figure:
         axes = figure.subplots()
-        colors = {name.rpartition("/")[2]: f"C{place}" for place, name in enumerate(series)}
+        colors = dict(zip(kinds, line_colors(len(kinds)), strict=True))
         for name, (steps, values) in series.items():
             line = "--" if name.startswith("val/") else "-"
-            axes.plot(steps, values, line, linewidth=1.2, label=_label(name), color=colors[name.rpartition("/")[2]])
+            marker = "." if len(steps) == 1 else None
+            color = colors[name.rpartition("/")[2]]
+            axes.plot(steps, values, line, marker=marker, linewidth=1.2, label=label_text(name), color=color)
         axes.set(xlabel="step", ylabel=ylabel)
         if log and all(value > 0 for _, values in series.values() for value in values):
             axes.set_yscale("log")
-        if series:
-            axes.legend(fontsize=7)
-        return figure
-
-
-def errors_by_class(errors: Mapping[str, Sequence[float]]) -> Figure:
-    """Bars side by side: the error rate of each class, in percent, by run."""
-    with new_figure(6.4, 2.8) as figure:
-        axes = figure.subplots()
-        width = 0.8 / max(1, len(errors))
-        for place, (name, rates) in enumerate(errors.items()):
-            shift = (place - (len(errors) - 1) / 2) * width
-            axes.bar([number + shift for number in range(len(rates))], rates, width, label=_label(name))
-            _class_ticks(axes, len(rates), None)
-        axes.set(xlabel="class", ylabel="errors, %")
-        axes.grid(visible=False, axis="x")
-        if errors:
-            axes.legend(fontsize=7)
+            plain_log_ticks(axes)
+        add_legend(figure, axes, len(series))
         return figure
 
 
@@ -204,23 +154,6 @@ def _any_glyph() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         yield
-
-
-def _label(name: str) -> str:
-    """A run's name for a legend: short, not taken for a formula, and not left out for beginning with `_`."""
-    short = name if len(name) <= LABEL_LENGTH else f"{name[: LABEL_LENGTH - 1]}…"
-    return f" {short}".replace("$", r"\$") if short.startswith("_") else short.replace("$", r"\$")
-
-
-def _show(axes: Axes, image: Image, title: str) -> None:
-    axes.imshow(image, cmap="gray_r")
-    axes.set(xticks=[], yticks=[], title=title)
-    axes.grid(visible=False)
-
-
-def _class_ticks(axes: Axes, classes: int, names: Sequence[str] | None) -> None:
-    if classes <= 20:
-        axes.set_xticks(range(classes), names or [str(number) for number in range(classes)])
 
 
 def verdict(errors: Mapping[str, Sequence[int]], saved: float, low: float | None, high: float | None) -> Figure:
@@ -273,3 +206,60 @@ def knowledge(
             axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
             axes.minorticks_off()
         return figure
+
+
+def label_text(name: str) -> str:
+    """A run's name for a legend: short, not taken for a formula, and not left out for beginning with `_`."""
+    short = name if len(name) <= LABEL_LENGTH else f"{name[: LABEL_LENGTH - 1]}…"
+    return f" {short}".replace("$", r"\$") if short.startswith("_") else short.replace("$", r"\$")
+
+
+def line_colors(count: int) -> list[Any]:  # Any: matplotlib's names and tuples
+    """As many colors that can be told apart."""
+    if count <= 10:
+        return [f"C{place}" for place in range(count)]
+    return [mpl.colormaps["turbo"](place / (count - 1)) for place in range(count)]
+
+
+def legend_height(count: int) -> float:
+    """Inches that a legend of so many lines adds to a figure."""
+    return 0.0 if count <= LEGEND_INSIDE else 0.16 * -(-count // 2)
+
+
+def add_legend(figure: Figure, axes: Axes, count: int, place: Literal["best", "upper left"] = "best") -> None:
+    """Name the lines, in the picture or, where there are many, below it."""
+    if count > LEGEND_INSIDE:
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7)
+    elif count:
+        axes.legend(loc=place, fontsize=7)
+
+
+def plain_log_ticks(axes: Axes, *, few: bool = False) -> None:
+    """Write 0.1, 0.2, 0.5 and so on, or a few of 0.1, 1, 10, beside a logarithmic axis, not powers of ten."""
+    axes.yaxis.set_major_locator(LogLocator(subs=(1,) if few else (1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def class_ticks(axes: Axes, classes: int, names: Sequence[str] | None) -> None:
+    """Name the classes on the horizontal axis, where there are not too many."""
+    if classes <= TICKED_CLASSES:
+        texts = short_names(names) if names else [str(number) for number in range(classes)]
+        axes.set_xticks(range(classes), texts)
+        if names:
+            axes.tick_params(axis="x", labelrotation=45)
+            for tick in axes.get_xticklabels():
+                tick.set(ha="right", rotation_mode="anchor")
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Names of classes for an axis."""
+    return [label_text(name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…") for name in names]
+
+
+def _show(axes: Axes, image: Image, title: str, size: int = 9) -> None:
+    axes.imshow(image, cmap="gray_r")
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, fontsize=size)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)

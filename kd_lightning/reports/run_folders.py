@@ -1,6 +1,7 @@
 """What runs left in their folders. Reads only files, without torch."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +43,37 @@ class Run(NamedTuple):
     def name(self) -> str:
         """The folder's name."""
         return shown(Path(self.folder.name))
+
+    @property
+    def seed(self) -> int | None:
+        """What its random numbers began with; None where unknown."""
+        seed = self.config.get("seed_everything")
+        return seed if _is_count(seed) else None
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Name of each class; None where the data has none."""
+        names: list[str] | None = self.details.get("class_names")
+        return names
+
+    @property
+    def stopped_early(self) -> str | None:
+        """How far a run came that was stopped before its end; None for a whole one, or where it was to stop itself."""
+        done, planned = self.metrics.get("steps_done"), self.metrics.get("steps_planned")
+        if done is None or planned is None or done >= planned or stops_itself(self.config):
+            return None
+        return f"stopped after {done:,} of {planned:,.0f} steps"
+
+
+def stops_itself(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration may end a run before its last step: EarlyStopping, Timer or a time limit."""
+    trainer = config.get("trainer")
+    if not isinstance(trainer, dict):
+        return False
+    callbacks = trainer.get("callbacks") or []
+    listed = callbacks if isinstance(callbacks, list) else [callbacks]
+    names = {str(each.get("class_path")).rpartition(".")[2] for each in listed if isinstance(each, dict)}
+    return trainer.get("max_time") is not None or bool(names & {"EarlyStopping", "Timer"})
 
 
 def find_runs(paths: Sequence[str]) -> list[Path]:
@@ -99,8 +131,8 @@ def _faults_of_metrics(content: dict[str, Any]) -> Iterator[str]:
     yield from _unlike(test, ("errors", "examples"), "a count", _is_count, required=True)
     yield from _unlike(test, ("teacher_errors",), "a count", _is_count)
     yield from _unlike(test, ("teacher_agreement",), "a number", _is_number)
-    yield from _unlike(content, ("parameters", "teacher_parameters", "teachers"), "a count", _is_count)
-    yield from _unlike(content, ("train_seconds",), "a number", _is_number)
+    yield from _unlike(content, ("parameters", "teacher_parameters", "teachers", "steps_done"), "a count", _is_count)
+    yield from _unlike(content, ("train_seconds", "steps_planned"), "a number", _is_number)
     if 0 in (test["examples"], content.get("parameters")):
         yield "its examples and parameters must be above 0"
     if content.get("teachers") and None in (test.get("teacher_errors"), content.get("teacher_parameters")):
@@ -127,6 +159,12 @@ def _faults_of_details(content: dict[str, Any]) -> Iterator[str]:
         square = isinstance(counts, list) and all(_is_list_of(line, _is_count) for line in counts)
         if not square or not counts or any(len(line) != len(counts) for line in counts):
             yield f"{name} must be a square of counts"
+    names = content.get("class_names")
+    if names is not None and not _is_list_of(names, lambda each: isinstance(each, str)):
+        yield "class_names must be a list of texts"
+    wrong = tables.get("wrong_rows")
+    if wrong is not None and not _is_list_of(wrong, _is_count):
+        yield "wrong_rows must be a list of counts"
     bins = tables.get("reliability", [])
     if not _is_list_of(bins, lambda each: isinstance(each, dict)):
         yield "reliability must be a list of bins"
@@ -161,3 +199,13 @@ def common_parent(folders: Sequence[Path]) -> Path:
     """The closest folder that holds all run folders."""
     parents = [folder.absolute().parent for folder in folders]
     return next(p for p in (parents[0], *parents[0].parents) if all(q.is_relative_to(p) for q in parents))
+
+
+def distinct_names(runs: Sequence[Run]) -> dict[Path, str]:
+    """What to call each run: its folder's name, or more of its path where that is not enough."""
+    parent = common_parent([run.folder for run in runs])
+    counted = Counter(run.name for run in runs)
+    return {
+        run.folder: run.name if counted[run.name] == 1 else shown(run.folder.absolute().relative_to(parent))
+        for run in runs
+    }

@@ -47,8 +47,8 @@ def measured(run: Path, row: StudyRow) -> dict[str, Any]:
         return {"run": run.name, "errors": test["errors"], "examples": test["examples"], **metrics}
     record = read_checkpoint(run / CHECKPOINT_DIR / LAST)[RECORD_KEY]
     # Older runs don't say it; it is not val_size where that counts recordings.
-    said = record.get("data", {}).get("validation_examples")
-    examples = int(said or record["config"]["data"]["init_args"]["val_size"])
+    counted = record.get("data", {}).get("validation_examples")
+    examples = int(counted or record["config"]["data"]["init_args"]["val_size"])
     errors = round(examples * (1 - record["validation"]["val/accuracy"]))
     return {"run": run.name, "errors": errors, "examples": examples, "train_seconds": record["train_seconds"]}
 

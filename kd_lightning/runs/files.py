@@ -17,6 +17,8 @@ OTHER_METRICS_FILE = "metrics-other.json"
 OTHER_DETAILS_FILE = "details-other.json"
 PREDICTIONS_FILE = "predictions.csv"
 EVENT_FILES = "events.out.tfevents.*"
+# Begins the tags of pictures in event files; TensorBoard sorts by name, and this comes after all curves.
+PICTURE_TAGS = "validation/"
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -140,10 +140,10 @@ def _reopen(folder: TeacherFolder, answer: TeacherPass, say: Callable[[str], Non
 
 def _compute(folder: TeacherFolder, answer: TeacherPass, say: Callable[[str], None]) -> None:
     """Compute the blocks that nobody has, and make the table when all are there."""
-    done = folder.blocks.count - len(folder.blocks.missing(say))
-    if done:
-        with folder.unless_finished():
-            _drop_blocks_of_other_code(folder, answer, say)
+    folder.blocks.missing(say)
+    with folder.unless_finished():
+        _drop_blocks_of_other_code(folder, answer, say)
+    done = len(folder.blocks.finished())
     say(
         f"computing soft targets: teacher {folder.source} on {len(answer.entries):,} {answer.entries.data.unit}, "
         f"{size_text(folder.spec.size(folder.classes))} in {folder.path}"
@@ -180,6 +180,8 @@ def _table_differs(folder: TeacherFolder, answer: TeacherPass) -> bool:
 def _drop_blocks_of_other_code(folder: TeacherFolder, answer: TeacherPass, say: Callable[[str], None]) -> None:
     """Delete blocks that were begun before the teacher's code changed; one entry of each is looked at."""
     files = folder.blocks.finished()
+    if not files:
+        return
     row = folder.classes * folder.blocks.dtype.itemsize
     content = bytearray(b"".join(file.read_bytes()[:row] for file in files.values()))
     stored = torch.from_numpy(np.frombuffer(content, dtype=folder.blocks.dtype)).view(-1, folder.classes)

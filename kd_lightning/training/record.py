@@ -14,13 +14,13 @@ from lightning.pytorch import LightningModule, Trainer
 from kd_lightning import __version__
 from kd_lightning.data.batches import Batch
 from kd_lightning.data.inputs import Inputs
-from kd_lightning.data.transfer_data import unit_of
+from kd_lightning.data.transfer_data import class_names_of, data_of, unit_of
 from kd_lightning.metrics.classification import error_interval
 from kd_lightning.metrics.costs import measure_costs
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.lightning_internals import LeanCallback
 from kd_lightning.nets.description import parameter_count
-from kd_lightning.runs.checkpoints import RECORD_KEY, read_checkpoint, run_folder
+from kd_lightning.runs.checkpoints import LAST, RECORD_KEY, read_checkpoint, run_folder
 from kd_lightning.runs.files import (
     CONFIG_FILE,
     DETAILS_FILE,
@@ -121,7 +121,7 @@ def _test_limits(trainer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class TestDetails(LeanCallback):
-    """Writes details: the test's tables, and what net and teachers cost to use.
+    """Writes details: the test's tables, the names of the classes, and what net and teachers cost to use.
 
     In the process that tests, since a forked process hands nothing back but the logged numbers.
 
@@ -151,7 +151,8 @@ class TestDetails(LeanCallback):
             teachers = teachers_of(module)
             if teachers is not None:
                 costs["teachers"] = measure_costs(teachers, self._inputs)._asdict()
-            write_json(self.file, {"tables": tables, "costs": costs})
+            names = class_names_of(data_of(trainer))
+            write_json(self.file, {"tables": tables, "class_names": names, "costs": costs})
 
 
 def metrics_record(
@@ -201,6 +202,7 @@ def metrics_record(
         "epochs": origin.get("epochs"),
         "validation": origin.get("validation"),
         "steps": checkpoint["global_step"],
+        **_end_of_run(checkpoint_path, checkpoint),
         "seed": (origin.get("config") or {}).get("seed_everything"),
         "parameters": parameter_count(module.net),
         "train_seconds": origin.get("train_seconds"),
@@ -236,6 +238,18 @@ def _over_sequences(found: Mapping[str, Any]) -> dict[str, Any]:
     counts = {name: found[name] for name in ("unit", "kind", "count", "errors", "teacher_errors") if name in found}
     rate = {"interval": error_interval(found["errors"], found["count"])} if found["count"] else {}
     return {"error_rate_interval": found["row_error_interval"], "sequences": counts | rate}
+
+
+def _end_of_run(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """How many steps a checkpoint's run made, and was to make: its last checkpoint says so, its best does not."""
+    last = path.with_name(LAST)
+    if run_folder(path) is not None and last.is_file():
+        try:
+            checkpoint = read_checkpoint(last)
+        except ValueError:  # the tested one is whole
+            return {"steps_done": None, "steps_planned": None}
+    planned = checkpoint.get(RECORD_KEY, {}).get("planned_steps")
+    return {"steps_done": checkpoint["global_step"], "steps_planned": planned}
 
 
 def prediction_rows(batches: Sequence[Any], names: Sequence[str] | None) -> Iterator[dict[str, Any]]:

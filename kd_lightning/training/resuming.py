@@ -214,7 +214,7 @@ def checkpoints_in_folder(callback: ModelCheckpoint, state: State) -> State:
         "best_model_path": best,
         "best_model_score": scores.get(best),
         "kth_best_model_path": worst,
-        "kth_value": scores.get(worst),
+        "kth_value": scores.get(worst, callback.kth_value),  # before the first validation as Lightning begins
     }
 
 

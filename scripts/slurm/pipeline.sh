@@ -9,7 +9,8 @@ submit() { sbatch --parsable --kill-on-invalid-dep=yes "${options[@]}" "$@"; }
 options=("${@:6}")
 taught=(--model.teachers "$root/teacher-*")
 first=$(submit --array="0-$((teachers - 1))" "$here/teachers.sbatch" "$teacher" "$root/teacher")
-store=$(submit --dependency="afterok:$first" "$here/prepare.sbatch" "$student" "${taught[@]}" --run_dir "$root/student-0")
+store=$(submit --dependency="afterok:$first" --array="0-$((teachers - 1))" "$here/prepare.sbatch" "$student" \
+  --model.teachers "$root/teacher-%a")
 last=$(submit --dependency="afterok:$store" --array="0-$((students - 1))" \
   "$here/teachers.sbatch" "$student" "$root/student" "${taught[@]}")
 submit --dependency="afterok:$last" --job-name=kd-report --output=%x-%j.out \

@@ -14,6 +14,8 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from kd_lightning import CropMirror, ImageFolderDataModule, SmallConvNet, TeacherModule
+from kd_lightning.data.decoded import PictureCache, Pictures
+from kd_lightning.data.pictures import PictureFormat
 
 QUIET: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 
@@ -112,6 +114,20 @@ def test_changed_pictures_are_decoded_again(
     assert torch.equal(_pixels(now), _pixels(_read(folder, cache_dir=None)))
     assert (before.dataset_identity() == now.dataset_identity()) == (change is _touch)
     assert len(list(Path("runs/pictures").iterdir())) == 2  # nothing old is left
+
+
+def test_a_first_letter_counts_where_the_folder_is_the_current_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder / "train")
+
+    def cache() -> PictureCache:
+        files = sorted(Path().glob("*/*.png"))
+        return PictureCache(tmp_path, Pictures(Path(), files, PictureFormat(3, None, "white"), limit_gb=1.0))
+
+    before = cache()
+    Path("cat").rename("bat")
+    assert before._key != cache()._key
 
 
 @pytest.mark.parametrize("place", [40, -1])

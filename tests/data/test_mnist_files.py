@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 
 from kd_lightning.data import mnist_files as datasets
 from kd_lightning.data.inputs import tensors_of
@@ -167,3 +168,10 @@ def test_a_validation_split_must_leave_something() -> None:
     data = MNISTDataModule(dataset="mnist5k", val_size=4000)
     with pytest.raises(ValueError, match="val_size must leave something to train on, got 4000 of 4000 images"):
         data.setup("fit")
+
+
+@pytest.mark.parametrize("name", ["FashionMNIST", "KMNIST"])
+def test_names_of_classes_are_those_of_torchvision(name: Any) -> None:
+    assert list(datasets.CLASS_NAMES[name]) == getattr(torchvision.datasets, name).classes
+    assert MNISTDataModule(name).class_names == datasets.CLASS_NAMES[name]
+    assert MNISTDataModule("mnist5k").class_names is None

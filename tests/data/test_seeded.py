@@ -91,7 +91,7 @@ def _fit(module: lightning.LightningModule, data: SeededViews, *, at: int = -1, 
 def test_a_run_is_the_same_stored_and_live_and_with_workers(caplog: pytest.LogCaptureFixture) -> None:
     live = _fit(_student("live"), _seeded())
     stored = _fit(_student("stored"), _seeded(workers=2, persistent_workers=True))
-    assert "computing soft targets: 1 teachers on 147 examples" in caplog.text
+    assert "computing soft targets: teacher MLP on 147 examples" in caplog.text
     assert live.rows == stored.rows
     assert len(live.losses) == 12
     assert live.losses == pytest.approx(stored.losses, rel=1e-4)
@@ -99,6 +99,21 @@ def test_a_run_is_the_same_stored_and_live_and_with_workers(caplog: pytest.LogCa
     _fit(_student("auto"), _seeded(views=2))
     assert "soft targets: stored (made by an earlier run)" in caplog.text
     assert "computing" not in caplog.text
+
+
+@pytest.mark.slow
+def test_a_changed_picture_and_an_added_one_get_targets_of_their_own(
+    pictures: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _fit(_student("stored"), _seeded())
+    (pictures / "train/class0/004.jpg").write_bytes((pictures / "train/class2/007.jpg").read_bytes())
+    changed = _fit(_student("stored"), _seeded())
+    (pictures / "train/class0/999.jpg").write_bytes((pictures / "train/class2/008.jpg").read_bytes())
+    added = _fit(_student("stored"), _seeded())
+    assert caplog.text.count("computing soft targets") == 3
+    assert added.losses == pytest.approx(_fit(_student("live"), _seeded()).losses, rel=1e-4)
+    (pictures / "train/class0/999.jpg").unlink()
+    assert changed.losses == pytest.approx(_fit(_student("live"), _seeded()).losses, rel=1e-4)
 
 
 def test_auto_says_how_many_views_would_pay(caplog: pytest.LogCaptureFixture) -> None:

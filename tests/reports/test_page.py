@@ -1,4 +1,4 @@
-"""Runs that differ by their seed alone share a row; the page stands alone and shows what is broken as such."""
+"""The page stands alone and shows what is broken as such."""
 
 import csv
 import io
@@ -8,65 +8,17 @@ import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from kd_lightning.cli.command_line import main
-from kd_lightning.reports.page import read_curves, run_report
-from kd_lightning.reports.rows import group_runs, table_rows
-from kd_lightning.reports.run_folders import find_runs, read_run
+from kd_lightning.reports.curves import read_curves
+from kd_lightning.reports.page import run_report
+from kd_lightning.reports.run_folders import find_runs
 from kd_lightning.runs import files
-
-
-def _run(root: Path, name: str, errors: int | None, seed: int = 0, **metrics: Any) -> Path:
-    folder = root / name
-    folder.mkdir(parents=True)
-    temperature = metrics.pop("temperature", 4.0)
-    config = {"seed_everything": seed, "run_dir": str(folder), "model": {"init_args": {"temperature": temperature}}}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    if errors is not None:
-        examples = metrics.pop("examples", 1000)
-        test = {"errors": errors, "examples": examples, "teacher_agreement": 0.9, "teacher_errors": 7}
-        record = {"test": test, "parameters": 100, "train_seconds": 2.0, **metrics}
-        (folder / "metrics.json").write_text(json.dumps(record), encoding="utf-8")
-    return folder
-
-
-def test_rows_over_seeds(tmp_path: Path) -> None:
-    for seed, errors in enumerate([10, 12, 17]):
-        _run(tmp_path, f"taught-{seed}", errors, seed, teachers=3, teacher_parameters=500)
-    _run(tmp_path, "hotter", 9, temperature=8.0, error_rate_interval=[0.004, 0.017])
-    _run(tmp_path, "unfinished", None, temperature=9.0)
-    groups = group_runs([read_run(folder) for folder in find_runs([str(tmp_path)])])
-    hotter, ensemble, taught, unfinished = table_rows(groups)
-    assert (hotter.name, hotter.runs, hotter.errors) == ("hotter", 1, [9])
-    assert hotter.cells()["error %"] == "0.9 (0.40 to 1.70)"
-    assert (ensemble.name, ensemble.errors, ensemble.parameters) == ("ensemble of 3 teachers", [7], 500)
-    assert (taught.name, taught.runs, taught.errors, taught.compression) == ("taught", 3, [10, 12, 17], 5.0)
-    assert taught.cells()["errors"] == "13.0 ± 3.6"
-    assert taught.cells()["error %"] == "1.30 ± 0.36"
-    assert unfinished.cells()["errors"] == "no checkpoint yet"
-
-
-def test_rows_are_averaged_over_the_same_test_data_only(tmp_path: Path) -> None:
-    for seed, errors in enumerate([10, 12]):
-        _run(tmp_path, f"taught-{seed}", errors, seed, data={"dataset": "MNIST"})
-    _run(tmp_path, "taught-2", 900, 2, data={"dataset": "KMNIST"})
-    _run(tmp_path, "taught-3", 90, 3, data={"dataset": "MNIST"}, examples=100)
-    _run(tmp_path, "taught-4", None, 4)
-    groups = group_runs([read_run(folder) for folder in find_runs([str(tmp_path)])])
-    assert [[run.name for run in members] for members in groups] == [
-        ["taught-0", "taught-1", "taught-4"],
-        ["taught-2"],
-        ["taught-3"],
-    ]
-    own, other, part = table_rows(groups)
-    assert own.errors == [10, 12]
-    assert part.name == "taught-3"
-    assert other.cells()["errors"] == "900"
+from tests.reports.made_runs import COSTS, make_run, student
 
 
 class _Parsed(HTMLParser):
@@ -89,7 +41,7 @@ class _Parsed(HTMLParser):
 
 def test_the_page_stands_alone_and_escapes_what_it_shows(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
-    folder = _run(tmp_path / "runs", "good", 5, costs=_costs(), error_rate_interval=[0.002, 0.01])
+    folder = make_run(tmp_path / "runs", "good", 5, costs=COSTS, error_rate_interval=[0.002, 0.01])
     tables = {
         "confusion": [[9, 1], [2, 8]],
         "teacher_confusion": [[10, 0], [1, 9]],
@@ -114,8 +66,7 @@ def test_the_page_stands_alone_and_escapes_what_it_shows(tmp_path: Path) -> None
     text = " ".join(parsed.text)
     for heading in (
         "Loss curves",
-        "Reliability",
-        "Errors by class",
+        "Accuracy, reliability, errors by class",
         "Confusion",
         "What the nets cost",
         "What the conf",
@@ -127,13 +78,8 @@ def test_the_page_stands_alone_and_escapes_what_it_shows(tmp_path: Path) -> None
     assert {"good-loss.png", "good-confusion.png", "good-teacher-confusion.png", "reliability.png"} <= pictures
 
 
-def _costs() -> dict[str, Any]:
-    one = {"parameters": 9, "file_bytes": 99, "flops": 18, "single_ms": 0.1, "batch_ms": 1.0, "batch_size": 1000}
-    return {"net": one, "teachers": one}
-
-
 def test_broken_runs_are_shown_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    good = _run(tmp_path, "good", 5)
+    good = make_run(tmp_path, "good", 5)
     for name, file, content in (
         ("torn", "metrics.json", "{"),
         ("odd", "metrics.json", '{"test": {}}'),
@@ -142,7 +88,7 @@ def test_broken_runs_are_shown_as_such(tmp_path: Path, capsys: pytest.CaptureFix
         ("bytes", "config.yaml", "\x00\xff"),
         ("details", "details.json", "nonsense"),
     ):
-        broken = _run(tmp_path, name, None if file == "config.yaml" else 7, temperature=hash(name) % 1000)
+        broken = make_run(tmp_path, name, None if file == "config.yaml" else 7, temperature=hash(name) % 1000)
         (broken / file).write_bytes(content.encode("latin1"))
     (good / "events.out.tfevents.1.x").write_bytes(b"no event file")
     assert main(["report", str(tmp_path), "--output", str(tmp_path / "out")]) == 0
@@ -160,24 +106,52 @@ def test_broken_runs_are_shown_as_such(tmp_path: Path, capsys: pytest.CaptureFix
     assert read_curves(good).scalars == {}
 
 
+def test_a_verdict_stands_first(tmp_path: Path) -> None:
+    make_run(tmp_path, "plain", 9, model=student(0.0))
+    text = ["Distillation here: helps. <b>"]
+    (tmp_path / "verdict.json").write_text(json.dumps({"text": text}), encoding="utf-8")
+    (tmp_path / "verdict.png").write_bytes(b"a picture")
+    run_report([str(tmp_path)])
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.index("Distillation here: helps. &lt;b&gt;") < page.index("<table>")
+    assert page.index("data:image/png") < page.index("<table>")
+    (tmp_path / "verdict.json").write_text("{", encoding="utf-8")
+    run_report([str(tmp_path)])
+    assert "verdict.json is damaged" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_findings_stand_in_page_text_and_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path, "plain", 9, model=student(0.0))
+    make_run(tmp_path, "distilled", 12, model=student(0.9), teacher_errors=10)
+    make_run(tmp_path, "cut", 9, model=student(0.5), steps_done=60, steps_planned=100.0)
+    run_report([str(tmp_path)])
+    finding = "the teacher makes more errors (10) than the plain student, plain (9): nothing to teach"
+    stopped = "cut: stopped after 60 of 100 steps"
+    said = capsys.readouterr().out
+    for text in (said, *((tmp_path / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "md"))):
+        assert finding in text
+        assert stopped in text
+        assert "cut, unfinished" in text
+
+
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     for parent, errors in (("a", 5), ("b", 9)):
-        folder = _run(tmp_path / parent, "distilled", errors, temperature=errors)
+        folder = make_run(tmp_path / parent, "distilled", errors, temperature=errors)
         tables = {"confusion": [[9, errors], [2, 8]]}
         (folder / "details.json").write_text(json.dumps({"tables": tables}), encoding="utf-8")
     run_report([str(tmp_path), "--output", str(tmp_path / "out")])
     pictures = {file.name for file in (tmp_path / "out" / "report-pictures").iterdir()}
     assert {"a-distilled-confusion.png", "b-distilled-confusion.png"} <= pictures
-    assert "b/distilled, test images" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "b/distilled, seed 0, test images" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_files_and_errors(tmp_path: Path) -> None:
-    folder = _run(tmp_path / "runs", "a", 5)
+    folder = make_run(tmp_path / "runs", "a", 5)
     run_report([str(folder)])
     with (folder / "report.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert (rows[0]["name"], rows[0]["errors"]) == ("a", "5")
-    assert "| a | – | 1 |" in (folder / "report.md").read_text(encoding="utf-8")
+    assert "| a | 1 | 5 | 0.50 |" in (folder / "report.md").read_text(encoding="utf-8")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="holds no run"):
         find_runs([str(tmp_path / "empty")])
@@ -196,16 +170,17 @@ class _Terminal(io.TextIOWrapper):
 @pytest.mark.parametrize(
     ("encoding", "absent", "spread", "name"),
     [
-        ("ascii", b"| - ", b"11.0 +- 1.4", b"na\\xefve \\u6570"),
-        ("latin-1", b"| - ", b"11.0 \xb1 1.4", b"na\xefve \\u6570"),
-        ("utf-8", "│ – ".encode(), "11.0 ± 1.4".encode(), "naïve 数".encode()),
+        ("ascii", b" - |", b"11.0 +- 1.4", b"na\\xefve \\u6570"),
+        ("latin-1", b" - |", b"11.0 \xb1 1.4", b"na\xefve \\u6570"),
+        ("utf-8", " – │".encode(), "11.0 ± 1.4".encode(), "naïve 数".encode()),
     ],
 )
 def test_every_terminal_shows_the_table(
     encoding: str, absent: bytes, spread: bytes, name: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seed, errors in enumerate([10, 12]):
-        _run(tmp_path / "réports" / str(seed), "naïve 数", errors, seed)
+        make_run(tmp_path / "réports" / str(seed), "naïve 数", errors, seed)
+    make_run(tmp_path / "réports", "other", 7, temperature=2.0, train_seconds=None)
     terminal = _Terminal(encoding)
     monkeypatch.setattr(sys, "stdout", terminal)
     assert main(["report", str(tmp_path / "réports"), "--output", str(tmp_path / "öut")]) == 0
@@ -217,11 +192,11 @@ def test_every_terminal_shows_the_table(
 
 
 def test_every_name_of_a_run_is_shown(tmp_path: Path) -> None:
-    folder = _run(tmp_path, os.fsdecode(b"r\xe9sum\xe9"), 5)  # Latin-1, in a locale of UTF-8
+    folder = make_run(tmp_path, os.fsdecode(b"r\xe9sum\xe9"), 5)  # Latin-1, in a locale of UTF-8
     (folder / "details.json").write_text(json.dumps({"tables": {"confusion": [[9, 1], [2, 8]]}}), encoding="utf-8")
-    formula = _run(tmp_path, "_$x^$ & $\\frac", 7, temperature=2.0)
+    formula = make_run(tmp_path, "_$x^$ & $\\frac", 7, temperature=2.0)
     (formula / "details.json").write_text(json.dumps({"tables": {"confusion": [[9, 1], [2, 8]]}}), encoding="utf-8")
-    long = _run(tmp_path, "n" * 240 + "数", 6, temperature=9.0)
+    long = make_run(tmp_path, "n" * 240 + "数", 6, temperature=9.0)
     (long / "details.json").write_text(json.dumps({"tables": {"confusion": [[9, 1], [2, 8]]}}), encoding="utf-8")
     run_report([str(tmp_path), "--output", str(tmp_path / "out")])
     assert "| r\ufffdsum\ufffd |" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
@@ -234,7 +209,7 @@ def test_every_name_of_a_run_is_shown(tmp_path: Path) -> None:
 def test_a_report_that_fails_leaves_the_old_one_whole(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = _run(tmp_path, "a", 5)
+    folder = make_run(tmp_path, "a", 5)
     (folder / "details.json").write_text(json.dumps({"tables": {"confusion": [[9, 1], [2, 8]]}}), encoding="utf-8")
     file = folder / "report-pictures" / name if name.endswith(".png") else folder / name
     file.parent.mkdir(exist_ok=True)
@@ -254,10 +229,22 @@ def test_a_report_that_fails_leaves_the_old_one_whole(
 
 
 def test_curves_of_odd_numbers_are_drawn(tmp_path: Path) -> None:
-    folder = _run(tmp_path, "odd", 5)
+    folder = make_run(tmp_path, "odd", 5)
     with SummaryWriter(folder) as writer:
         for step, value in enumerate([float("nan"), float("inf"), -float("inf"), 3e38, -3e38, 1e-40, 0.0]):
             for tag in ("train/loss", "val/accuracy"):
                 writer.add_scalar(tag, value, step)
     run_report([str(folder)])
     assert (folder / "report-pictures" / "odd-loss.png").is_file()
+
+
+def test_captions_name_what_each_run_was_tested_on(tmp_path: Path) -> None:
+    for name, unit in (("digits", "images"), ("words", "recordings")):
+        folder = make_run(tmp_path, name, 2, model=student(0.0), unit=unit, data=name)
+        tables = {"confusion": [[9, 1], [1, 9]]}
+        (folder / "details.json").write_text(json.dumps({"tables": tables}), encoding="utf-8")
+    run_report([str(tmp_path)])
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "digits, seed 0, test images<" in page
+    assert "words, seed 0, test recordings<" in page
+    assert "errors by class, test images and recordings, seed 0<" in page

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch import LightningDataModule
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -56,6 +57,34 @@ def test_counts_agree_with_the_confusion_matrix(precision: str, student: Path) -
     assert sum(each["count"] for each in tables["reliability"]) == 1000
 
 
+def test_names_of_the_classes_are_kept(student: Path) -> None:
+    assert _test(student, "--data", "tests.training.test_record.Named") == 0
+    details = student / "details-other.json"
+    assert _read(details)["class_names"] == list("abcdefghij")
+    for file in (details, student / "metrics-other.json"):
+        file.unlink()
+    assert _test(student) == 0
+    assert _read(student / "details.json")["class_names"] is None
+
+
+def test_a_run_knows_whether_it_came_to_its_end(student: Path, tmp_path: Path) -> None:
+    assert _test(student) == 0
+    metrics = _read(student / "metrics.json")
+    assert metrics["steps_done"] == metrics["steps_planned"] == 29
+    cut = tmp_path / "cut"
+    shutil.copytree(student, cut)
+    for name in ("best.ckpt", "last.ckpt"):
+        checkpoint = torch.load(cut / "checkpoints" / name, weights_only=True)
+        checkpoint["global_step"] = 7 if name == "best.ckpt" else 9
+        torch.save(checkpoint, cut / "checkpoints" / name)
+    assert _test(cut) == 0
+    metrics = _read(cut / "metrics.json")
+    assert (metrics["steps"], metrics["steps_done"], metrics["steps_planned"]) == (7, 9, 29)
+    (cut / "checkpoints" / "last.ckpt").write_bytes(b"damaged")
+    assert _test(cut) == 0  # best.ckpt is whole
+    assert _read(cut / "metrics.json")["steps_done"] is None
+
+
 def test_validation_accuracy_is_a_share_of_the_images(student: Path, tmp_path: Path) -> None:
     flags = ["--trainer.precision", "bf16-true", "--data.eval_batch_size", "37"]
     _fit("distill", tmp_path / "bf16", "--model.teachers", str(student), "--model.student.hidden", "[16]", *flags)
@@ -74,6 +103,15 @@ OTHER_TESTS = {
 
 class Half(MNISTDataModule):
     """Another data set for a run to be tested on."""
+
+    def __init__(self, dataset: DatasetName = "mnist5k", eval_batch_size: int = 500, batch_size: int = 100) -> None:
+        super().__init__(dataset, batch_size=batch_size, eval_batch_size=eval_batch_size)
+
+
+class Named(MNISTDataModule):
+    """Digits whose classes have names."""
+
+    class_names = tuple("abcdefghij")
 
     def __init__(self, dataset: DatasetName = "mnist5k", eval_batch_size: int = 500, batch_size: int = 100) -> None:
         super().__init__(dataset, batch_size=batch_size, eval_batch_size=eval_batch_size)

@@ -143,6 +143,11 @@ def test_the_best_checkpoint_of_a_run_is_replaced_only_by_a_better_one(how: str)
     assert list(state["best_k_models"]) == [str(Path("other/checkpoints/best.ckpt").absolute())]
 
 
+def test_a_run_may_be_resumed_twice_before_its_first_validation() -> None:
+    for steps in ("1", "2", "3"):
+        assert _fit("run", "--trainer.max_epochs", "2", "--trainer.max_steps", steps, *RESUME) == 0
+
+
 def test_a_time_limit_is_one_of_each_job(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = ["--trainer.max_epochs", "2", "--trainer.max_time", "00:00:00:08"]
 

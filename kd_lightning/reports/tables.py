@@ -1,0 +1,138 @@
+"""The report's table: on the terminal, as Markdown and as CSV."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+
+from rich.console import Console
+from rich.table import Table
+
+from kd_lightning.reports.rows import ENSEMBLE, Row
+from kd_lightning.runs.files import write_text
+
+ALWAYS = ("run", "errors", "error %")  # columns that stand in every table
+WORDS = ("run", "augment")  # columns of text
+SAVED = "saved"
+SAVED_MEANS = (
+    "saved: errors saved against the plain student, with a 95 % interval over seeds, or over the test examples where "
+    "there is one seed"
+)
+ABSENT = "–"
+PIPE_WIDTH = 140  # where the output is a file or a pipe there is no width to fit into
+
+
+def cells_of(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """The rows as text by column; a column that says the same of all rows, or nothing, is left out."""
+    cells = [_cells(row) for row in rows]
+    kept = [name for name in cells[0] if name in ALWAYS or _says_something([line[name] for line in cells])]
+    return [{name: line[name] for name in kept} for line in cells]
+
+
+def title(rows: Sequence[Row]) -> str:
+    """What the table shows."""
+    counts = sorted({row.examples for row in rows if row.examples})
+    units = " and ".join(dict.fromkeys(row.unit for row in rows if row.examples))
+    tested = f" of {' or '.join(f'{count:,}' for count in counts)} test {units}" if counts else ""
+    seeds = {row.runs for row in rows if row.runs and row.role != ENSEMBLE}
+    if seeds <= {1}:
+        return f"errors{tested}"
+    how_many = f"{seeds.pop()} seeds" if len(seeds) == 1 else "n seeds"
+    return f"errors{tested}, mean ± standard deviation over {how_many}"
+
+
+def print_report(rows: Sequence[Row], lines: Sequence[str]) -> None:
+    """Print the table to the terminal, and lines below it."""
+    table = Table(title=title(rows))
+    cells = cells_of(rows)
+    for column in cells[0]:
+        table.add_column(column, justify="left" if column in WORDS else "right", overflow="fold")
+    for line in cells:
+        table.add_row(*line.values())
+    console = Console()
+    console = console if console.is_terminal else Console(width=PIPE_WIDTH)
+    console.print(table)
+    for text in [*lines, *([SAVED_MEANS] if SAVED in cells[0] else [])]:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def write_tables(rows: Sequence[Row], findings: Sequence[str], problems: Sequence[str], output: Path) -> None:
+    """Write report.md and report.csv into a folder, which is made where it is missing.
+
+    Args:
+        rows: Of the table.
+        findings: What is odd about the results, a line each.
+        problems: What is wrong with runs, one text per run.
+        output: The folder.
+    """
+    cells = cells_of(rows)
+    header = list(cells[0])
+    lines = [
+        header,
+        ["---" if name in WORDS else "---:" for name in header],
+        *(list(c.values()) for c in cells),
+    ]
+    page = f"{title(rows)}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    if SAVED in header:
+        page += f"\n{SAVED_MEANS}\n"
+    page += "".join(f"\n**{finding}**\n" for finding in findings)
+    if problems:
+        page += "\nNot finished or damaged:\n\n" + "".join(f"- {problem}\n" for problem in problems)
+    write_text(output / "report.md", page)
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow([*Row._fields[:3], "errors_mean", "errors_sd", *Row._fields[3:]])
+    for row in rows:
+        spread = stdev(row.errors) if len(row.errors) > 1 else ""
+        average = mean(row.errors) if row.errors else ""
+        writer.writerow([*row[:3], average, spread, " ".join(map(str, row.errors)), *row[4:]])
+    write_text(output / "report.csv", table.getvalue())
+
+
+def _cells(row: Row) -> dict[str, str]:
+    """The row as text, by column; empty where a column does not apply to an ensemble."""
+    percent = [100 * count / row.examples for count in row.errors] if row.examples else []
+    ensemble = row.role == ENSEMBLE
+    absent = "" if ensemble else ABSENT
+    return {
+        "run": row.name + _unfinished(row),
+        "augment": "" if ensemble else row.augment or "none",
+        "n": "" if ensemble else str(row.runs),
+        "errors": _spread(row.errors, ",.0f", ",.1f") if row.errors else row.problem or "not tested",
+        "error %": _spread(percent, ".2f", ".2f") + _interval(row.interval, 100, ".2f"),
+        SAVED: absent if row.saved is None else f"{row.saved:,.1f}{_interval(row.saved_interval, 1, ',.1f')}",
+        "parameters": _number(row.parameters, ",d", absent=absent),
+        "compression": _number(row.compression, ".1f", "x", absent),
+        "agreement": _number(None if row.agreement is None else 100 * row.agreement, ".1f", " %", absent),
+        "training": _number(row.seconds, ".1f", " s", absent),
+    }
+
+
+def _says_something(column: Sequence[str]) -> bool:
+    """Whether a column's cells differ or, in a table of one row, say something; empty ones don't count."""
+    told = {cell for cell in column if cell}
+    return len(told) > 1 if len(column) > 1 else bool(told - {ABSENT, "none"})
+
+
+def _unfinished(row: Row) -> str:
+    if not row.stopped_early:
+        return ""
+    return ", unfinished" if row.stopped_early >= row.runs else f", {row.stopped_early} of {row.runs} unfinished"
+
+
+def _spread(values: Sequence[float], one: str, several: str) -> str:
+    """A value, or mean and standard deviation of several, each with its format."""
+    if not values:
+        return ABSENT
+    if len(values) == 1:
+        return f"{values[0]:{one}}"
+    return f"{mean(values):{several}} ± {stdev(values):{several}}"
+
+
+def _interval(interval: tuple[float, float] | None, factor: float, form: str) -> str:
+    return f" ({factor * interval[0]:{form}} to {factor * interval[1]:{form}})" if interval else ""
+
+
+def _number(value: float | None, form: str, unit: str = "", absent: str = ABSENT) -> str:
+    return absent if value is None else f"{value:{form}}{unit}"

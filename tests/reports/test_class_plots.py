@@ -1,0 +1,42 @@
+"""Small bins are joined, classes have their names."""
+
+import pytest
+
+from kd_lightning.reports import class_plots, plots
+from kd_lightning.reports.class_plots import joined_bins
+
+
+def _bin(count: int, confidence: float, accuracy: float) -> dict[str, float]:
+    return {"count": count, "confidence": confidence, "accuracy": accuracy}
+
+
+def test_bins_of_few_predictions_are_joined() -> None:
+    bins = [_bin(0, 0.0, 0.0), _bin(1, 0.2, 1.0), _bin(2, 0.3, 0.0), _bin(9, 0.4, 1 / 3), _bin(30, 0.9, 0.9)]
+    first, last = joined_bins([*bins, _bin(1, 1.0, 0.0)])
+    assert first == pytest.approx(_bin(12, (0.2 + 0.6 + 3.6) / 12, 4 / 12))
+    assert last == pytest.approx(_bin(31, 28 / 31, 27 / 31))
+    assert joined_bins([_bin(3, 0.5, 1.0)]) == [_bin(3, 0.5, 1.0)]
+    assert joined_bins([]) == []
+
+
+def test_classes_have_their_names() -> None:
+    figure = class_plots.errors_by_class({"run": [1.0, 2.0]}, ["cat", "dog"])
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["cat", "dog"]
+    figure = class_plots.confusion([[1, 0], [2, 3]], names=["a class with a long name", "$x"])
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["a class with …", r"\$x"]
+
+
+def test_fifteen_runs_have_fifteen_colors_and_a_legend_below() -> None:
+    bins = {f"run {number}": [_bin(20, 0.5, 0.5)] for number in range(15)}
+    figure = class_plots.reliability(bins)
+    lines = figure.axes[0].get_lines()[1:]
+    assert len({str(line.get_color()) for line in lines}) == 15
+    assert len(figure.legends) == 1
+
+
+def test_the_shares_axis_names_few_values() -> None:
+    bins = {"run": [_bin(20, 0.2, 0.1), _bin(80, 0.5, 0.5), _bin(400, 0.8, 0.9), _bin(500, 0.9, 0.9)]}
+    figure = class_plots.reliability(bins)
+    plots.as_png(figure)  # what is named depends on how much room there is
+    below = figure.axes[1]
+    assert {float(tick) for tick in below.get_yticks()} <= {10.0**power for power in range(-9, 9)}
