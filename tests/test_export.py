@@ -74,6 +74,7 @@ def test_onnx_alone_takes_pixels_and_gives_probabilities(run: Path) -> None:
     assert len(metadata["fingerprint"]) == 64
 
 
+@pytest.mark.slow
 def test_pt2_needs_nothing_of_this_package(run: Path) -> None:
     file = run / "alone.pt2"
     run_export([str(run), "--format", "pt2", "--output", str(file)])

@@ -170,6 +170,7 @@ def test_it_teaches_stored_live_and_in_a_resumed_run(weights: Path, caplog: pyte
     assert test["teacher_errors"] <= 5
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_teachers(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Resumed only with the same adapter and weight, and not deleted by a student that it is to teach."""
     assert _fit(_config(weights), "run", "--trainer.max_epochs", "1") == 0
@@ -214,6 +215,7 @@ def test_what_cannot_teach_is_said(
     assert message in _error(capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("data", "keys"), [("Crops", ("small", "big")), ("Pairs", (0, 1))])
 def test_student_and_teacher_get_other_pictures(
     data: str, keys: tuple[Any, Any], weights: Path, caplog: pytest.LogCaptureFixture

@@ -66,6 +66,7 @@ def _losses(run: Path) -> torch.Tensor:
     return torch.tensor([value for tag in ("train/loss", "val/soft_loss") for _, value in curves(run)[tag]])
 
 
+@pytest.mark.slow
 def test_a_file_teaches_as_its_net_does(
     teacher: Path, logits: np.ndarray[Any, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -28,6 +28,7 @@ def _taught(teachers: str, store: Path) -> list[str]:
     return ["--model.teachers", teachers, "--model.store.folder", str(store), "--trainer.max_epochs", "1"]
 
 
+@pytest.mark.slow
 def test_each_teacher_is_prepared_by_a_job_of_its_own(
     teachers: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
