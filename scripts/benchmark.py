@@ -3,7 +3,7 @@
     python -m scripts.benchmark --quick true          # a minute, fewer cases
     python -m scripts.benchmark                       # everything, about 25 minutes on two cores; docs/benchmark.*
     python -m scripts.benchmark --only '["On a GPU"]'  # needs a GPU; the other parts are meant for the CPU
-    python -m scripts.benchmark --only '[Training]'   # one part anew, the others as they are in docs/benchmark.json
+    python -m scripts.benchmark --only '[Training]'   # one part again, the others as they are in docs/benchmark.json
 
 All cases of a table run in turns in one process, several times over; medians are reported. Let nothing else run.
 The images are the 5,000 of mnist5k repeated to 60,000: time does not depend on what they show.
@@ -520,7 +520,7 @@ def run(
     """Measure, and write benchmark.json and benchmark.md.
 
     Args:
-        quick: A minute's run: two teachers, one turn, the main table alone.
+        quick: A minute's run: two teachers, one turn, only the main table.
         output: Folder of the two files.
         teachers: Teachers of the large ensemble.
         repeats: Turns of the main table.

@@ -94,7 +94,7 @@ def tensorboard(logdir: Path) -> Iterator[str]:
 def open_tab(driver: Any, address: str, tab: str, wait_for: str, seconds: float = 60) -> str:
     """Open a tab and give its text once that holds `wait_for`.
 
-    The tab is opened anew each ten seconds: that of the hyperparameters shows what TensorBoard had read when it was
+    The tab is opened again each ten seconds: that of the hyperparameters shows what TensorBoard had read when it was
     opened, and on a slow machine that is not yet every run.
 
     Raises:

@@ -62,7 +62,7 @@ def kind(name: str, times: int, what: str, compared: str, **fixed: Any) -> Calla
 @kind("kill-fork", 6, "kill -9 of a fit by two processes, ddp_fork: all or one", RUNS, command="fit-fork")
 @kind("kill-fit", 16, "kill -9 of a fit", RUNS, command="fit")
 def kill_fit(trial: Trial, command: str) -> None:
-    """Kill a fit and give the command again; it has saved after each step, each 0.2 s, or at its end alone."""
+    """Kill a fit and give the command again; it has saved after each step, each 0.2 s, or only at its end."""
     give_store(trial, command)
     every = trial.chance.choice(["0", "0.2", "60"])
     trial.how.append(f"--save_every {every}")

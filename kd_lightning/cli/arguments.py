@@ -1,4 +1,4 @@
-"""What the command line says of itself: its subcommands and the arguments beside Lightning's own."""
+"""What the command line says of itself: its subcommands and the arguments in addition to Lightning's own."""
 
 import sys
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from kd_lightning.cli.own_code import DEBUG_VARIABLE
 
 PROG = "python -m kd_lightning"
 
-# Arguments of every subcommand beside Lightning's own: default and meaning.
+# Arguments of every subcommand in addition to Lightning's own: default and meaning.
 ARGUMENTS: dict[str, tuple[str | bool | float, str]] = {
     "run_dir": ("runs/unnamed/run", "Folder of the run: configuration, checkpoints, event files, metrics."),
-    "overwrite": (False, "fit: start anew in a folder that holds a run already; the old run is deleted."),
+    "overwrite": (False, "fit: start over in a folder that holds a run already; the old run is deleted."),
     "save_every": (60.0, "fit: seconds between two writes of last.ckpt, from which a killed run resumes, >= 0."),
     "dry_run": (False, "fit: build everything, do one step, say what would be done; download and write nothing."),
     "prepare": (False, "fit: download data, store the teachers' logits, and stop before the first step; write no run."),
@@ -26,7 +26,7 @@ SUBCOMMANDS = {
     "predict": "Classify the test set, or image files of your own, and write predictions.csv.",
 }
 
-# Subcommands beside LightningCLI's: "module:function", imported when asked for, as nothing else needs their packages.
+# Further subcommands: "module:function", imported when asked for, as nothing else needs their packages.
 OTHER_COMMANDS = {
     "inspect": "kd_lightning.cli.inspect:run_inspect",
     "study": "kd_lightning.cli.study:run_study",

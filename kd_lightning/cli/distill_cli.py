@@ -132,12 +132,12 @@ class DistillCLI(OpenCommandLine):
         return {"config_dump": self.config_dump}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the arguments that every subcommand has beside Lightning's own."""
+        """Add the arguments that every subcommand has in addition to Lightning's own."""
         for name, (default, text) in ARGUMENTS.items():
             parser.add_argument(f"--{name}", type=type(default), default=default, help=text)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse the arguments, also from Python beside other arguments of the process."""
+        """Parse the arguments, also from Python whatever the arguments of the process."""
         self.config = parser.parse_args(args)  # type: ignore[arg-type]  # main hands over a list
 
     def before_instantiate_classes(self) -> None:
@@ -323,7 +323,7 @@ class DistillCLI(OpenCommandLine):
             elif leftovers and not (given and self._owns(given)):
                 raise FileExistsError(
                     f"{self._run_dir} already holds a run; resume it with --ckpt_path last, "
-                    "start anew with --overwrite true, or choose another --run_dir"
+                    "start over with --overwrite true, or choose another --run_dir"
                 )
 
     def _owns(self, given: str) -> bool:

@@ -19,6 +19,7 @@ from kd_lightning.cli.arguments import PROG
 from kd_lightning.data.batches import Batch
 from kd_lightning.data.transfer_data import unit_of
 from kd_lightning.reports import plots
+from kd_lightning.reports.console import table_console
 from kd_lightning.runs.checkpoints import run_folder
 from kd_lightning.runs.files import CONFIG_FILE, write_atomically
 from kd_lightning.teachers.ensemble import FrozenEnsemble
@@ -47,8 +48,7 @@ def run_inspect(arguments: Sequence[str]) -> None:
     split, batches = _batches(data)
     logits, labels = _answers(ensemble, (_on_device(batch, data, device) for batch in batches))
     known = knowledge(logits, labels)
-    console = Console()
-    console = console if console.is_terminal else Console(width=120)
+    console = table_console()
     title = f"{known.examples:,} {split} {unit_of(data)}"
     _print_teachers(console, known, [_name(teacher.source) for teacher in ensemble.teachers], title)
     _print_temperatures(console, known)
@@ -59,7 +59,7 @@ def run_inspect(arguments: Sequence[str]) -> None:
             [each.temperature for each in known.temperatures],
             [each.label for each in known.temperatures],
             [each.entropy for each in known.temperatures],
-            [each.beside for each in known.temperatures],
+            [each.dark_knowledge for each in known.temperatures],
         )
         write_atomically(picture, lambda part: part.write_bytes(plots.as_png(figure)))
         print(f"written: {picture}")
@@ -76,7 +76,7 @@ def _parser() -> jsonargparse.ArgumentParser:
         prog=f"{PROG} inspect",
         description=(
             "What teachers know, before a student is trained: errors, calibration, agreement with each other, and at "
-            "which temperatures their soft targets say something beside the label. Looks at validation examples."
+            "which temperatures their soft targets say more than the label. Looks at validation examples."
         ),
         exit_on_error=False,
     )
@@ -169,18 +169,18 @@ def _print_teachers(console: Console, known: Knowledge, sources: Sequence[str], 
 
 def _print_temperatures(console: Console, known: Knowledge) -> None:
     table = Table(title="soft targets")
-    for column in ["T", "probability of the label", "entropy, nats", "beside the label, nats"]:
+    for column in ["T", "probability of the label", "entropy, nats", "dark knowledge, nats"]:
         table.add_column(column, justify="right")
     for each in known.temperatures:
-        table.add_row(f"{each.temperature:g}", f"{each.label:.4f}", f"{each.entropy:.4f}", f"{each.beside:.4f}")
+        table.add_row(f"{each.temperature:g}", f"{each.label:.4f}", f"{each.entropy:.4f}", f"{each.dark_knowledge:.4f}")
     console.print(table)
 
 
 def _sentence(known: Knowledge) -> str:
     found = known.useful_range
     if found is None:
-        return "The soft targets say nothing beside the label at any temperature."
+        return "The soft targets say no more than the label at any temperature."
     return (
-        f"From T = {found[0]:g} the soft targets say something beside the label; from T = {found[1]:g} on a higher "
+        f"From T = {found[0]:g} the soft targets say more than the label; from T = {found[1]:g} on a higher "
         "temperature adds little."
     )

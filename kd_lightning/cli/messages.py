@@ -1,4 +1,4 @@
-"""What the user reads when something goes wrong: one line, and no noise beside it."""
+"""What the user reads when something goes wrong: one line, and no noise around it."""
 
 import builtins
 import codecs

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-# Figures of a test beside the errors: key, words, format.
+from kd_lightning.reports.console import table_console
+
+# Figures of a test in addition to the errors: key, words, format.
 _FIGURES = (
     ("nll", "negative log-likelihood, nats", "{:.4f}"),
     ("ece", "calibration error", "{:.4f}"),
@@ -80,9 +81,8 @@ def table_of_validation(measured: Mapping[str, Tensor]) -> Table:
 
 
 def print_table(table: Table) -> None:
-    """Print a table; 120 characters wide where the output is no terminal."""
-    console = Console()
-    (console if console.is_terminal else Console(width=120)).print(table)
+    """Print a table."""
+    table_console().print(table)
 
 
 def _errors(count: int) -> str:

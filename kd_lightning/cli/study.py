@@ -45,7 +45,7 @@ Job = tuple[StudyRow, int]  # a row and a seed
 
 
 class Options(NamedTuple):
-    """What the command line says beside the study.
+    """What the command line says in addition to the study.
 
     Attributes:
         root: Folder of all studies' runs.

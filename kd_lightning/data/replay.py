@@ -49,7 +49,7 @@ class SeededSamples(Dataset[Any]):
 
     Args:
         dataset: Map-style; its `__getitem__` makes a sample.
-        seeds: What the samples' seeds depend on beside row and view.
+        seeds: What the samples' seeds depend on in addition to row and view.
     """
 
     def __init__(self, dataset: Dataset[Any], seeds: tuple[int, ...]) -> None:
@@ -75,7 +75,7 @@ class Replay:
 
     Args:
         source: The user's loader, whose data set, collate function and worker processes are used.
-        seeds: What the samples' seeds depend on beside row and view.
+        seeds: What the samples' seeds depend on in addition to row and view.
         first_row: Added to the rows in batches.
         keep_workers: Keep worker processes from one pass to the next, whatever the user's loader says, until `close`.
     """

@@ -34,6 +34,20 @@ class Examples(NamedTuple):
     labels: Tensor
 
 
+class Cut(NamedTuple):
+    """What a split makes of the training examples.
+
+    Attributes:
+        val_rows: (rows,) int64, ascending.
+        train_rows: (rows,) int64, ascending.
+        train_labels: (examples,) int64, -1 where unknown.
+    """
+
+    val_rows: Tensor
+    train_rows: Tensor
+    train_labels: Tensor
+
+
 class RowsInMemory(LightningDataModule, ABC):
     """Which rows of the training examples validate and train, and what another run has seen of them.
 
@@ -49,6 +63,7 @@ class RowsInMemory(LightningDataModule, ABC):
     drop_classes: list[int] | None
     train_fraction: float
     label_fraction: float
+    _made_cut: tuple[str, int, Cut] | None = None  # of a split of some labels
 
     @abstractmethod
     def examples(self, part: Part) -> Examples:
@@ -100,12 +115,12 @@ class RowsInMemory(LightningDataModule, ABC):
     @property
     def val_rows(self) -> Tensor:
         """Rows of the training examples that validate, (rows,) int64, ascending."""
-        return self.val_rows_of(self.split)
+        return self._cut.val_rows
 
     @property
     def train_rows(self) -> Tensor:
         """Rows of the training examples that train, the transfer set, (rows,) int64, ascending."""
-        return self.train_rows_of(self.split)
+        return self._cut.train_rows
 
     def train_rows_of(self, split: Split) -> Tensor:
         """Rows that train under a split, (rows,) int64, ascending; override it to choose others."""
@@ -119,7 +134,17 @@ class RowsInMemory(LightningDataModule, ABC):
     @property
     def train_labels(self) -> Tensor:
         """Labels of the training examples as training sees them, (examples,) int64, -1 where unknown."""
-        return self.split.train_labels(self.examples("train").labels, self.train_rows)
+        return self._cut.train_labels
+
+    @property
+    def _cut(self) -> Cut:
+        """What the split makes of the examples; kept, since making it takes 60 ms and each checkpoint asks for it."""
+        split, labels = self.split, self.examples("train").labels
+        if self._made_cut is None or self._made_cut[:2] != (repr(split), id(labels)):
+            train_rows = self.train_rows_of(split)
+            cut = Cut(self.val_rows_of(split), train_rows, split.train_labels(labels, train_rows))
+            self._made_cut = repr(split), id(labels), cut
+        return self._made_cut[2]
 
     def provenance(self) -> dict[str, Any]:  # Any: plain values, which a checkpoint can hold
         """The data set and the split: what a later run needs, to tell which examples this run trained on."""

@@ -57,7 +57,7 @@ def user_loader(given: object, name: str, *, training: bool) -> DataLoader[Any]:
 
 
 def _is_plain(loader: DataLoader[Any], *, training: bool) -> bool:
-    """Whether a loader's sampler is the one that `shuffle` alone gives it."""
+    """Whether a loader's sampler is the one that `shuffle` gives it."""
     sampler = loader.sampler
     if not training:
         return type(sampler) is SequentialSampler

@@ -54,7 +54,7 @@ class SoftLoss(nn.Module, ABC):
         return teacher_logits
 
     def logged(self) -> dict[str, Tensor]:
-        """Numbers that are logged beside the loss, by name; none by default."""
+        """Numbers that are logged with the loss, by name; none by default."""
         return {}
 
     @abstractmethod

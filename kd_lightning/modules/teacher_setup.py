@@ -189,7 +189,7 @@ class TeacherSetup(LeanCallback):
         return True
 
     def _mode(self) -> Mode:
-        """What the user asked for; preparations store whether this run alone would pay for it or not."""
+        """What the user asked for; preparations store whether this run by itself would pay for it or not."""
         mode = self.distiller.options.mode
         return "stored" if self.must_store and mode == "auto" and not self.distiller.feature_losses else mode
 

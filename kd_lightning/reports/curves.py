@@ -17,7 +17,7 @@ POINTS = 500  # of a curve, at most; more can't be told apart on the page
 CSV_FILE = "metrics.csv"
 OWN_LOSSES = ("soft_loss", "hard_loss")
 OTHER_CHARTS = 6  # of tags that others named, at most
-_NO_CURVES = ("epoch", "step", "hp_metric")  # what Lightning logs beside the metrics
+_NO_CURVES = ("epoch", "step", "hp_metric")  # what Lightning logs in addition to the metrics
 
 Curve = tuple[list[int], list[float]]  # steps and values
 

@@ -183,21 +183,21 @@ def verdict(errors: Mapping[str, Sequence[int]], saved: float, low: float | None
 
 
 def knowledge(
-    temperatures: Sequence[float], label: Sequence[float], entropy: Sequence[float], beside: Sequence[float]
+    temperatures: Sequence[float], label: Sequence[float], entropy: Sequence[float], dark: Sequence[float]
 ) -> Figure:
-    """Soft targets against temperature: how sure they are, and what they say beside the label.
+    """Soft targets against temperature: how sure they are, and how much more than the label they say.
 
     Args:
         temperatures: T, rising.
         label: Mean probability of the label.
         entropy: Mean entropy, in nats.
-        beside: What is said beside the label, in nats, see teachers.knowledge.
+        dark: Dark knowledge, in nats, see teachers.knowledge.
     """
     with new_figure(9, 2.8) as figure:
         shown = (
             (label, "probability of the label", HARD_COLOR),
             (entropy, "entropy, nats", QUIET_COLOR),
-            (beside, "said beside the label, nats", SOFT_COLOR),
+            (dark, "dark knowledge, nats", SOFT_COLOR),
         )
         for axes, (values, title, color) in zip(figure.subplots(1, 3), shown, strict=True):
             axes.plot(temperatures, values, "o-", color=color, markersize=3)

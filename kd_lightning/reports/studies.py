@@ -9,9 +9,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from kd_lightning.reports.console import table_console
 from kd_lightning.reports.study_file import Study, StudyRow
 from kd_lightning.runs.checkpoints import CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint
 from kd_lightning.runs.files import METRICS_FILE, flat, read_json, write_json, write_text
@@ -117,8 +117,7 @@ def print_summary(lines: Sequence[dict[str, Any]], name: str) -> None:
         table.add_column(column, justify="left" if column == "row" else "right")
     for line in cells:
         table.add_row(*line)
-    console = Console()
-    (console if console.is_terminal else Console(width=120)).print(table)
+    table_console().print(table)
 
 
 def write_summary(lines: Sequence[dict[str, Any]], output: Path, name: str, wall_seconds: float | None) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
-from rich.console import Console
 from rich.table import Table
 
+from kd_lightning.reports.console import table_console
 from kd_lightning.reports.rows import ENSEMBLE, Row
 from kd_lightning.runs.files import write_text
 
@@ -50,8 +50,7 @@ def print_report(rows: Sequence[Row], lines: Sequence[str]) -> None:
         table.add_column(column, justify="left" if column in WORDS else "right", overflow="fold")
     for line in cells:
         table.add_row(*line.values())
-    console = Console()
-    console = console if console.is_terminal else Console(width=PIPE_WIDTH)
+    console = table_console(PIPE_WIDTH)
     console.print(table)
     for text in [*lines, *([SAVED_MEANS] if SAVED in cells[0] else [])]:
         console.print(text, highlight=False, markup=False, soft_wrap=True)

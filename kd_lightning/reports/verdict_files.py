@@ -5,10 +5,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from kd_lightning.reports import plots
+from kd_lightning.reports.console import table_console
 from kd_lightning.reports.verdict import Verdict, judge, verdict_lines
 from kd_lightning.runs.files import DETAILS_FILE, read_json, write_atomically, write_json, write_text
 
@@ -52,8 +52,7 @@ def _run(measured: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def print_verdict(verdict: Verdict, lines: Sequence[Mapping[str, Any]], name: str) -> None:
     """Print the table and the verdict."""
-    console = Console()
-    console = console if console.is_terminal else Console(width=120)
+    console = table_console()
     table = Table(title=f"{name}: errors on the test examples, mean ± standard deviation over n seeds")
     for column in _HEADER:
         table.add_column(column, justify="left" if column == "student" else "right")

@@ -110,7 +110,7 @@ def newest_whole_checkpoint(run: Path, say: Callable[[str], None]) -> Path | Non
             continue
         return path
     if candidates:
-        raise ValueError(f"no checkpoint in {folder} can be read; start anew with --overwrite true")
+        raise ValueError(f"no checkpoint in {folder} can be read; start over with --overwrite true")
     return None
 
 

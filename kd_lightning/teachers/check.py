@@ -134,7 +134,7 @@ def log_accuracies(student: LightningModule, records: Sequence[dict[str, Any]]) 
 
 
 def refuse_own_teacher(run: Path, teachers: object) -> None:
-    """Keep a run that starts anew from deleting a teacher that it is to learn from.
+    """Keep a run that starts over from deleting a teacher that it is to learn from.
 
     Args:
         run: The run's folder.

@@ -21,7 +21,7 @@ class LoadedTeacher(NamedTuple):
         net: Maps a batch's inputs to logits (batch, classes); an AdaptedNet where they differ from the student's.
         source: Checkpoint or weights file, or the class of a net given as an object.
         data: What its checkpoint says of the data it was trained on, empty where unknown.
-        weight: Its share in the average, beside the others'.
+        weight: Its share in the average.
     """
 
     net: nn.Module

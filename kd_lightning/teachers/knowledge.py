@@ -1,4 +1,4 @@
-"""What teachers know beside the label, and from which temperature on they say it."""
+"""Dark knowledge: what teachers know besides the label, and from which temperature on their soft targets say it."""
 
 import math
 from typing import NamedTuple
@@ -7,10 +7,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kd_lightning.methods.hinton import Averaging, soft_targets
-from kd_lightning.metrics.classification import CalibrationError
+from kd_lightning.metrics.classification import CALIBRATION_BINS, CalibrationError
 
 TEMPERATURES = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 20.0, 30.0, 50.0)
-# Shares of its largest value at which what is said beside the label counts as begun, and as said.
+# Shares of its largest value at which the dark knowledge counts as begun, and as said.
 _BEGUN, _SAID = 0.1, 0.9
 
 
@@ -37,14 +37,14 @@ class AtTemperature(NamedTuple):
         temperature: T, no unit.
         label: Probability of the label.
         entropy: Entropy, nats; at most log(classes).
-        beside: T^2 * KL(soft targets || targets with the same probability of the label and the rest spread evenly),
-            nats: the soft loss that is left for a student who knows the label and how sure the teachers are.
+        dark_knowledge: T^2 * KL(soft targets || targets with the same probability of the label and the rest spread
+            evenly), nats: the soft loss that is left for a student who knows the label and how sure the teachers are.
     """
 
     temperature: float
     label: float
     entropy: float
-    beside: float
+    dark_knowledge: float
 
 
 class Knowledge(NamedTuple):
@@ -68,15 +68,15 @@ class Knowledge(NamedTuple):
 
     @property
     def useful_range(self) -> tuple[float, float] | None:
-        """From which temperature the teachers say something beside the label, and from which on nearly all of it.
+        """From which temperature the soft targets say more than the label, and from which on nearly all that they can.
 
         None where they never do: two classes, or teachers that spread the rest evenly.
         """
-        largest = max(each.beside for each in self.temperatures)
+        largest = max(each.dark_knowledge for each in self.temperatures)
         if not largest > 0:
             return None
-        begun = next(each for each in self.temperatures if each.beside >= _BEGUN * largest)
-        said = next(each for each in self.temperatures if each.beside >= _SAID * largest)
+        begun = next(each for each in self.temperatures if each.dark_knowledge >= _BEGUN * largest)
+        said = next(each for each in self.temperatures if each.dark_knowledge >= _SAID * largest)
         return begun.temperature, said.temperature
 
 
@@ -111,7 +111,7 @@ def _softened(logits: Tensor, temperature: float, averaging: Averaging) -> Tenso
 def _answers(log_probs: Tensor, labels: Tensor) -> Answers:
     confidence, predicted = log_probs.exp().max(dim=-1)
     correct = predicted == labels
-    calibration = CalibrationError(n_bins=15)
+    calibration = CalibrationError(n_bins=CALIBRATION_BINS)
     calibration.update(confidence.float(), correct.long())
     return Answers(
         int((~correct).sum()),
@@ -127,11 +127,11 @@ def _at_temperature(log_probs: Tensor, labels: Tensor, temperature: float) -> At
     others = log_probs.masked_fill(of_label, -math.inf)  # (examples, classes)
     rest = others.logsumexp(dim=-1, keepdim=True)  # log-probability of all other classes together
     even = rest - math.log(max(1, log_probs.shape[-1] - 1))
-    beside = (probabilities * (log_probs - even)).masked_fill(of_label, 0).sum(dim=-1)
+    dark = (probabilities * (log_probs - even)).masked_fill(of_label, 0).sum(dim=-1)
     entropy = -(probabilities * log_probs).sum(dim=-1)
     return AtTemperature(
         temperature,
         float(probabilities[of_label].mean()),
         float(entropy.mean()),
-        temperature**2 * float(beside.mean().clamp_min(0)),
+        temperature**2 * float(dark.mean().clamp_min(0)),
     )

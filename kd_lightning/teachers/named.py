@@ -24,7 +24,7 @@ class Teacher:
         classes: For each class of the student, which of the teacher's classes it is: its index, or a list of indices
             where several of them are one. Their probabilities at T = 1 are added: the logit that the student sees is
             the log-sum-exp of theirs, which the temperature then divides.
-        weight: Share in the average beside the other teachers', >= 0.
+        weight: Share in the average, >= 0.
 
     Raises:
         ValueError: If weights are given for a path.

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run beside its curves: charts, hyperparameters, configuration and pictures."""
+"""What TensorBoard shows of a run in addition to its curves: charts, hyperparameters, configuration and pictures."""
 
 import shlex
 from collections.abc import Iterator, Sequence

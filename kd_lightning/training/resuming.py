@@ -224,7 +224,7 @@ def _own_score(path: Path, key: str, known: Tensor | None) -> Tensor | None:
     Args:
         path: The file.
         key: Under which it has the state of the callback that wrote it.
-        known: What the resumed checkpoint says; a file of weights alone says nothing itself.
+        known: What the resumed checkpoint says; a file with only weights says nothing itself.
     """
     try:
         states = read_checkpoint(path).get("callbacks", {})

@@ -95,7 +95,7 @@ class RunRecord(LeanCallback):
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """What changes when a file is written anew; None where there is none."""
+    """What changes when a file is written again; None where there is none."""
     if not path.exists():
         return None
     found = path.stat()

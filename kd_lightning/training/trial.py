@@ -71,7 +71,7 @@ class Prepare(LeanCallback):
     """Ends the fit before the first step, when the data is there and the teachers' logits are stored."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Have the teachers' logits stored, whether this run alone would pay for it or not."""
+        """Have the teachers' logits stored, whether this run by itself would pay for it or not."""
         for setup in _teacher_setups(trainer):
             setup.must_store = True
 

@@ -26,7 +26,7 @@ def test_it_says_what_the_teachers_know(teachers: Path, capsys: pytest.CaptureFi
     shown = capsys.readouterr().out
     assert "teachers on 400 validation images" in shown
     assert "all together" in shown
-    assert "the soft targets say something beside the label" in shown
+    assert "the soft targets say more than the label" in shown
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 

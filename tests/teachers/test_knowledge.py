@@ -1,4 +1,4 @@
-"""What teachers know beside the label."""
+"""Dark knowledge: what teachers know besides the label."""
 
 import math
 
@@ -31,25 +31,25 @@ def test_agreement_counts_equal_classes() -> None:
     assert found == [[1.0, 0.75], [0.75, 1.0]]
 
 
-def test_what_is_said_beside_the_label_by_hand() -> None:
+def test_dark_knowledge_by_hand() -> None:
     # One example, T = 1: p = (1/2, 3/8, 1/8); the rest, 1/2, spread evenly is 1/4 each.
     known = _known(torch.tensor([[4.0, 3.0, 1.0]]).log(), torch.tensor([0]))
     at_one = next(each for each in known.temperatures if each.temperature == 1)
     assert at_one.label == pytest.approx(0.5)
-    assert at_one.beside == pytest.approx(0.375 * math.log(1.5) + 0.125 * math.log(0.5))
+    assert at_one.dark_knowledge == pytest.approx(0.375 * math.log(1.5) + 0.125 * math.log(0.5))
     assert at_one.entropy == pytest.approx(-(0.5 * math.log(0.5) + 0.375 * math.log(0.375) + 0.125 * math.log(0.125)))
 
 
 def test_it_rises_with_temperature_to_that_of_matched_logits() -> None:
     known = _known()
-    beside = [each.beside for each in known.temperatures]
-    assert beside == sorted(beside)
+    dark = [each.dark_knowledge for each in known.temperatures]
+    assert dark == sorted(dark)
     # T^2 * KL tends to half the variance of the other classes' logits, weighted by their share of the classes.
     others = torch.stack(
         [LOGITS[row][[c for c in range(3) if c != label]] for row, label in enumerate(LABELS.tolist())]
     )
     limit = float(others.var(dim=-1, unbiased=False).mean()) / 2 * 2 / 3
-    assert beside[-1] == pytest.approx(limit, rel=0.05)
+    assert dark[-1] == pytest.approx(limit, rel=0.05)
 
 
 def test_a_sure_teacher_says_it_later_than_an_unsure_one() -> None:
@@ -60,7 +60,7 @@ def test_a_sure_teacher_says_it_later_than_an_unsure_one() -> None:
     assert set(sure) | set(unsure) <= set(TEMPERATURES)
 
 
-def test_two_classes_have_nothing_beside_the_label() -> None:
+def test_two_classes_have_no_dark_knowledge() -> None:
     assert _known(LOGITS[:2, :2], LABELS[:2]).useful_range is None
 
 
