@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kd_lightning.data.pictures import SUFFIXES, files_below
+from kd_lightning.data.found_files import files_below
+from kd_lightning.data.pictures import SUFFIXES
 
 _NAMED = 5  # folders that an error names
 
@@ -61,7 +62,7 @@ def find_pictures(root: Path, folders: Sequence[str], class_names: Sequence[str]
     files: list[Path] = []
     labels: list[int] = []
     for name in folders:
-        found = files_below(root / name)
+        found = files_below(root / name, SUFFIXES)
         if not found:
             raise FileNotFoundError(
                 f"no picture ({', '.join(sorted(SUFFIXES))}) in {root / name}; remove it, or fill it"

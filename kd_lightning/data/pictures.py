@@ -1,7 +1,6 @@
 """Picture files of any kind: found, opened upright, and read as 8-bit pixels."""
 
 import io
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,39 +10,14 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image, ImageColor, ImageOps
 
+from kd_lightning.data.found_files import found_files
+
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 
 
 def image_files(paths: Sequence[str]) -> list[Path]:
-    """The image files among the paths and inside the folders among them, in the order given, folders sorted.
-
-    Raises:
-        FileNotFoundError: If a path does not exist or no image is found.
-    """
-    files: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            files += files_below(path)
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise FileNotFoundError(f"no image file or folder {path}")
-    if not files:
-        raise FileNotFoundError(f"no image ({', '.join(sorted(SUFFIXES))}) in {', '.join(map(str, paths))}")
-    return files
-
-
-def files_below(folder: Path) -> list[Path]:
-    """The image files in a folder and its folders, sorted; hidden ones are left out."""
-    found: list[str] = []
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            suffix = "".join(name.rpartition(".")[1:]).lower()
-            if suffix in SUFFIXES and not name.startswith("."):
-                found.append(f"{parent}{os.sep}{name}")
-    found.sort(key=lambda path: path.split(os.sep))  # noqa: PTH206  # as paths are sorted, but faster
-    return [Path(path) for path in found]
+    """The image files among the paths and in the folders among them; errors as of `found_files`."""
+    return found_files(paths, "image", SUFFIXES)
 
 
 @contextmanager

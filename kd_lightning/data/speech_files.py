@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kd_lightning.data.found_files import found_files
+
 RATE = 8000  # Hz, that of the Free Spoken Digit Dataset
 WINDOW, HOP = RATE * 25 // 1000, RATE // 100  # samples: 25 ms and 10 ms, Hinton et al. 2015, section 4
 COEFFICIENTS = 40  # likewise
@@ -63,22 +65,8 @@ def find_recordings(folder: Path) -> list[Recording]:
 
 
 def find_sounds(paths: Sequence[str]) -> list[Path]:
-    """The wav files among the paths and inside the folders among them, in the order given, folders sorted.
-
-    Raises:
-        FileNotFoundError: If a path does not exist or no wav file is found.
-    """
-    files: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            files += sorted(file for file in path.rglob("*") if file.suffix.lower() == ".wav")
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise FileNotFoundError(f"no wav file or folder {path}")
-    if not files:
-        raise FileNotFoundError(f"no wav file in {', '.join(paths)}")
-    return files
+    """The wav files among the paths and in the folders among them; errors as of `found_files`."""
+    return found_files(paths, "wav", {".wav"})
 
 
 def read_frames(file: Path, at_least: int = 1) -> np.ndarray:

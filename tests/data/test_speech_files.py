@@ -158,5 +158,5 @@ def test_sounds_to_predict(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no wav file or folder"):
         find_sounds([str(tmp_path / "nowhere.wav")])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="no wav file in"):
+    with pytest.raises(FileNotFoundError, match=r"no wav \(\.wav\) in"):
         find_sounds([str(tmp_path / "empty")])
