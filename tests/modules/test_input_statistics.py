@@ -1,5 +1,8 @@
 """A net takes mean and deviation from the data that it first trains on, and keeps them."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +157,26 @@ def test_mnist_runs_are_as_before_and_resume_with_the_new_default(tmp_path: Path
     assert main([*fit, *longer, "--run_dir", "old", "--ckpt_path", "last", "--model.net.mean", "0.5"]) == 1
 
 
+# A process of its own: autograd can't be forked once it has run, and here other tests have run it.
+TWO_PROCESSES = """
+import lightning
+from tests.modules.test_input_statistics import QUIET, Colours, _module
+
+if __name__ == "__main__":
+    two = {"accelerator": "cpu", "devices": 2, "strategy": "ddp_fork"}
+    lightning.Trainer(max_epochs=1, **two, **QUIET).fit(_module(), Colours(batch_size=8))
+"""
+
+
 @pytest.mark.slow
 def test_two_processes_have_the_same_numbers(tmp_path: Path) -> None:
-    trainer = lightning.Trainer(max_epochs=1, accelerator="cpu", devices=2, strategy="ddp_fork", **QUIET)
-    trainer.fit(_module(), Colours(batch_size=8))
+    (tmp_path / "train.py").write_text(TWO_PROCESSES, encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "train.py"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300, env=environment
+    )
+    assert done.returncode == 0, done.stderr
     state = torch.load(next(tmp_path.rglob("*.ckpt")), weights_only=True)["state_dict"]
     one = _module()
     _fit(one, Colours(batch_size=8))
