@@ -106,7 +106,9 @@ def run_export(arguments: Sequence[str]) -> None:
         raise FileExistsError(f"{output} exists; choose another --output, or replace it with --overwrite true")
     net = ExportedNet(loaded.net, options.inputs, options.outputs).eval()
     raw = options.inputs == "uint8"
-    batches = [(_own_tensor(net, inputs), labels) for inputs, labels in test_batches(run, options.data_dir, raw=raw)]
+    batches = [
+        (_own_tensor(net, inputs), labels) for inputs, labels in evaluation_batches(run, options.data_dir, raw=raw)
+    ]
     example = batches[0][0][[0, -1]]  # two examples: of a single one the batch could not be told to vary
     metadata = describe(checkpoint, run, net, example)
 
@@ -259,7 +261,7 @@ def _own_tensor(net: nn.Module, inputs: Inputs) -> Tensor:
     return Pick(keys.pop()).forward(inputs)
 
 
-def test_batches(run: Path, data_dir: str | None, *, raw: bool) -> Iterator[tuple[Inputs, Tensor]]:
+def evaluation_batches(run: Path, data_dir: str | None, *, raw: bool) -> Iterator[tuple[Inputs, Tensor]]:
     """Test inputs and labels of the data that a run's configuration names.
 
     Args:
@@ -295,9 +297,6 @@ def test_batches(run: Path, data_dir: str | None, *, raw: bool) -> Iterator[tupl
             got = ", ".join(map(str, types))
             raise ValueError(f"--inputs uint8 needs data of that type, got {got}; use --inputs float32")
         yield inputs, labels
-
-
-test_batches.__test__ = False  # type: ignore[attr-defined]  # not a test case, whatever its name
 
 
 @contextmanager

@@ -16,9 +16,9 @@ from kd_lightning.export import (
     ExportedNet,
     Format,
     compare,
+    evaluation_batches,
     read_exported,
     run_export,
-    test_batches,
     write_exported,
 )
 from kd_lightning.teachers.loading import load_net
@@ -165,10 +165,10 @@ def test_errors_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_configuration_without_data_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("model: {}", encoding="utf-8")
     with pytest.raises(ValueError, match=r"config\.yaml names no data"):
-        next(test_batches(tmp_path, None, raw=False))
+        next(evaluation_batches(tmp_path, None, raw=False))
     (tmp_path / "config.yaml").write_text("[", encoding="utf-8")
     with pytest.raises(ValueError, match=r"config\.yaml is damaged"):
-        next(test_batches(tmp_path, None, raw=False))
+        next(evaluation_batches(tmp_path, None, raw=False))
 
 
 class Branching(nn.Module):

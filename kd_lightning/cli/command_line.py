@@ -14,7 +14,7 @@ from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 
 from kd_lightning.cli.arguments import OTHER_COMMANDS, PROG, refuse_unknown_subcommand, typed_command
 from kd_lightning.cli.distill_cli import DistillCLI
-from kd_lightning.cli.messages import accept_any_text, error_line, hush, refuse_undecoded
+from kd_lightning.cli.messages import accept_any_text, error_line, refuse_undecoded, silence_known_warnings
 from kd_lightning.cli.own_code import DEBUG_VARIABLE, raised_last
 from kd_lightning.runs.config_files import check_config_files
 from kd_lightning.runs.resume import with_config_of_run, with_data_named
@@ -34,7 +34,7 @@ def main(args: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if args is None else args)
     signals = StopSignals()
     end_with_launcher()
-    hush()
+    silence_known_warnings()
     accept_any_text()
     try:
         refuse_unknown_subcommand(arguments)

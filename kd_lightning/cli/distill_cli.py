@@ -51,7 +51,7 @@ from kd_lightning.training.last_checkpoint import (
     best_checkpoint,
 )
 from kd_lightning.training.progress import RunProgress
-from kd_lightning.training.record import TestDetails, metrics_record, prediction_rows, scope_of_test, write_csv
+from kd_lightning.training.record import EvaluationRecord, metrics_record, prediction_rows, scope_of_test, write_csv
 from kd_lightning.training.resuming import Ending, ResumedCallbacks, restoring_errors
 from kd_lightning.training.run_record import RunRecord
 from kd_lightning.training.sequence_predictions import sequence_rows
@@ -198,7 +198,7 @@ class DistillCLI(OpenCommandLine):
         if self.subcommand == "test":
             tested = Path(self._value("ckpt_path"))
             self._scope = scope_of_test(self.config_dump, self._tested_config, self.datamodule, tested, self._run_dir)
-            records.append(TestDetails(self._run_dir / self._scope.details_file))
+            records.append(EvaluationRecord(self._run_dir / self._scope.details_file))
         if self.subcommand == "fit":
             records += [Banner(), self._ending(fitting)]
         if dry:

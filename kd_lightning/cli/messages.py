@@ -214,7 +214,7 @@ def refuse_undecoded(arguments: Sequence[str]) -> None:
             )
 
 
-def hush() -> None:
+def silence_known_warnings() -> None:
     """Keep quiet about what a user of this program can't change."""
     # Lightning asks torch for a check that torch 2.14 calls deprecated.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")

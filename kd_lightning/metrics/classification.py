@@ -30,7 +30,7 @@ class CalibrationError(UncastMetric, BinaryCalibrationError):
     """Expected calibration error of a binary problem, in float32."""
 
 
-class TestMetrics(nn.Module):
+class EvaluationMetrics(nn.Module):
     """Accuracy, errors, negative log-likelihood, Brier score, calibration error, and the agreement with the teachers.
 
     Args:
@@ -40,8 +40,6 @@ class TestMetrics(nn.Module):
         scalars: Metrics of one number each, by name.
         tables: Counts behind a report's pictures.
     """
-
-    __test__ = False  # not a test case, whatever its name
 
     def __init__(self, *, with_teachers: bool = False) -> None:
         super().__init__()
@@ -57,7 +55,7 @@ class TestMetrics(nn.Module):
         if with_teachers:
             metrics |= {"teacher_errors": Sum(), "teacher_agreement": Mean()}
         self.scalars = nn.ModuleDict(metrics)
-        self.tables = TestTables(with_teachers=with_teachers)
+        self.tables = EvaluationTables(with_teachers=with_teachers)
 
     def add(
         self, logits: Tensor, labels: Tensor, teacher_log_probs: Tensor | None = None, rows: Tensor | None = None
@@ -100,14 +98,12 @@ class TestMetrics(nn.Module):
         return cast(Metric, self.scalars[name])
 
 
-class TestTables(nn.Module):
+class EvaluationTables(nn.Module):
     """Counts behind the pictures of a report: confusion with labels and teachers, right answers by confidence.
 
     Args:
         with_teachers: Also count how student and teachers differ.
     """
-
-    __test__ = False
 
     def __init__(self, *, with_teachers: bool) -> None:
         super().__init__()

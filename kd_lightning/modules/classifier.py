@@ -16,7 +16,7 @@ from kd_lightning.data.order import derived_seed
 from kd_lightning.data.sequences import sequences_of
 from kd_lightning.data.transfer_data import data_of, transfer_data
 from kd_lightning.methods.hinton import check_labels
-from kd_lightning.metrics.classification import Mean, TestMetrics
+from kd_lightning.metrics.classification import EvaluationMetrics, Mean
 from kd_lightning.modules.input_statistics import InputStatisticsSetup
 from kd_lightning.modules.label_check import LabelCheck
 from kd_lightning.modules.lightning_internals import built_by_command_line
@@ -70,7 +70,7 @@ class ClassifierModule(OptimizedModule, ABC):
         if compile:
             net.compile()  # in place: the names in a checkpoint stay as they are
         self.val_accuracy = Mean()
-        self.test_metrics = TestMetrics()
+        self.test_metrics = EvaluationMetrics()
         self.step_is_logged = False  # set by TrainLog before each step
         self.learns_from_labels_only = True
 

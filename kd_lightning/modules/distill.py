@@ -11,7 +11,7 @@ from kd_lightning.data.batches import Batch
 from kd_lightning.data.inputs import Inputs
 from kd_lightning.methods.base import FeatureLoss, SoftLoss
 from kd_lightning.methods.hinton import Averaging
-from kd_lightning.metrics.classification import TestMetrics
+from kd_lightning.metrics.classification import EvaluationMetrics
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.distiller import Distiller
 from kd_lightning.modules.optimization import SchedulerCallable, gradient_shares
@@ -135,7 +135,7 @@ class DistillModule(ClassifierModule):
 
     def setup(self, stage: str) -> None:
         """Have the tests measure the agreement with the teachers, where they are loaded."""
-        self.test_metrics = TestMetrics(with_teachers=self.live_teachers is not None)
+        self.test_metrics = EvaluationMetrics(with_teachers=self.live_teachers is not None)
 
     def losses(self, batch: Batch, logits: Tensor) -> dict[str, Tensor]:
         """What `Distiller.forward` computes and, where the step is logged, the shares of soft and hard in the gradient.

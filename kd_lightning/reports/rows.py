@@ -14,7 +14,7 @@ _PER_RUN = ("seed_everything", "run_dir")
 ENSEMBLE = "ensemble"
 
 
-class Row(NamedTuple):
+class ResultRow(NamedTuple):
     """One line of the table: runs that differ only by their seed.
 
     Attributes:
@@ -87,10 +87,10 @@ def group_names(groups: Sequence[Group]) -> list[str]:
     ]
 
 
-def table_rows(groups: Sequence[Group]) -> list[Row]:
+def table_rows(groups: Sequence[Group]) -> list[ResultRow]:
     """One row per group, in their order; the ensembles that taught have rows too, after the teachers."""
-    rows: list[Row] = []
-    ensembles: list[Row] = []
+    rows: list[ResultRow] = []
+    ensembles: list[ResultRow] = []
     for members in groups:
         ensemble = _ensemble_row(members)
         if ensemble is not None and ensemble not in ensembles:
@@ -101,7 +101,7 @@ def table_rows(groups: Sequence[Group]) -> list[Row]:
     return [_told_apart(row, rows) for row in rows]
 
 
-def _told_apart(row: Row, rows: Sequence[Row]) -> Row:
+def _told_apart(row: ResultRow, rows: Sequence[ResultRow]) -> ResultRow:
     """The row, named with its test data's size where a row of the same name has another."""
     sizes = {other.examples for other in rows if other.name == row.name and other.examples}
     if row.examples is None or len(sizes) < 2:
@@ -109,12 +109,12 @@ def _told_apart(row: Row, rows: Sequence[Row]) -> Row:
     return row._replace(name=f"{row.name} ({row.examples:,} test {row.unit})")
 
 
-def _row(members: Group, groups: Sequence[Group]) -> Row:
+def _row(members: Group, groups: Sequence[Group]) -> ResultRow:
     tested = [run.metrics for run in members if run.metrics]
     role: Role = role_of(members[0])
     plain = plain_student_of(members, groups) if role == "distilled" and tested else None
     saved = None if plain is None else saving(plain, members)
-    return Row(
+    return ResultRow(
         name=_common_name([run.name for run in members]),
         augment=_augment(members[0].config),
         runs=len(tested),
@@ -134,12 +134,12 @@ def _row(members: Group, groups: Sequence[Group]) -> Row:
     )
 
 
-def _ensemble_row(members: Group) -> Row | None:
+def _ensemble_row(members: Group) -> ResultRow | None:
     taught = [run.metrics for run in members if run.metrics.get("teachers", 0) > 1]
     if not taught:
         return None
     first = taught[0]
-    return Row(
+    return ResultRow(
         name=f"ensemble of {first['teachers']} teachers",
         augment=None,
         runs=1,

@@ -9,7 +9,7 @@ from statistics import mean, stdev
 from rich.table import Table
 
 from kd_lightning.reports.console import table_console
-from kd_lightning.reports.rows import ENSEMBLE, Row
+from kd_lightning.reports.rows import ENSEMBLE, ResultRow
 from kd_lightning.runs.files import write_text
 
 ALWAYS = ("run", "errors", "error %")  # columns that stand in every table
@@ -23,14 +23,14 @@ ABSENT = "–"
 PIPE_WIDTH = 140  # where the output is a file or a pipe there is no width to fit into
 
 
-def cells_of(rows: Sequence[Row]) -> list[dict[str, str]]:
+def cells_of(rows: Sequence[ResultRow]) -> list[dict[str, str]]:
     """The rows as text by column; a column that says the same of all rows, or nothing, is left out."""
     cells = [_cells(row) for row in rows]
     kept = [name for name in cells[0] if name in ALWAYS or _says_something([line[name] for line in cells])]
     return [{name: line[name] for name in kept} for line in cells]
 
 
-def title(rows: Sequence[Row]) -> str:
+def title(rows: Sequence[ResultRow]) -> str:
     """What the table shows."""
     counts = sorted({row.examples for row in rows if row.examples})
     units = " and ".join(dict.fromkeys(row.unit for row in rows if row.examples))
@@ -42,7 +42,7 @@ def title(rows: Sequence[Row]) -> str:
     return f"errors{tested}, mean ± standard deviation over {how_many}"
 
 
-def print_report(rows: Sequence[Row], lines: Sequence[str]) -> None:
+def print_report(rows: Sequence[ResultRow], lines: Sequence[str]) -> None:
     """Print the table to the terminal, and lines below it."""
     table = Table(title=title(rows))
     cells = cells_of(rows)
@@ -56,7 +56,7 @@ def print_report(rows: Sequence[Row], lines: Sequence[str]) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def write_tables(rows: Sequence[Row], findings: Sequence[str], problems: Sequence[str], output: Path) -> None:
+def write_tables(rows: Sequence[ResultRow], findings: Sequence[str], problems: Sequence[str], output: Path) -> None:
     """Write report.md and report.csv into a folder, which is made where it is missing.
 
     Args:
@@ -81,7 +81,7 @@ def write_tables(rows: Sequence[Row], findings: Sequence[str], problems: Sequenc
     write_text(output / "report.md", page)
     table = io.StringIO(newline="")
     writer = csv.writer(table)
-    writer.writerow([*Row._fields[:3], "errors_mean", "errors_sd", *Row._fields[3:]])
+    writer.writerow([*ResultRow._fields[:3], "errors_mean", "errors_sd", *ResultRow._fields[3:]])
     for row in rows:
         spread = stdev(row.errors) if len(row.errors) > 1 else ""
         average = mean(row.errors) if row.errors else ""
@@ -89,7 +89,7 @@ def write_tables(rows: Sequence[Row], findings: Sequence[str], problems: Sequenc
     write_text(output / "report.csv", table.getvalue())
 
 
-def _cells(row: Row) -> dict[str, str]:
+def _cells(row: ResultRow) -> dict[str, str]:
     """The row as text, by column; empty where a column does not apply to an ensemble."""
     percent = [100 * count / row.examples for count in row.errors] if row.examples else []
     ensemble = row.role == ENSEMBLE
@@ -114,7 +114,7 @@ def _says_something(column: Sequence[str]) -> bool:
     return len(told) > 1 if len(column) > 1 else bool(told - {ABSENT, "none"})
 
 
-def _unfinished(row: Row) -> str:
+def _unfinished(row: ResultRow) -> str:
     if not row.stopped_early:
         return ""
     return ", unfinished" if row.stopped_early >= row.runs else f", {row.stopped_early} of {row.runs} unfinished"

@@ -120,7 +120,7 @@ def _test_limits(trainer: Mapping[str, Any]) -> dict[str, Any]:
     return limits
 
 
-class TestDetails(LeanCallback):
+class EvaluationRecord(LeanCallback):
     """Writes details: the test's tables, the names of the classes, and what net and teachers cost to use.
 
     In the process that tests, since a forked process hands nothing back but the logged numbers.
@@ -128,8 +128,6 @@ class TestDetails(LeanCallback):
     Args:
         file: Where to.
     """
-
-    __test__ = False  # not a test case, whatever its name
 
     def __init__(self, file: Path) -> None:
         self.file = file

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from kd_lightning.metrics.classification import CALIBRATION_BINS, Mean, Reliability, TestMetrics, error_interval
+from kd_lightning.metrics.classification import CALIBRATION_BINS, EvaluationMetrics, Mean, Reliability, error_interval
 
 LOGITS = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.5], [0.0, 3.0, 0.0], [1.0, 0.0, 0.9]])
 LABELS = torch.tensor([0, 2, 1, 1])
 
 
-def _measured(*, with_teachers: bool) -> tuple[TestMetrics, dict[str, float]]:
-    metrics = TestMetrics(with_teachers=with_teachers)
+def _measured(*, with_teachers: bool) -> tuple[EvaluationMetrics, dict[str, float]]:
+    metrics = EvaluationMetrics(with_teachers=with_teachers)
     taught = torch.log_softmax(LOGITS.roll(1, dims=0), dim=1) if with_teachers else None
     for rows in (slice(0, 1), slice(1, 4)):  # unequal batches: means of means would show
         metrics.add(LOGITS[rows], LABELS[rows], None if taught is None else taught[rows])
@@ -48,7 +48,7 @@ def test_tables_count_labels_teachers_and_confidence() -> None:
     metrics.tables.reset()
     metrics.add(LOGITS, LABELS, LOGITS.log_softmax(dim=1))
     assert sum(map(sum, metrics.tables.compute()["confusion"])) == 4
-    wide = TestMetrics()
+    wide = EvaluationMetrics()
     wide.add(torch.randn(2, 1000), torch.tensor([1, 2]))
     assert "confusion" not in wide.tables.compute()
 
@@ -56,7 +56,7 @@ def test_tables_count_labels_teachers_and_confidence() -> None:
 def test_calibration_error_follows_from_the_reliability_bins() -> None:
     generator = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(500, 10, generator=generator) * 3, torch.randint(10, (500,), generator=generator)
-    metrics = TestMetrics()
+    metrics = EvaluationMetrics()
     metrics.add(logits, labels)
     bins = metrics.tables.compute()["reliability"]
     assert len(bins) == CALIBRATION_BINS
@@ -81,7 +81,7 @@ def test_interval_of_the_error_rate() -> None:
 
 
 def test_no_class_is_needed_beyond_two() -> None:
-    metrics = TestMetrics()
+    metrics = EvaluationMetrics()
     one: Tensor = torch.zeros(3, 1)
     metrics.add(one, torch.zeros(3, dtype=torch.int64))
     assert float(metrics.scalars["top2_accuracy"].compute()) == 1  # type: ignore[operator]
@@ -93,10 +93,14 @@ def test_a_cast_module_counts_as_an_uncast_one(dtype: torch.dtype) -> None:
     logits, labels = torch.randn(4_000, 10, generator=generator), torch.randint(10, (4_000,), generator=generator)
     torch.set_default_dtype(dtype)  # as the trainer does around its steps
     try:
-        made_there = TestMetrics(with_teachers=True)
+        made_there = EvaluationMetrics(with_teachers=True)
     finally:
         torch.set_default_dtype(torch.float32)
-    halves = TestMetrics(with_teachers=True), TestMetrics(with_teachers=True).to(dtype), made_there.to(dtype)
+    halves = (
+        EvaluationMetrics(with_teachers=True),
+        EvaluationMetrics(with_teachers=True).to(dtype),
+        made_there.to(dtype),
+    )
     for metrics in halves:
         for start in range(0, len(labels), 100):
             rows = slice(start, start + 100)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kd_lightning.data.sequences import Sequences, sequences_of
-from kd_lightning.metrics.classification import TestMetrics, error_interval
+from kd_lightning.metrics.classification import EvaluationMetrics, error_interval
 from kd_lightning.metrics.sequences import SequenceErrors, best_path_scores, bootstrap_interval, recognise
 
 PATHS = torch.tensor([[0, 1, 2], [3, 4, 5], [2, 1, 0]])
@@ -111,7 +111,7 @@ def test_frames_that_are_wrong_together_have_a_wider_interval() -> None:
 
 
 def test_test_metrics_measure_sequences_where_there_are_some() -> None:
-    metrics = TestMetrics(with_teachers=True)
+    metrics = EvaluationMetrics(with_teachers=True)
     lengths = [3, 6]
     logits, rows = _sure([0, 1], lengths), torch.arange(9)
     labels = logits.argmax(dim=1)
