@@ -9,6 +9,7 @@ from torchmetrics import MeanMetric, Metric, SumMetric
 from torchmetrics.classification import BinaryCalibrationError, MulticlassConfusionMatrix
 
 from kd_lightning.data.sequences import Sequences
+from kd_lightning.methods.hinton import all_labelled
 from kd_lightning.metrics.sequences import SequenceErrors
 from kd_lightning.metrics.uncast import UncastMetric
 from kd_lightning.metrics.wrong_rows import WrongRows
@@ -16,6 +17,17 @@ from kd_lightning.metrics.wrong_rows import WrongRows
 CALIBRATION_BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4
 # With more classes a confusion matrix is no longer read, and grows with the square.
 TABLE_CLASSES = 100
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Share of the labelled examples that are answered right, NaN where there are none.
+
+    Args:
+        logits: (batch, classes) float.
+        labels: (batch,) int64, class indices; -1 where unknown, which no answer equals.
+    """
+    correct = logits.argmax(dim=-1) == labels
+    return correct.float().mean() if all_labelled(labels) else correct.sum() / (labels >= 0).sum()
 
 
 class Sum(UncastMetric, SumMetric):

@@ -16,7 +16,7 @@ from kd_lightning.data.order import derived_seed
 from kd_lightning.data.sequences import sequences_of
 from kd_lightning.data.transfer_data import data_of, transfer_data
 from kd_lightning.methods.hinton import check_labels
-from kd_lightning.metrics.classification import EvaluationMetrics, Mean
+from kd_lightning.metrics.classification import EvaluationMetrics, Mean, accuracy
 from kd_lightning.modules.input_statistics import InputStatisticsSetup
 from kd_lightning.modules.label_check import LabelCheck
 from kd_lightning.modules.lightning_internals import built_by_command_line
@@ -112,8 +112,7 @@ class ClassifierModule(OptimizedModule, ABC):
         self._seed_dropout()
         batch = Batch.of(batch)
         logits = self(batch.inputs)
-        correct = logits.detach().argmax(dim=-1) == batch.labels  # never of an unlabelled example, -1
-        return {**self.losses(batch, logits), "accuracy": correct.sum() / (batch.labels >= 0).sum()}
+        return {**self.losses(batch, logits), "accuracy": accuracy(logits.detach(), batch.labels)}
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:  # Any: as in training_step
         """Add a batch to the validation's losses and accuracy."""

@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from kd_lightning.metrics.classification import CALIBRATION_BINS, EvaluationMetrics, Mean, Reliability, error_interval
+from kd_lightning.metrics.classification import (
+    CALIBRATION_BINS,
+    EvaluationMetrics,
+    Mean,
+    Reliability,
+    accuracy,
+    error_interval,
+)
 
 LOGITS = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.5], [0.0, 3.0, 0.0], [1.0, 0.0, 0.9]])
 LABELS = torch.tensor([0, 2, 1, 1])
@@ -122,3 +129,11 @@ def test_a_cast_in_mid_epoch_loses_no_count() -> None:
     assert float(mean.compute()) == pytest.approx(1001 / 2001)
     module.to("meta")
     assert mean.device == torch.device("meta")
+
+
+@pytest.mark.parametrize(
+    ("labels", "share"), [([0, 1, 1], 2 / 3), ([0, -1, 1], 1.0), ([1, -1, -1], 0.0), ([-1, -1, -1], float("nan"))]
+)
+def test_accuracy_is_that_of_labelled_examples(labels: list[int], share: float) -> None:
+    logits = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    assert float(accuracy(logits, torch.tensor(labels))) == pytest.approx(share, nan_ok=True)
