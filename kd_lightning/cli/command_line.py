@@ -18,7 +18,7 @@ from kd_lightning.cli.messages import accept_any_text, error_line, refuse_undeco
 from kd_lightning.cli.own_code import DEBUG_VARIABLE, raised_last
 from kd_lightning.runs.config_files import check_config_files
 from kd_lightning.runs.resume import with_config_of_run, with_data_named
-from kd_lightning.training.signals import EXIT_CODES, Stopped, StopSignals, end_with_launcher
+from kd_lightning.training.signals import EXIT_CODES, Stopped, StopSignals, end_with_launcher, let_launcher_end_first
 from kd_lightning.training.trial import TrialDone
 
 
@@ -86,6 +86,7 @@ def _signal_of_ranks(error: ProcessException, signals: StopSignals) -> signal.Si
 def _stopped(signum: signal.Signals) -> int:
     """Say what ended the run; the exit code."""
     print(f"stopped by {signum.name}", file=sys.stderr)
+    let_launcher_end_first()
     return EXIT_CODES[signum]
 
 

@@ -26,6 +26,8 @@ LAUNCHER = "KD_LIGHTNING_LAUNCHER"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # A rank may hear the same signal from the terminal and from its launcher; what comes later is another wish.
 _SAME_WISH_SECONDS = 1.0
+# Lightning's launcher looks every 5 s whether a rank ended with another code than 0, and then kills the run's others.
+_LAUNCHER_ENDS_WITHIN_SECONDS = 10.0
 
 
 class Stopped(SystemExit):
@@ -145,8 +147,24 @@ class StopSignals:
 
 def exit_on_signals() -> None:
     """End at once with the signal's exit code: for the seconds of the imports, when nothing needs cleaning up."""
+
+    def end(signum: int, _: FrameType | None) -> None:
+        let_launcher_end_first()
+        os._exit(EXIT_CODES[signal.Signals(signum)])
+
     for signum in EXIT_CODES.keys() - _ignored_signals():
-        signal.signal(signum, lambda signum, _: os._exit(EXIT_CODES[signal.Signals(signum)]))
+        signal.signal(signum, end)
+
+
+def let_launcher_end_first() -> None:
+    """Have a stopped rank wait until the process that started it has ended too, but not for long.
+
+    Otherwise that process, seeing a rank with another exit code than 0, kills itself before it gives its own.
+    """
+    launcher = os.environ.get(LAUNCHER)
+    ends = time.monotonic() + _LAUNCHER_ENDS_WITHIN_SECONDS
+    while _is_started_rank() and str(os.getppid()) == launcher and time.monotonic() < ends:
+        time.sleep(0.05)
 
 
 def end_with_launcher() -> None:

@@ -18,7 +18,7 @@ from kd_lightning.cli.command_line import main
 from kd_lightning.data.mnist import MNISTDataModule
 from kd_lightning.nets.digits import MLP
 from kd_lightning.runs.resume import run_files
-from kd_lightning.training.signals import EXIT_CODES, LAUNCHER, Stopped, StopSignals
+from kd_lightning.training.signals import EXIT_CODES, LAUNCHER, Stopped, StopSignals, let_launcher_end_first
 from scripts.faults import ENVIRONMENT, QUICKSTART, checkpoint, session_processes, start
 
 STUDENT = ["--config", str(QUICKSTART / "student.yaml"), "--model.student.hidden", "[16]"]
@@ -243,6 +243,21 @@ def test_kill_of_rank_0_before_the_ranks_have_met_leaves_no_rank(tmp_path: Path)
         worker.communicate(timeout=60)
     for rank in ranks[1:]:
         _wait_until_ended(rank)
+
+
+@pytest.mark.parametrize(
+    ("started_by", "rank", "waits"), [("parent", "1", True), ("other", "1", False), ("parent", "0", False)]
+)
+def test_a_stopped_rank_waits_for_its_launcher_but_not_for_long(
+    started_by: str, rank: str, waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else Lightning sees the rank's exit code first, and kills the launcher before it gives its own."""
+    monkeypatch.setattr("kd_lightning.training.signals._LAUNCHER_ENDS_WITHIN_SECONDS", 0.2)
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.setenv(LAUNCHER, str(os.getppid()) if started_by == "parent" else "1000000000")
+    began = time.monotonic()
+    let_launcher_end_first()
+    assert (time.monotonic() - began >= 0.2) == waits
 
 
 @pytest.mark.faults
