@@ -74,7 +74,7 @@ def _path_text(value: object) -> str:
     return str(value)
 
 
-register_type(Path, _path_text, type_check=isinstance)
+register_type(Path, _path_text, type_check=isinstance, fail_already_registered=False)
 
 
 class DistillCLI(OpenCommandLine):
