@@ -42,9 +42,11 @@ from kd_lightning.modules import DistillModule as DistillModule
 from kd_lightning.modules import TeacherModule as TeacherModule
 from kd_lightning.modules import WarmupCosine as WarmupCosine
 from kd_lightning.nets import MLP as MLP
+from kd_lightning.nets import VGG as VGG
 from kd_lightning.nets import AdaptedNet as AdaptedNet
 from kd_lightning.nets import Normalize as Normalize
 from kd_lightning.nets import Pick as Pick
+from kd_lightning.nets import ResNet as ResNet
 from kd_lightning.nets import SmallConvNet as SmallConvNet
 from kd_lightning.teachers import FrozenEnsemble as FrozenEnsemble
 from kd_lightning.teachers import LogitsFile as LogitsFile
