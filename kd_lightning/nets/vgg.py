@@ -9,6 +9,8 @@ from torch import nn
 from kd_lightning.nets.convolutions import check_positive, normed_convolution, start_as_he
 from kd_lightning.nets.normalize import Normalize
 
+_POOLED = 3  # stages that end in a pooling: 32 x 32 -> 4 x 4
+
 
 class VGG(nn.Sequential):
     """Stages of 3 x 3 convolutions with batch norm and ReLU, the mean over the picture, and one linear layer.
@@ -74,9 +76,6 @@ class VGG(nn.Sequential):
             "std": std,
             "in_channels": in_channels,
         }
-
-
-_POOLED = 3  # stages that end in a pooling: 32 x 32 -> 4 x 4
 
 
 def _stage(inputs: int, outputs: int, convolutions: int) -> nn.Sequential:

@@ -23,7 +23,7 @@ def test_published_sizes(net: VGG, count: int) -> None:
 def test_three_stages_end_in_a_pooling() -> None:
     net = VGG([1, 2, 1, 1, 1], [4, 4, 8, 8, 6], classes=7)
     inputs = torch.rand(2, 3, 32, 32)
-    assert net[:-2](inputs).shape == (2, 6, 4, 4)
+    assert torch.nn.Sequential(*list(net)[:-2])(inputs).shape == (2, 6, 4, 4)
     assert net(inputs).shape == (2, 7)
 
 
