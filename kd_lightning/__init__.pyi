@@ -2,6 +2,7 @@ from kd_lightning.cli import main as main
 from kd_lightning.data import Affine as Affine
 from kd_lightning.data import Augment as Augment
 from kd_lightning.data import Batch as Batch
+from kd_lightning.data import CIFARDataModule as CIFARDataModule
 from kd_lightning.data import CropMirror as CropMirror
 from kd_lightning.data import Elastic as Elastic
 from kd_lightning.data import HasSequences as HasSequences
