@@ -124,6 +124,14 @@ def test_the_studies_are_understood(folder: str, name: str) -> None:
             assert nets == {key: value for key, value in others if key.startswith("model.student")}
 
 
+def test_the_guides_fits_are_those_of_the_configurations() -> None:
+    guide = (CONFIGS.parent / "docs" / "colour.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^python -m kd_lightning (fit .*)$", guide, flags=re.MULTILINE)
+    known = [" ".join(_own_command(path)) for path in (*_fit_configs("cifar10"), *_fit_configs("cifar100"))]
+    assert len(shown) >= 6
+    assert {command.replace("configs/", f"{CONFIGS}/") for command in shown} <= set(known)
+
+
 def _metrics(run: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     return content
