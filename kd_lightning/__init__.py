@@ -7,11 +7,13 @@ __version__ = "0.1.0"
 # The room of each public name, imported when first used: torch and Lightning take seconds that `report` need not pay.
 # Type checkers read __init__.pyi.
 _HOMES = {
+    "CIFARDataModule": "data",
     "DIST": "methods",
     "DKD": "methods",
     "KL": "methods",
     "MLP": "nets",
     "NKD": "methods",
+    "VGG": "nets",
     "AdaptedNet": "nets",
     "Affine": "data",
     "AttentionTransfer": "methods",
@@ -38,6 +40,7 @@ _HOMES = {
     "Normalize": "nets",
     "PretrainedNet": "teachers",
     "Relational": "methods",
+    "ResNet": "nets",
     "ReverseKL": "methods",
     "SeededViews": "data",
     "Sequences": "data",

@@ -2,6 +2,7 @@ from kd_lightning.cli import main as main
 from kd_lightning.data import Affine as Affine
 from kd_lightning.data import Augment as Augment
 from kd_lightning.data import Batch as Batch
+from kd_lightning.data import CIFARDataModule as CIFARDataModule
 from kd_lightning.data import CropMirror as CropMirror
 from kd_lightning.data import Elastic as Elastic
 from kd_lightning.data import HasSequences as HasSequences
@@ -42,9 +43,11 @@ from kd_lightning.modules import DistillModule as DistillModule
 from kd_lightning.modules import TeacherModule as TeacherModule
 from kd_lightning.modules import WarmupCosine as WarmupCosine
 from kd_lightning.nets import MLP as MLP
+from kd_lightning.nets import VGG as VGG
 from kd_lightning.nets import AdaptedNet as AdaptedNet
 from kd_lightning.nets import Normalize as Normalize
 from kd_lightning.nets import Pick as Pick
+from kd_lightning.nets import ResNet as ResNet
 from kd_lightning.nets import SmallConvNet as SmallConvNet
 from kd_lightning.teachers import FrozenEnsemble as FrozenEnsemble
 from kd_lightning.teachers import LogitsFile as LogitsFile

@@ -2,6 +2,7 @@
 
 from kd_lightning.data.augment import Affine, Augment, CropMirror, Elastic, Jitter
 from kd_lightning.data.batches import Batch, TensorLoader
+from kd_lightning.data.cifar import CIFARDataModule
 from kd_lightning.data.folder import ImageFolderDataModule
 from kd_lightning.data.memory import InMemoryDataModule
 from kd_lightning.data.mnist import MNISTDataModule
@@ -15,6 +16,7 @@ __all__ = [
     "Affine",
     "Augment",
     "Batch",
+    "CIFARDataModule",
     "CropMirror",
     "Elastic",
     "HasSequences",
