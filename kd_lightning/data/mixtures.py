@@ -39,7 +39,7 @@ class Mixtures:
         self._shares[0] = 0.0
         self._transfer_rows: Tensor | None = None  # those of the circle
         self._circle = self._places = torch.empty(0, dtype=torch.int64)
-        self._patterns = torch.empty(0)
+        self._patterns: Tensor | None = None  # of noise
 
     def partners(self, rows: Tensor, views: Tensor, transfer_rows: Tensor) -> Tensor:
         """Rows of the other examples, (batch,) int64.
@@ -85,12 +85,12 @@ class Mixtures:
 
     def _noise(self, own: Tensor, rows: Tensor, views: Tensor) -> Tensor:
         """Noise of each mixture, one of a few thousand patterns."""
-        shape = own.shape[1:]
-        if self._patterns.shape[1:] != shape or self._patterns.device != own.device:
+        shape, made = own.shape[1:], self._patterns
+        if made is None or made.shape[1:] != shape or made.device != own.device:
             count = max(1, _NOISE_NUMBERS // shape.numel())
-            patterns = self.noise * torch.randn(count, *shape, generator=self._generator(2))
-            self._patterns = patterns.to(own.device, own.dtype)
-        return self._patterns[(rows + views) % len(self._patterns)]
+            made = self.noise * torch.randn(count, *shape, generator=self._generator(2))
+            self._patterns = made = made.to(own.device, own.dtype)
+        return made[(rows + views) % len(made)]
 
     def _generator(self, purpose: int) -> torch.Generator:
         return torch.Generator().manual_seed(3 * self.seed + purpose)
