@@ -9,6 +9,7 @@ from kd_lightning.data import HasSequences as HasSequences
 from kd_lightning.data import ImageFolderDataModule as ImageFolderDataModule
 from kd_lightning.data import InMemoryDataModule as InMemoryDataModule
 from kd_lightning.data import Jitter as Jitter
+from kd_lightning.data import Mixtures as Mixtures
 from kd_lightning.data import MNISTDataModule as MNISTDataModule
 from kd_lightning.data import SeededViews as SeededViews
 from kd_lightning.data import Sequences as Sequences
@@ -40,6 +41,7 @@ from kd_lightning.methods import soft_targets as soft_targets
 from kd_lightning.modules import ClassifierModule as ClassifierModule
 from kd_lightning.modules import Distiller as Distiller
 from kd_lightning.modules import DistillModule as DistillModule
+from kd_lightning.modules import RisingMomentum as RisingMomentum
 from kd_lightning.modules import TeacherModule as TeacherModule
 from kd_lightning.modules import WarmupCosine as WarmupCosine
 from kd_lightning.nets import MLP as MLP

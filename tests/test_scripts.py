@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts.claims import best_offset, matching_offset
+from scripts.claims import best_offset, claims_table, matching_offset
 from scripts.reliability import run as try_all
 from scripts.reliability import summary
 
@@ -22,6 +22,18 @@ def test_a_bias_is_matched_to_the_class_frequencies_without_labels() -> None:
     offset = matching_offset(biased, [3], share)
     assert offset == pytest.approx(5.0, abs=0.5)
     assert best_offset(biased, labels, [3]) == pytest.approx(5.0, abs=1.0)
+
+
+def test_the_table_of_the_claims_is_that_of_all_kept_runs() -> None:
+    def corrected(errors: int, seen: int) -> dict[str, object]:
+        each = {"offset": 0.0, "errors": errors, "errors on these": seen}
+        return {"row": "omitted-3", "none": each, "matching": each, "best on test": each}
+
+    few = [{"row": "few-soft", "errors": errors, "training accuracy": 1.0} for errors in (40, 44)]
+    lines = claims_table([corrected(10, 1), corrected(12, 3), *few], {"omitted-3": "no 3", "few-soft": "few"})
+    assert lines[0] == ["no 3", "none", "11.0 ± 1.4", "2.0 ± 1.4"]
+    assert [line[:2] for line in lines[1:3]] == [["no 3", "matching"], ["no 3", "best on test"]]
+    assert lines[3:] == [["few", "training accuracy 100.0 ± 0.0 %", "42.0 ± 2.8", "–"]]
 
 
 def _trial(name: str, number: int, *lost: str, left: tuple[str, ...] = ()) -> dict[str, object]:

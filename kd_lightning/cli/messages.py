@@ -218,8 +218,11 @@ def silence_known_warnings() -> None:
     """Keep quiet about what a user of this program can't change."""
     # Lightning asks torch for a check that torch 2.14 calls deprecated.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    # An evaluation has no use for the callbacks that wrote the checkpoint.
+    # An evaluation has no use for the callbacks that wrote the checkpoint, nor for the steps' weights beside averages.
     warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
+    warnings.filterwarnings(
+        "ignore", message=".*WeightAveraging callback, but loading a checkpoint outside the 'fit'.*"
+    )
     # A run without a validation split has an empty list of validation loaders.
     warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero.*")
     # Short epochs are logged once each, see classifier.py; a resumed run goes on in its folder; and outside a job

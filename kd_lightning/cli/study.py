@@ -113,7 +113,7 @@ def planned(study: Study, names: Sequence[str] | None = None, seeds: int | None 
 
     def need(row: StudyRow, count: int) -> None:
         for teacher, taught_by in row.teachers:
-            need(teacher, taught_by)
+            need(teacher, count if taught_by is None else taught_by)
         _, before = counts.get((row.study, row.name), (row, 0))
         counts[row.study, row.name] = row, max(before, count)
 
@@ -184,7 +184,7 @@ def _do_all(jobs: Sequence[Job], options: Options, console: StudyConsole) -> Non
         for job in left:
             row, seed = job
             run = row.folder(options.root, seed)
-            taught = all((teacher / DONE_FILE).is_file() for teacher in row.teacher_folders(options.root))
+            taught = all((teacher / DONE_FILE).is_file() for teacher in row.teacher_folders(options.root, seed))
             with claimed(run.parent / LOCKS / run.name) as free:
                 if free and taught and not _is_done(job, options):
                     console.begin(run.name)
@@ -203,7 +203,7 @@ def _do(job: Job, options: Options) -> None:
     """Train and test one run, or go on with it; end the program where that fails."""
     row, seed = job
     run = row.folder(options.root, seed)
-    commands = [[*fit_command(row, options), "--run_dir", str(run), "--seed_everything", str(seed)]]
+    commands = [[*fit_command(row, options, seed), "--run_dir", str(run), "--seed_everything", str(seed)]]
     commands[0] += ["--ckpt_path", "last"]
     if row.measure == "test":
         commands.append(["test", "--ckpt_path", str(run / CHECKPOINT_DIR / LAST)])
@@ -214,14 +214,14 @@ def _do(job: Job, options: Options) -> None:
     write_json(run / DONE_FILE, settings(row))
 
 
-def fit_command(row: StudyRow, options: Options) -> list[str]:
-    """Arguments of `fit` that a row's runs share."""
+def fit_command(row: StudyRow, options: Options, seed: int = 0) -> list[str]:
+    """Arguments of `fit` of a row's run, but for what is its own: folder, seed, checkpoint."""
     command = ["fit", *row.flags()]
     if options.data_dir is not None:
         command += ["--data.data_dir", options.data_dir]
     if row.teachers:
         # The weights that the teacher's own line shows.
-        teachers = [str(run / CHECKPOINT_DIR / LAST) for run in row.teacher_folders(options.root)]
+        teachers = [str(run / CHECKPOINT_DIR / LAST) for run in row.teacher_folders(options.root, seed)]
         command += ["--model.teachers", json.dumps(teachers)]
         command += ["--model.store.folder", str(options.root / "soft_targets")]
     return command

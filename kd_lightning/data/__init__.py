@@ -5,6 +5,7 @@ from kd_lightning.data.batches import Batch, TensorLoader
 from kd_lightning.data.cifar import CIFARDataModule
 from kd_lightning.data.folder import ImageFolderDataModule
 from kd_lightning.data.memory import InMemoryDataModule
+from kd_lightning.data.mixtures import Mixtures
 from kd_lightning.data.mnist import MNISTDataModule
 from kd_lightning.data.seeded import SeededViews
 from kd_lightning.data.sequences import HasSequences, Sequences
@@ -25,6 +26,7 @@ __all__ = [
     "InputStatistics",
     "Jitter",
     "MNISTDataModule",
+    "Mixtures",
     "SeededViews",
     "Sequences",
     "SpokenDigitsDataModule",

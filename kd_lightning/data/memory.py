@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kd_lightning.data.augment import Augment
 from kd_lightning.data.batches import TensorLoader, TensorRows
+from kd_lightning.data.mixtures import Mixtures
 from kd_lightning.data.rows_in_memory import Examples, Part, ViewsInMemory
 
 
@@ -25,7 +26,7 @@ class InMemoryDataModule(ViewsInMemory):
         eval_batch_size: Examples per evaluation step, over all devices, >= 1.
         val_size: Training examples held out for validation, stratified; 0 for none.
         split_seed: Seed of the validation split, of `train_fraction` and of `label_fraction`.
-        augment: Transforms of the training examples: Jitter, Affine or another Augment.
+        augment: Transforms of the training examples: Jitter, Affine or another Augment, or Mixtures.
         keep_classes: Train on these classes only.
         drop_classes: Leave these classes out of training.
         train_fraction: Share of the training examples that are used, stratified, in (0, 1].
@@ -59,7 +60,7 @@ class InMemoryDataModule(ViewsInMemory):
         eval_batch_size: int = 1000,
         val_size: int = 0,
         split_seed: int = 0,
-        augment: Augment | None = None,
+        augment: Augment | Mixtures | None = None,
         keep_classes: list[int] | None = None,
         drop_classes: list[int] | None = None,
         train_fraction: float = 1.0,

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from kd_lightning.data.augment import Augment
 from kd_lightning.data.digit_pictures import read_images
+from kd_lightning.data.mixtures import Mixtures
 from kd_lightning.data.mnist_files import CLASS_NAMES, DatasetName, Digits, download_digits, read_digits
 from kd_lightning.data.picture_data import PictureDataModule
 from kd_lightning.data.rows_in_memory import Part
@@ -31,7 +32,7 @@ class MNISTDataModule(PictureDataModule):
         eval_batch_size: Examples per evaluation step, over all devices, >= 1.
         val_size: Training images held out for validation, stratified; 0 for none.
         split_seed: Seed of the validation split, of `train_fraction` and of `label_fraction`.
-        augment: Transforms of the training images: Jitter, Affine or another Augment.
+        augment: Transforms of the training images: Jitter, Affine or another Augment, or Mixtures.
         keep_classes: Train on these classes only.
         drop_classes: Leave these classes out of training.
         train_fraction: Share of the training images that are used, stratified, in (0, 1].
@@ -55,7 +56,7 @@ class MNISTDataModule(PictureDataModule):
         eval_batch_size: int = 1000,
         val_size: int = 5000,
         split_seed: int = 0,
-        augment: Augment | None = None,
+        augment: Augment | Mixtures | None = None,
         keep_classes: list[int] | None = None,
         drop_classes: list[int] | None = None,
         train_fraction: float = 1.0,

@@ -14,6 +14,7 @@ from torch import Tensor
 from kd_lightning.data.augment import Augment
 from kd_lightning.data.batches import Batch
 from kd_lightning.data.inputs import Inputs, tensors_of
+from kd_lightning.data.mixtures import Mixtures
 from kd_lightning.data.split import Split
 from kd_lightning.data.statistics import InputStatistics, measured
 
@@ -171,7 +172,7 @@ class RowsInMemory(LightningDataModule, ABC):
 class ViewsInMemory(RowsInMemory):
     """What the nets get of an example in memory, in each of its views."""
 
-    augment: Augment | None
+    augment: Augment | Mixtures | None
 
     def to_inputs(self, raw: Tensor, views: Tensor | None) -> Inputs:
         """Turn a batch into what the nets get: uint8 becomes float in [0, 1], other fractions float32, integers stay.
@@ -184,7 +185,7 @@ class ViewsInMemory(RowsInMemory):
             raw: (batch, ...) as `read` gave them, on the device.
             views: (batch,) int64 in [0, view_count); None in evaluation, where each example stays as it is.
         """
-        if self.augment is None or views is None:
+        if self.augment is None or views is None or isinstance(self.augment, Mixtures):
             return _as_numbers(raw)
         if self.augment.only_moves:  # of bytes there are a quarter
             return _as_numbers(self.augment(raw, views))
@@ -202,7 +203,15 @@ class ViewsInMemory(RowsInMemory):
             rows: (batch,) int64.
             views: (batch,) int64.
         """
-        return self.to_inputs(self.examples("train").inputs.index_select(0, rows), views)
+        return self._shown(self.examples("train").inputs.index_select(0, rows), rows, views)
+
+    def _shown(self, raw: Tensor, rows: Tensor, views: Tensor) -> Inputs:
+        """What the nets get of training examples (batch, ...) that stand in these rows."""
+        if not isinstance(self.augment, Mixtures):
+            return self.to_inputs(raw, views)
+        partners = self.augment.partners(rows.cpu(), views.cpu(), self.train_rows)
+        others = self.examples("train").inputs.index_select(0, partners).to(raw.device, non_blocking=True)
+        return self.augment.mix(self.to_inputs(raw, None), self.to_inputs(others, None), rows, views)
 
     def input_statistics(self) -> InputStatistics:
         """Mean and deviation of what the nets get of the training examples, without augmentation.
@@ -224,7 +233,10 @@ class ViewsInMemory(RowsInMemory):
         raw = self.examples("train").inputs
         digest = hashlib.sha256(_bytes(raw))
         seen: Iterator[Inputs] = iter(())
-        if type(self).to_inputs is not ViewsInMemory.to_inputs:
+        if isinstance(self.augment, Mixtures):
+            first = self.train_rows[:1]
+            seen = _views_of(raw[first], self.view_count, lambda own, views: self._shown(own, first, views))
+        elif type(self).to_inputs is not ViewsInMemory.to_inputs:
             seen = _views_of(raw[:1], self.view_count, self.to_inputs)
         elif self.augment is not None:
             digest.update(type(self.augment).__qualname__.encode())
@@ -250,9 +262,12 @@ class ViewsInMemory(RowsInMemory):
         """
         if not isinstance(batch, Batch):
             return batch
-        training = self.trainer is not None and self.trainer.training
         raw = cast(Tensor, batch.inputs)  # as `read` gave them
-        return batch._replace(inputs=self.to_inputs(raw, batch.views if training else None))
+        if self.trainer is None or not self.trainer.training:
+            return batch._replace(inputs=self.to_inputs(raw, None))
+        if isinstance(self.augment, Mixtures):
+            batch = batch._replace(labels=self.augment.labels(batch.labels, batch.views))
+        return batch._replace(inputs=self._shown(raw, batch.indices, batch.views))
 
 
 def _as_numbers(raw: Tensor) -> Tensor:

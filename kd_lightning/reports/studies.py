@@ -79,7 +79,7 @@ def collect(study: Study, root: Path, settings_of: Callable[[StudyRow], dict[str
             "set": row.options,
             "runs": runs,
         }
-        members = sum(seeds for _, seeds in row.teachers)
+        members = len(row.teacher_folders(root))
         if members > 1 and "teacher_errors" in runs[0].get("test", {}):
             ensemble = {
                 "row": " + ".join(f"{teacher.name} x {seeds}" for teacher, seeds in row.teachers),

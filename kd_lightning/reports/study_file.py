@@ -16,6 +16,7 @@ STUDY_KEYS = ("name", "measure", "teachers_from", "configs", "set", "seeds", "te
 ROW_KEYS = ("name", "what", "configs", "set", "seeds", "teachers", "paper")
 # What the study gives to each of its runs.
 GIVEN = ("config", "run_dir", "seed_everything", "ckpt_path", "overwrite", "dry_run", "prepare")
+EACH = "each"  # in place of a teacher's number of seeds: seed 0 teaches seed 0, seed 1 teaches seed 1
 DEFAULT_SEEDS = 5  # of a plain configuration
 LABEL_SMOOTHING = 0.1  # Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer Vision", section 7
 
@@ -31,7 +32,7 @@ class StudyRow(NamedTuple):
         configs: Configuration files; later ones go over earlier ones.
         options: What goes over the files: values by dotted option.
         seeds: How many runs, with the seeds from 0.
-        teachers: The rows that teach it, each with the number of its seeds that do.
+        teachers: The rows that teach it, each with the number of its seeds that do; with None the same seed does.
         paper: The errors that a paper gives; None where it gives none.
     """
 
@@ -42,16 +43,20 @@ class StudyRow(NamedTuple):
     configs: tuple[Path, ...]
     options: dict[str, Any]
     seeds: int
-    teachers: tuple[tuple["StudyRow", int], ...] = ()
+    teachers: tuple[tuple["StudyRow", int | None], ...] = ()
     paper: float | None = None
 
     def folder(self, root: Path, seed: int) -> Path:
         """Folder of the run with a seed."""
         return root / self.study / f"{self.name}-{seed}"
 
-    def teacher_folders(self, root: Path) -> list[Path]:
-        """Folders of the runs that teach this row."""
-        return [teacher.folder(root, seed) for teacher, seeds in self.teachers for seed in range(seeds)]
+    def teacher_folders(self, root: Path, seed: int = 0) -> list[Path]:
+        """Folders of the runs that teach this row's run with a seed."""
+        return [
+            teacher.folder(root, number)
+            for teacher, seeds in self.teachers
+            for number in ([seed] if seeds is None else range(seeds))
+        ]
 
     def flags(self) -> list[str]:
         """Arguments of `fit`: configurations and options."""
@@ -212,7 +217,10 @@ class _StudyReader:
             configs=tuple(self._config(config, where) for config in configs),
             options=options,
             seeds=draft.get("seeds", self.values.get("seeds", 1)),
-            teachers=tuple((self._teacher(t, where, (*taught, name)), seeds) for t, seeds in teachers.items()),
+            teachers=tuple(
+                (self._teacher(teacher, where, (*taught, name)), None if seeds == EACH else seeds)
+                for teacher, seeds in teachers.items()
+            ),
             paper=draft.get("paper"),
         )
         self.rows[name] = row
@@ -260,8 +268,8 @@ def _wrong(key: str, value: object) -> str:
             return "a list of files"
         case "seeds" if not _is_count(value):
             return "a number of seeds, >= 1"
-        case "teachers" if not (isinstance(value, dict) and all(map(_is_count, value.values()))):
-            return "a mapping of rows to numbers of seeds, >= 1"
+        case "teachers" if not (isinstance(value, dict) and all(x == EACH or _is_count(x) for x in value.values())):
+            return f"a mapping of rows to numbers of seeds, >= 1, or {EACH}"
         case "set" if not (isinstance(value, dict) and all(isinstance(x, str) for x in value)):
             return "a mapping of dotted options to values"
         case "set" if isinstance(value, dict) and (given := [name for name in value if name in GIVEN]):

@@ -268,6 +268,19 @@ def test_teachers_of_teachers_come_first() -> None:
     assert len(everything) == sum(row.seeds for row in read_study(CONFIGS / "mnist" / "table.yaml").rows)
 
 
+def test_a_teacher_of_each_seed_teaches_the_run_with_that_seed(runs: FakeRuns) -> None:
+    Path("study.yaml").write_text("""
+configs: [base.yaml]
+seeds: 2
+rows: [{name: student, teachers: {big: each}}, {name: big}]
+""")
+    names = [f"{row.name}-{seed}" for row, seed in planned(read_study(Path("study.yaml")), ["student"])]
+    assert names == ["big-0", "big-1", "student-0", "student-1"]
+    assert study("study.yaml", "--rows", "student", "--report", "false") == 0
+    taught = [call[call.index("--model.teachers") + 1] for call in runs.commands if "--model.teachers" in call]
+    assert taught == [f'["runs/study/big-{seed}/checkpoints/last.ckpt"]' for seed in range(2)]
+
+
 def test_the_quickstart_shows_about_sixty_lines(runs: FakeRuns, capsys: pytest.CaptureFixture[str]) -> None:
     script = (CONFIGS.parent / "scripts" / "quickstart.sh").read_text()
     for arguments in re.findall(r"-m kd_lightning study (.*)", script):

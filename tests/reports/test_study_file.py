@@ -93,6 +93,22 @@ def test_teachers_of_another_study_lie_in_its_folder() -> None:
     assert row.teacher_folders(Path("runs")) == [Path("runs/first/big-0")]
 
 
+def test_each_run_may_have_the_teacher_of_its_own_seed() -> None:
+    study = _study("""
+configs: [base.yaml]
+rows:
+  - {name: student, teachers: {big: each, other: 2}, seeds: 3}
+  - {name: big, seeds: 3}
+  - {name: other, seeds: 2}
+""")
+    student, big, other = study.rows
+    assert student.teachers == ((big, None), (other, 2))
+    others = [Path("runs/study/other-0"), Path("runs/study/other-1")]
+    for seed in range(3):
+        assert student.teacher_folders(Path("runs"), seed) == [Path(f"runs/study/big-{seed}"), *others]
+    assert student.settings()["teachers"]["big"]["seeds"] is None
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -118,7 +134,10 @@ def test_teachers_of_another_study_lie_in_its_folder() -> None:
             "{configs: [base.yaml], rows: [{name: x, teachers: {y: 1}}, {name: yy}]}",
             "row x has the teacher y, which is no row; did you mean yy",
         ),
-        ("{configs: [base.yaml], rows: [{name: x, teachers: [y]}]}", "must be a mapping of rows to numbers of seeds"),
+        (
+            "{configs: [base.yaml], rows: [{name: x, teachers: [y]}]}",
+            "a mapping of rows to numbers of seeds, >= 1, or each",
+        ),
         (
             "{configs: [base.yaml], rows: [{name: x, teachers: {y: no}}]}",
             "must be a mapping of rows to numbers of seeds",
