@@ -23,7 +23,7 @@ from kd_lightning.export import (
 )
 from kd_lightning.teachers.loading import load_net
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +191,7 @@ class Branching(nn.Module):
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
 def test_a_net_that_branches_on_its_data_is_told_which_line(kind: Format, tmp_path: Path) -> None:
     net = ExportedNet(Branching(), "float32", "logits").eval()
-    with pytest.raises(ValueError, match=r"depends on the data at .*test_export.py:\d+, `if flat.sum\(\) > 0:`"):
+    with pytest.raises(ValueError, match=r"depends on the data at .*test_command.py:\d+, `if flat.sum\(\) > 0:`"):
         write_exported(net, torch.rand(2, 1, 28, 28), tmp_path / "net", kind, {})
 
 
