@@ -44,11 +44,11 @@ def main(args: Sequence[str] | None = None) -> int:
                 getattr(import_module(module), function)(arguments[1:])
             return 0
         refuse_undecoded(arguments)
-        with signals.installed(), ExitStack() as held:
+        with signals.installed(), ExitStack() as exit_stack:
             arguments = with_config_of_run(arguments)
             check_config_files(arguments)
             typed = typed_command() if args is None else [*PROG.split(), *args]
-            cli = DistillCLI(with_data_named(arguments), held, signals, typed)
+            cli = DistillCLI(with_data_named(arguments), exit_stack, signals, typed)
     except ProcessException as error:  # of a process that trained, under ddp_fork and ddp_spawn
         stopped_by = _signal_of_ranks(error, signals)
         if stopped_by is not None:

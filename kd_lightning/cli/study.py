@@ -33,7 +33,8 @@ from kd_lightning.reports.studies import (
     print_summary,
     write_summary,
 )
-from kd_lightning.reports.study_file import Study, StudyRow, read_study
+from kd_lightning.reports.study_file import read_study
+from kd_lightning.reports.study_row import Study, StudyRow
 from kd_lightning.runs.checkpoints import CHECKPOINT_DIR, LAST
 from kd_lightning.runs.files import write_json
 from kd_lightning.runs.locks import claimed

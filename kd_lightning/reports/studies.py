@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from kd_lightning.reports.console import table_console
-from kd_lightning.reports.study_file import Study, StudyRow
+from kd_lightning.reports.study_row import Study, StudyRow
 from kd_lightning.runs.checkpoints import CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint
 from kd_lightning.runs.files import METRICS_FILE, flat, read_json, write_json, write_text
 

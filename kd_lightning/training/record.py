@@ -1,8 +1,7 @@
-"""What `test` and `predict` write into a run's folder: metrics.json and predictions.csv."""
+"""What `test` writes into a run's folder: metrics.json and details.json."""
 
-import csv
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
@@ -248,35 +247,3 @@ def _end_of_run(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
             return {"steps_done": None, "steps_planned": None}
     planned = checkpoint.get(RECORD_KEY, {}).get("planned_steps")
     return {"steps_done": checkpoint["global_step"], "steps_planned": planned}
-
-
-def prediction_rows(batches: Sequence[Any], names: Sequence[str] | None) -> Iterator[dict[str, Any]]:
-    """Rows of predictions.csv.
-
-    Args:
-        batches: What `predict_step` returned, in order.
-        names: File of each example where image files were predicted.
-    """
-    counted = 0
-    for batch in batches:
-        for position, prediction in enumerate(batch["prediction"].tolist()):
-            known = int(batch["index"][position])
-            index = known if known >= 0 else counted
-            label = int(batch["label"][position])
-            row: dict[str, Any] = {"index": index}
-            if names is not None:
-                row["file"] = names[index]
-            yield row | {
-                "label": label if label >= 0 else "",
-                "prediction": prediction,
-                "confidence": f"{float(batch['confidence'][position]):.6f}",
-            }
-            counted += 1
-
-
-def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write rows of one shape as CSV with a header."""
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["index"])
-        writer.writeheader()
-        writer.writerows(rows)
