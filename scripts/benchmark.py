@@ -200,13 +200,13 @@ class Bench:
         flags += ["--trainer.callbacks+", "scripts.benchmark.EpochTimer"]
         if any("DistillModule" in argument for argument in arguments):
             flags += ["--model.store.folder", str(self.root / "store")]
-        said = io.StringIO()
+        output = io.StringIO()
         for name in ("lightning.pytorch", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             code = main(flags)
         if code:
-            sys.exit(said.getvalue())
+            sys.exit(output.getvalue())
 
 
 def time_in_turns(cases: list[Case], repeats: int) -> list[dict[str, Any]]:
@@ -357,7 +357,7 @@ def time_fill(bench: Bench, teachers: int, repeats: int) -> dict[str, float]:
         specs = store_specs(ensemble, data, options=options)
         if specs is None:
             raise TypeError("the benchmark's data can't be stored")
-        open_store(specs, ensemble, data, options=options, device=torch.device("cpu"), say=lambda _: None)
+        open_store(specs, ensemble, data, options=options, device=torch.device("cpu"), log_line=lambda _: None)
         fill.append(time.perf_counter() - started)
         shutil.rmtree(options.folder)
     fast, slow = statistics.median(bare), statistics.median(fill)

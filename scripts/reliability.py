@@ -91,9 +91,9 @@ def summary(results: dict[str, Any]) -> str:
     """The content of reliability.md."""
     on, trials = results["machine"], results["trials"]
     lost = sum(bool(trial["lost"]) for trial in trials)
-    told = f"Written by `{results['command']}`: {len(trials)} trials, of which {lost} lost something. "
-    told += f"On {on['processor']}, torch {on['torch']}, Lightning {on['lightning']}, Python {on['python']}, "
-    return "\n".join([f"{told}{on['measured_at'][:10]}.", "", *table(trials), ""])
+    text = f"Written by `{results['command']}`: {len(trials)} trials, of which {lost} lost something. "
+    text += f"On {on['processor']}, torch {on['torch']}, Lightning {on['lightning']}, Python {on['python']}, "
+    return "\n".join([f"{text}{on['measured_at'][:10]}.", "", *table(trials), ""])
 
 
 def run(

@@ -219,9 +219,9 @@ class Trial:
     def expect(self, code: int, *expected: int) -> None:
         """Note an exit code that should not be."""
         if code not in expected:
-            self.lost.append(f"exit code {code} instead of {' or '.join(map(str, expected))}: {self.said()}")
+            self.lost.append(f"exit code {code} instead of {' or '.join(map(str, expected))}: {self.output()}")
 
-    def said(self) -> str:
+    def output(self) -> str:
         """The error that the last command ended with, or its last line."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""]
         return next((line for line in reversed(lines) if line.startswith("error:")), lines[-1])
@@ -256,6 +256,6 @@ class Trial:
 
 
 def _must_end_well(worker: Worker) -> None:
-    _, said = worker.communicate(timeout=WHOLE)
+    _, output = worker.communicate(timeout=WHOLE)
     if worker.returncode:
-        sys.exit(f"error: a command that nothing disturbed ended with {worker.returncode}: {said}")
+        sys.exit(f"error: a command that nothing disturbed ended with {worker.returncode}: {output}")

@@ -125,8 +125,8 @@ def full_disk(trial: Trial, command: str) -> None:
         if code == 0:
             raise TooLateError  # nothing more was to be written
         trial.expect(code, 1)
-        if not trial.said().startswith("error:"):
-            trial.lost.append(f"the error is no line: {trial.said()}")
+        if not trial.output().startswith("error:"):
+            trial.lost.append(f"the error is no line: {trial.output()}")
         trial.lost += [f"{name} stayed on the full disk" for name in trial.unfinished()]
         (disk / "filler").unlink(missing_ok=True)
         trial.finish(command)
@@ -167,16 +167,16 @@ def moved(trial: Trial) -> None:
 @kind("two-jobs", 4, "two fits in one folder, started within three seconds", f"one is refused in one line; {RUNS}")
 def two_jobs(trial: Trial) -> None:
     """Start two fits in one folder."""
-    workers, said = [], []
+    workers, ended = [], []
     later = trial.chance.uniform(0, 3)
     trial.how.append(f"{later:.2f} s apart")
     for pause in (later, 0):
         workers.append((trial.start("fit"), trial.log))
         time.sleep(pause)
     for worker, log in workers:
-        said.append((trial.end(worker), log.read_text(encoding="utf-8")))
-    codes = sorted(code for code, _ in said)
-    if codes != [0, 1] or "error: a fit is under way" not in max(said)[1]:
+        ended.append((trial.end(worker), log.read_text(encoding="utf-8")))
+    codes = sorted(code for code, _ in ended)
+    if codes != [0, 1] or "error: a fit is under way" not in max(ended)[1]:
         trial.lost.append(f"exit codes {codes}")
     trial.lost += differences(trial.place.run, trial.undisturbed.get("fit").place.run)
 

@@ -56,6 +56,6 @@ def refuse_unknown_subcommand(arguments: Sequence[str]) -> None:
     Raises:
         ValueError: If the first argument is one.
     """
-    known = (*SUBCOMMANDS, *OTHER_COMMANDS)
-    if arguments and not arguments[0].startswith("-") and arguments[0] not in known:
-        raise ValueError(f"no subcommand {arguments[0]}; expected one of {', '.join(known)}")
+    subcommands = (*SUBCOMMANDS, *OTHER_COMMANDS)
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in subcommands:
+        raise ValueError(f"no subcommand {arguments[0]}; expected one of {', '.join(subcommands)}")

@@ -74,17 +74,17 @@ def innermost_reason(error: BaseException) -> str:
         return type(error).__name__
     if "Problems parsing config" in lines[0]:  # then come the YAML reader's lines, all of the same depth
         return re.sub(r'in "<[^>]*>", ', "in ", " ".join(line.strip() for line in lines))
-    told = [line for line in lines if not _BULLET.sub("", line).startswith(_PARSER_NOISE)] or lines
-    line = max(told, key=_depth)
+    informative = [line for line in lines if not _BULLET.sub("", line).startswith(_PARSER_NOISE)] or lines
+    line = max(informative, key=_depth)
     # torch's and Python's own types say nothing to the user
     reason = re.sub(r"^Type .* expects a function or a callable class: ", "", _BULLET.sub("", line).rstrip())
-    keys, known = _places(lines[: lines.index(line)], _depth(line))
+    keys, class_path = _places(lines[: lines.index(line)], _depth(line))
     taken = _TAKEN_FOR.search(reason)
     if taken:
-        reason, known = reason[: taken.start()], known or taken["class_path"]
+        reason, class_path = reason[: taken.start()], class_path or taken["class_path"]
     unknown = _UNKNOWN.match(reason)
-    if unknown and known:
-        reason = f"{known} has no option {unknown['option']}{_meant(unknown['option'], known)}"
+    if unknown and class_path:
+        reason = f"{class_path} has no option {unknown['option']}{_meant(unknown['option'], class_path)}"
     elif reason.startswith("Expected") and "Got value" not in reason and not taken:
         given = [x.strip() for x in lines[lines.index(line) :] if x.strip().startswith("Given value: ")]
         reason += "".join(given[:1]).replace("Given value:", ", got")

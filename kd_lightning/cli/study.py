@@ -106,10 +106,10 @@ def planned(study: Study, names: Sequence[str] | None = None, seeds: int | None 
     Raises:
         ValueError: If there is no such row.
     """
-    known = [row.name for row in study.rows]
-    unknown = [name for name in names or () if name not in known]
+    row_names = [row.name for row in study.rows]
+    unknown = [name for name in names or () if name not in row_names]
     if unknown:
-        raise ValueError(f"no row {', '.join(unknown)} in {study.name}; expected some of {', '.join(known)}")
+        raise ValueError(f"no row {', '.join(unknown)} in {study.name}; expected some of {', '.join(row_names)}")
     counts: dict[tuple[str, str], tuple[StudyRow, int]] = {}
 
     def need(row: StudyRow, count: int) -> None:
@@ -185,9 +185,9 @@ def _do_all(jobs: Sequence[Job], options: Options, console: StudyConsole) -> Non
         for job in left:
             row, seed = job
             run = row.folder(options.root, seed)
-            taught = all((teacher / DONE_FILE).is_file() for teacher in row.teacher_folders(options.root))
+            teachers_done = all((teacher / DONE_FILE).is_file() for teacher in row.teacher_folders(options.root))
             with claimed(run.parent / LOCKS / run.name) as free:
-                if free and taught and not _is_done(job, options):
+                if free and teachers_done and not _is_done(job, options):
                     console.begin(run.name)
                     _do(job, options)
                     break
@@ -233,12 +233,12 @@ def _run(command: list[str], name: str, *, verbose: bool) -> int:
     if verbose:
         print(f"\n$ {PROG} {shlex.join(command)}", flush=True)
         return main(command)
-    said = io.StringIO()
+    errors = io.StringIO()
     try:
-        with quiet(), redirect_stderr(said):
+        with quiet(), redirect_stderr(errors):
             return main([*command, "--trainer.enable_progress_bar", "false"])
     finally:
-        text = said.getvalue().replace("error: ", f"error: {name}: ", 1)
+        text = errors.getvalue().replace("error: ", f"error: {name}: ", 1)
         text = text.replace("stopped by ", f"stopped in {name} by ", 1)
         print(text, end="", file=sys.stderr, flush=True)
 
@@ -249,13 +249,13 @@ def check_row(row: StudyRow, options: Options) -> None:
     Raises:
         ValueError: If not.
     """
-    shown, said = io.StringIO(), io.StringIO()
-    with redirect_stdout(shown), redirect_stderr(said):
+    output, errors = io.StringIO(), io.StringIO()
+    with redirect_stdout(output), redirect_stderr(errors):
         code = main([*fit_command(row, options), "--print_config"])
     if code:
-        reason = said.getvalue().strip().splitlines()[-1].removeprefix("error: ")
+        reason = errors.getvalue().strip().splitlines()[-1].removeprefix("error: ")
         raise ValueError(f"row {row.name}: {reason}")
-    config = yaml.safe_load(shown.getvalue())
+    config = yaml.safe_load(output.getvalue())
     processes = process_count(config["trainer"])
     if processes > 1:
         raise ValueError(

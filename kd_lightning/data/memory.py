@@ -209,9 +209,9 @@ class InMemoryDataModule(ViewsInMemory):
 
 
 def _own_arguments(data: type[InMemoryDataModule]) -> Sequence[str]:
-    known = inspect.signature(InMemoryDataModule).parameters
+    inherited = inspect.signature(InMemoryDataModule).parameters
     own = inspect.signature(data).parameters.values()
-    return [each.name for each in own if each.name not in known and each.kind is not inspect.Parameter.VAR_KEYWORD]
+    return [each.name for each in own if each.name not in inherited and each.kind is not inspect.Parameter.VAR_KEYWORD]
 
 
 def _check_classes(data: InMemoryDataModule) -> None:

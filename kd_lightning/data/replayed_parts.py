@@ -76,7 +76,7 @@ class ReplayedParts:
             raise ValueError(f"{type(self.data).__name__}.{part}_dataloader gives no loader")
         return replay
 
-    def known(self) -> list[Replay]:
+    def used(self) -> list[Replay]:
         """Those that were asked for since `setup`."""
         return [replay for replay in self._replays.values() if replay is not None]
 
@@ -103,7 +103,7 @@ class ReplayedParts:
         """Forget the data sets; end worker processes."""
         for loader in self._loaders:
             loader.close()
-        for replay in self.known():
+        for replay in self.used():
             replay.close()
         self._replays, self._loaders = {}, []
 

@@ -38,7 +38,7 @@ class ReplayedRows(LightningDataModule):
     def class_names(self) -> Sequence[str] | None:
         """Name of each class, from the data module or its data sets' `classes`; None where they have none."""
         named: Sequence[str] | None = getattr(self.parts.data, "class_names", None)  # any data module may have them
-        return named or next(filter(None, (class_names_of(each.source.dataset) for each in self.parts.known())), None)
+        return named or next(filter(None, (class_names_of(each.source.dataset) for each in self.parts.used())), None)
 
     @property
     def num_classes(self) -> int | None:

@@ -86,13 +86,13 @@ class EvaluationMetrics(nn.Module):
         self._metric("brier").update((probabilities - wanted).square().sum(dim=-1))
         # The calibration error of the predicted class is that of a binary problem: is the prediction right?
         self._metric("ece").update(confidence, correct.long())
-        taught = None
+        teacher_classes = None
         if teacher_log_probs is not None:
-            taught = teacher_log_probs[labelled].argmax(dim=-1)
-            self._metric("teacher_errors").update((taught != labels).float())
-            self._metric("teacher_agreement").update((taught == predicted).float())
+            teacher_classes = teacher_log_probs[labelled].argmax(dim=-1)
+            self._metric("teacher_errors").update((teacher_classes != labels).float())
+            self._metric("teacher_agreement").update((teacher_classes == predicted).float())
         self.tables.wrong_rows.update(torch.full_like(labels, -1) if rows is None else rows[labelled], ~correct)
-        self.tables.add(confidence, predicted, labels, taught, classes=logits.shape[-1])
+        self.tables.add(confidence, predicted, labels, teacher_classes, classes=logits.shape[-1])
 
     def _metric(self, name: str) -> Metric:
         return cast(Metric, self.scalars[name])
@@ -115,7 +115,7 @@ class EvaluationTables(nn.Module):
         self.sequences: SequenceErrors | None = None
 
     def add(
-        self, confidence: Tensor, predicted: Tensor, labels: Tensor, taught: Tensor | None, *, classes: int
+        self, confidence: Tensor, predicted: Tensor, labels: Tensor, teacher_classes: Tensor | None, *, classes: int
     ) -> None:
         """Add a batch.
 
@@ -123,7 +123,7 @@ class EvaluationTables(nn.Module):
             confidence: (batch,) float, the largest probability.
             predicted: (batch,) int64, its class.
             labels: (batch,) int64.
-            taught: (batch,) int64, what the teachers predict.
+            teacher_classes: (batch,) int64, what the teachers predict.
             classes: How many there are.
         """
         self.reliability.update(confidence, predicted == labels)
@@ -134,8 +134,8 @@ class EvaluationTables(nn.Module):
             if self.with_teachers:
                 self.teacher_confusion = MulticlassConfusionMatrix(classes, validate_args=False).to(labels.device)
         self.confusion.update(predicted, labels)
-        if self.teacher_confusion is not None and taught is not None:
-            self.teacher_confusion.update(predicted, taught)
+        if self.teacher_confusion is not None and teacher_classes is not None:
+            self.teacher_confusion.update(predicted, teacher_classes)
 
     def reset(self, sequences: Sequences | None = None) -> None:
         """Reset all counts.

@@ -130,8 +130,8 @@ class SequenceErrors(UncastMetric):
             "row_error_interval": bootstrap_interval(wrong_rows[tested], labelled_rows[tested]),
         }
         if len(self.teacher_log_probs):
-            taught = self._recognised(self.teacher_log_probs, rows)[tested]
-            found["teacher_errors"] = int((taught != labels).sum())
+            teacher_kinds = self._recognised(self.teacher_log_probs, rows)[tested]
+            found["teacher_errors"] = int((teacher_kinds != labels).sum())
         return found
 
     def _recognised(self, log_probs: list[Tensor], rows: Tensor) -> Tensor:

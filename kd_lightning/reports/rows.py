@@ -135,10 +135,10 @@ def _row(members: Group, groups: Sequence[Group]) -> ResultRow:
 
 
 def _ensemble_row(members: Group) -> ResultRow | None:
-    taught = [run.metrics for run in members if run.metrics.get("teachers", 0) > 1]
-    if not taught:
+    tested = [run.metrics for run in members if run.metrics.get("teachers", 0) > 1]
+    if not tested:
         return None
-    first = taught[0]
+    first = tested[0]
     return ResultRow(
         name=f"ensemble of {first['teachers']} teachers",
         augment=None,

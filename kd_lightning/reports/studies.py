@@ -209,14 +209,14 @@ def _circumstances(lines: Sequence[dict[str, Any]], wall_seconds: float | None) 
     threads = sorted({run["threads"] for run in runs if "threads" in run})
     seconds = sum(run["train_seconds"] for run in runs)
     title = _title(lines)
-    said = [
+    facts = [
         f"{title[0].upper()}{title[1:]} over n seeds from 0",
         f"training is the mean wall time of a run on {os.cpu_count()} cores of {_processor()}"
         + (f", threads: {' or '.join(map(str, threads))}" if threads else "")
         + f", {seconds / 60:.0f} minutes for all",
         *[", ".join(f"{name} {version}" for name, version in versions.items())][: len(versions)],
     ]
-    return "; ".join(said) + "." + (f" All in one call: {wall_seconds / 60:.1f} minutes." if wall_seconds else "")
+    return "; ".join(facts) + "." + (f" All in one call: {wall_seconds / 60:.1f} minutes." if wall_seconds else "")
 
 
 def _processor() -> str:

@@ -90,12 +90,12 @@ def named_checkpoint(run: Path, given: str, preferred: str) -> Path:
     return favourite if favourite.is_file() else run_checkpoint(path)
 
 
-def newest_whole_checkpoint(run: Path, say: Callable[[str], None]) -> Path | None:
+def newest_whole_checkpoint(run: Path, log_line: Callable[[str], None]) -> Path | None:
     """The newest readable checkpoint of a run, `last.ckpt` first; None where there is none at all.
 
     Args:
         run: The run's folder.
-        say: Called with a line about each file that can't be read.
+        log_line: Called with a line about each file that can't be read.
 
     Raises:
         ValueError: If there are checkpoints and none can be read.
@@ -106,7 +106,7 @@ def newest_whole_checkpoint(run: Path, say: Callable[[str], None]) -> Path | Non
         try:
             read_checkpoint(path)
         except ValueError as error:
-            say(f"{error}; looking for an older one")
+            log_line(f"{error}; looking for an older one")
             continue
         return path
     if candidates:

@@ -32,7 +32,7 @@ def open_store(
     given: Mapping[int, Table] | None = None,
     options: StoreOptions,
     device: torch.device,
-    say: Callable[[str], None],
+    log_line: Callable[[str], None],
 ) -> SoftTargetStore:
     """Open the teachers' stored logits, and compute first what is not there or damaged.
 
@@ -43,7 +43,7 @@ def open_store(
         given: By the teacher's number, tables that were made elsewhere.
         options: Where the logits are kept.
         device: Where the teachers run.
-        say: Called with a line about what happens.
+        log_line: Called with a line about what happens.
 
     Raises:
         OSError: If they can't be written.
@@ -58,7 +58,7 @@ def open_store(
         path = Path(options.folder) / spec.key
         folder = TeacherFolder(path, spec, ensemble.teachers[number].source, answer.classes)
         try:
-            complete(folder, answer, say)
+            complete(folder, answer, log_line)
         except OSError as error:
             raise OSError(
                 f"can't write soft targets into {options.folder}: {error.strerror or error}; set --model.store.folder "
@@ -98,7 +98,7 @@ def _size_of(inputs: Inputs) -> int:
     return sum(part.nbytes for part in tensors_of(inputs))
 
 
-def complete(folder: TeacherFolder, answer: TeacherPass, say: Callable[[str], None]) -> None:
+def complete(folder: TeacherFolder, answer: TeacherPass, log_line: Callable[[str], None]) -> None:
     """Bring a teacher's folder to be whole and right; one that is so is only read.
 
     Several processes may do this at once, on one machine or file system: each computes blocks that nobody has, and
@@ -107,7 +107,7 @@ def complete(folder: TeacherFolder, answer: TeacherPass, say: Callable[[str], No
     Args:
         folder: The teacher's.
         answer: The teacher.
-        say: Called with a line about what happens.
+        log_line: Called with a line about what happens.
 
     Raises:
         OSError: If it can't be written, or the disk gives back something else than was written.
@@ -118,45 +118,45 @@ def complete(folder: TeacherFolder, answer: TeacherPass, say: Callable[[str], No
         return
     with locked(folder.lock) as alone:
         if not alone:
-            say(f"no locks in {folder.path}, so another process may compute the same soft targets")
+            log_line(f"no locks in {folder.path}, so another process may compute the same soft targets")
         if folder.has_record():
-            _reopen(folder, answer, say)
+            _reopen(folder, answer, log_line)
     if not folder.has_record():
-        _compute(folder, answer, say)
+        _compute(folder, answer, log_line)
     folder.blocks.drop()
     if not folder.is_whole():
         raise OSError(f"{folder.path} reads back other bytes than were written")
 
 
-def _reopen(folder: TeacherFolder, answer: TeacherPass, say: Callable[[str], None]) -> None:
+def _reopen(folder: TeacherFolder, answer: TeacherPass, log_line: Callable[[str], None]) -> None:
     """Have what is wrong computed again, unless another process has done so by now."""
     if not folder.is_whole():
-        say(f"stored logits in {folder.path} are damaged; computing again what is wrong")
+        log_line(f"stored logits in {folder.path} are damaged; computing again what is wrong")
         folder.reopen(keep=True)
     elif _table_differs(folder, answer):
-        say(f"stored logits in {folder.path} differ from what the teacher answers; computing them again")
+        log_line(f"stored logits in {folder.path} differ from what the teacher answers; computing them again")
         folder.reopen(keep=False)
 
 
-def _compute(folder: TeacherFolder, answer: TeacherPass, say: Callable[[str], None]) -> None:
+def _compute(folder: TeacherFolder, answer: TeacherPass, log_line: Callable[[str], None]) -> None:
     """Compute the blocks that nobody has, and make the table when all are there."""
-    folder.blocks.missing(say)
+    folder.blocks.missing(log_line)
     with folder.unless_finished():
-        _drop_blocks_of_other_code(folder, answer, say)
+        _drop_blocks_of_other_code(folder, answer, log_line)
     done = len(folder.blocks.finished())
-    say(
+    log_line(
         f"computing soft targets: teacher {folder.source} on {len(answer.entries):,} {answer.entries.data.unit}, "
         f"{size_text(folder.spec.size(folder.classes))} in {folder.path}"
         + (f"; {done:,} of {folder.blocks.count:,} blocks are there" if done else "")
     )
     while not folder.has_record():
-        missing = folder.blocks.missing(say)
+        missing = folder.blocks.missing(log_line)
         if not missing:
             with locked(folder.lock):
                 if not folder.has_record():
                     folder.join()
             return
-        computed = [_compute_block(folder, answer, block) for block in _shown(missing, folder.source)]
+        computed = [_compute_block(folder, answer, block) for block in _with_progress(missing, folder.source)]
         if not any(computed):  # others compute them: wait for one
             with locked(folder.blocks.lock_of(missing[0])):
                 pass
@@ -177,7 +177,7 @@ def _table_differs(folder: TeacherFolder, answer: TeacherPass) -> bool:
     return bool(_differ(folder.table()[entries], answer(entries)).any())
 
 
-def _drop_blocks_of_other_code(folder: TeacherFolder, answer: TeacherPass, say: Callable[[str], None]) -> None:
+def _drop_blocks_of_other_code(folder: TeacherFolder, answer: TeacherPass, log_line: Callable[[str], None]) -> None:
     """Delete blocks that were begun before the teacher's code changed; one entry of each is looked at."""
     files = folder.blocks.finished()
     if not files:
@@ -187,7 +187,7 @@ def _drop_blocks_of_other_code(folder: TeacherFolder, answer: TeacherPass, say: 
     stored = torch.from_numpy(np.frombuffer(content, dtype=folder.blocks.dtype)).view(-1, folder.classes)
     live = answer(torch.cat([folder.blocks.entries_of(block)[:1] for block in files]))
     for block in torch.tensor(list(files))[_differ(stored, live)].tolist():
-        say(f"block {block} in {folder.path} differs from what the teacher answers; it is computed again")
+        log_line(f"block {block} in {folder.path} differs from what the teacher answers; it is computed again")
         folder.blocks.delete(block)
 
 
@@ -198,7 +198,7 @@ def _differ(stored: Tensor, live: Tensor) -> Tensor:
     return (kept & ~close).any(dim=-1)
 
 
-def _shown(blocks: Sequence[int], source: str) -> Iterator[int]:
+def _with_progress(blocks: Sequence[int], source: str) -> Iterator[int]:
     """The blocks, with a progress bar on a terminal."""
     yield from track(
         blocks,

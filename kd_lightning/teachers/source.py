@@ -119,7 +119,7 @@ class StoredTeachers(TeacherSource):
     def __init__(self, store: SoftTargetStore, softener: Softener) -> None:
         self.store = store
         self.softener = softener
-        self._held: SoftTargets | None = None  # of all entries
+        self._averaged: SoftTargets | None = None  # of all entries
 
     def hold(self, temperature: float) -> None:
         """Average all entries at this temperature now, where the result is small enough to hold.
@@ -135,7 +135,7 @@ class StoredTeachers(TeacherSource):
         log_probs = torch.empty(count, classes)
         for part in torch.split(torch.arange(count), _AVERAGE_BATCH):
             log_probs[part] = self.softener(self.store.entries(part), temperature).log_probs
-        self._held = SoftTargets(log_probs, temperature)
+        self._averaged = SoftTargets(log_probs, temperature)
 
     def __call__(self, batch: Batch, temperature: float) -> SoftTargets | None:
         """Read the batch's soft targets, or the logits to make them of.
@@ -147,9 +147,9 @@ class StoredTeachers(TeacherSource):
         if entries is None:
             return None
         device = batch.labels.device
-        if self._held is not None and self._held.temperature == temperature:
-            held = self._held.log_probs.index_select(0, entries)
-            return SoftTargets(held.to(device, non_blocking=True), temperature)
+        if self._averaged is not None and self._averaged.temperature == temperature:
+            averaged = self._averaged.log_probs.index_select(0, entries)
+            return SoftTargets(averaged.to(device, non_blocking=True), temperature)
         return self.softener(self.store.entries(entries).to(device, non_blocking=True), temperature)
 
 
@@ -206,5 +206,7 @@ def choose_source(
     if not (stored and fill and specs is not None and source is not None):
         return live
     given = {number: file.store.tables[0] for number, file in files.items()}
-    store = open_store(specs, live.ensemble, source, given=given, options=options, device=device, say=rank_zero_info)
+    store = open_store(
+        specs, live.ensemble, source, given=given, options=options, device=device, log_line=rank_zero_info
+    )
     return StoredTeachers(store, live.softener)

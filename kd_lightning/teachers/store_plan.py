@@ -149,17 +149,17 @@ def _fewer_passes(specs: Sequence[StoreSpec], to_make: int, epochs: float) -> De
     """Compare the passes that fill the store with those of live teachers; a teacher that is stored takes none."""
     views, live_passes = specs[0].views, epochs * len(specs)
     there = len(set(specs)) - to_make
-    known = f"{there} of {len(set(specs))} teachers are stored; for the others " if there else ""
+    stored = f"{there} of {len(set(specs))} teachers are stored; for the others " if there else ""
     if views * to_make < live_passes:
         passes = f"{epochs:g} passes{' of all' if there else ''}"
         return Decision(
-            stored=True, reason=f"{known}{views} view{'s' * (views > 1)} of each example instead of {passes}"
+            stored=True, reason=f"{stored}{views} view{'s' * (views > 1)} of each example instead of {passes}"
         )
     would_pay = math.ceil(live_passes / to_make) - 1
     advice = f"; at most {would_pay} would pay" if would_pay > 0 else ""
     return Decision(
         stored=False,
-        reason=f"{known}{views} views of each example would be no fewer passes than {epochs:g} epochs{advice}",
+        reason=f"{stored}{views} views of each example would be no fewer passes than {epochs:g} epochs{advice}",
     )
 
 

@@ -59,11 +59,11 @@ class Blocks:
         """Whether a block is there, damaged or not."""
         return any(self.folder.glob(f"{block:06}-*.block"))
 
-    def missing(self, say: Callable[[str], None]) -> list[int]:
+    def missing(self, log_line: Callable[[str], None]) -> list[int]:
         """Blocks that are not there; damaged ones are deleted.
 
         Args:
-            say: Called with a line about each damaged one.
+            log_line: Called with a line about each damaged one.
         """
         for file in set(self.folder.glob("*-*.block")) - set(self._finished.values()):
             block, expected = file.stem.split("-")
@@ -71,7 +71,7 @@ class Blocks:
                 if checksum(file.read_bytes()) == expected:
                     self._finished[int(block)] = file
                 else:
-                    say(f"block {int(block)} in {self.folder} is damaged; it is computed again")
+                    log_line(f"block {int(block)} in {self.folder} is damaged; it is computed again")
                     file.unlink()
         return [block for block in range(self.count) if block not in self._finished]
 

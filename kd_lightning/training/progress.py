@@ -120,8 +120,8 @@ class RunProgress(ProgressBar):
         if self._progress is None:
             return
         self._shown_at = time.monotonic()
-        known = trainer.callback_metrics
-        figures = "  ".join(f"{name} {float(known[key]):.3f}" for key, name in _SHOWN.items() if key in known)
+        measured = trainer.callback_metrics
+        figures = "  ".join(f"{name} {float(measured[key]):.3f}" for key, name in _SHOWN.items() if key in measured)
         self._progress.update(self._task, completed=done, description=description, figures=figures)
         with suppress(OSError):  # on a full disk or a closed pipe: printing is never worth a run
             if self._progress.console.is_terminal:

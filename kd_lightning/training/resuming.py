@@ -99,7 +99,7 @@ class ResumedCallbacks(LeanCallback):
         if self._averaging is not None and trainer.fit_loop.restarted_mid_epoch:
             self._averaging.on_train_epoch_start(trainer, pl_module)
         if self._planned_before is not None:
-            _say_other_length(trainer, self._planned_before)
+            _log_other_length(trainer, self._planned_before)
 
 
 class Ending(LeanCallback):
@@ -203,9 +203,9 @@ def checkpoints_in_folder(callback: ModelCheckpoint, state: State) -> State:
     if callback.monitor is None:
         newest = folder / Path(state["best_model_path"]).name
         return moved | {"best_model_path": str(newest) if newest.is_file() else ""}
-    known = {Path(path).name: score for path, score in state["best_k_models"].items()}
-    files = [folder / name for name in known or [f"{callback.filename}.ckpt"]]
-    found = {str(path): _own_score(path, callback.state_key, known.get(path.name)) for path in files if path.is_file()}
+    scores = {Path(path).name: score for path, score in state["best_k_models"].items()}
+    files = [folder / name for name in scores or [f"{callback.filename}.ckpt"]]
+    found = {str(path): _own_score(path, callback.state_key, scores.get(path.name)) for path in files if path.is_file()}
     scores = {path: score for path, score in found.items() if score is not None}
     ranked = sorted(scores, key=lambda path: float(scores[path]), reverse=callback.mode == "max")
     best, worst = (ranked[0], ranked[-1]) if ranked else ("", "")
@@ -218,20 +218,20 @@ def checkpoints_in_folder(callback: ModelCheckpoint, state: State) -> State:
     }
 
 
-def _own_score(path: Path, key: str, known: Tensor | None) -> Tensor | None:
+def _own_score(path: Path, key: str, score: Tensor | None) -> Tensor | None:
     """The score that a kept checkpoint had when it was written; None where the file can't be used.
 
     Args:
         path: The file.
         key: Under which it has the state of the callback that wrote it.
-        known: What the resumed checkpoint says; a file with only weights says nothing itself.
+        score: What the resumed checkpoint says; a file with only weights says nothing itself.
     """
     try:
         states = read_checkpoint(path).get("callbacks", {})
     except ValueError:
         return None
-    score: Tensor | None = states.get(key, {}).get("current_score", known)
-    return score
+    current: Tensor | None = states.get(key, {}).get("current_score", score)
+    return current
 
 
 def _arguments(callback: Callback, config: dict[str, Any]) -> list[Any]:
@@ -242,7 +242,7 @@ def _arguments(callback: Callback, config: dict[str, Any]) -> list[Any]:
     return [entry for entry in entries if str(entry.get("class_path")).rpartition(".")[2] == name]
 
 
-def _say_other_length(trainer: Trainer, before: float) -> None:
+def _log_other_length(trainer: Trainer, before: float) -> None:
     """Say what another length of the run makes of its learning rate.
 
     Args:
