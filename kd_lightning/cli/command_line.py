@@ -29,7 +29,7 @@ def main(args: Sequence[str] | None = None) -> int:
         args: The arguments after the program's name; those of this process by default.
 
     Returns:
-        The exit code: 0 for success, 1 for an error, and after a signal what EXIT_CODES says.
+        The exit code: 0 for success, 1 for an error, and the code in EXIT_CODES after a signal.
     """
     arguments = list(sys.argv[1:] if args is None else args)
     signals = StopSignals()
@@ -71,7 +71,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return _failed(error)
     finally:
         if args is not None:
-            gc.collect()  # a trainer is full of cycles, and holds images and optimizer until they are looked for
+            gc.collect()  # a trainer has reference cycles, which keep images and optimizer in memory
     return EXIT_CODES[signal.SIGTERM] if cli.trainer.received_sigterm else 0
 
 
@@ -84,13 +84,13 @@ def _signal_of_ranks(error: ProcessException, signals: StopSignals) -> signal.Si
 
 
 def _stopped(signum: signal.Signals) -> int:
-    """Say what ended the run; the exit code."""
+    """Print which signal ended the run, and return the exit code."""
     print(f"stopped by {signum.name}", file=sys.stderr)
     return EXIT_CODES[signum]
 
 
 def _failed(error: Exception) -> int:
-    """Say what went wrong in one line, and give the exit code; a defect of the program is raised again."""
+    """Print the error in one line and return the exit code. An error in this program itself is raised again."""
     line = error_line(error)
     if line is None:
         raise error

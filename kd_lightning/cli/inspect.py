@@ -26,7 +26,7 @@ from kd_lightning.teachers.ensemble import FrozenEnsemble
 from kd_lightning.teachers.knowledge import Knowledge, knowledge
 from kd_lightning.teachers.loading import load_teachers, teacher_checkpoints
 
-_TRAINING_BATCHES = 20  # that are looked at where nothing validates
+_TRAINING_BATCHES = 20  # used where there is no validation split
 
 
 def run_inspect(arguments: Sequence[str]) -> None:
@@ -76,13 +76,13 @@ def _parser() -> jsonargparse.ArgumentParser:
         prog=f"{PROG} inspect",
         description=(
             "What teachers know, before a student is trained: errors, calibration, agreement with each other, and at "
-            "which temperatures their soft targets say more than the label. Looks at validation examples."
+            "which temperatures their soft targets say more than the label. Uses the validation examples."
         ),
         exit_on_error=False,
     )
     parser.add_argument("teachers", nargs="+", help="Runs, checkpoints or globs of either.")
     parser.add_argument(
-        "--config", type=str | None, help="A configuration whose data is looked at; by default the first teacher's."
+        "--config", type=str | None, help="A configuration whose data is used; by default the first teacher's."
     )
     parser.add_argument("--data_dir", type=str | None, help="Folder of the data, in place of the configuration's.")
     parser.add_argument("--picture", type=str | None, help="A PNG file to draw the soft targets' curves into.")
@@ -117,7 +117,7 @@ def _data(config: Path, data_dir: str | None) -> LightningDataModule:
 
 
 def _batches(data: LightningDataModule) -> tuple[str, Iterator[Any]]:
-    """Name of the split that is looked at, and its batches."""
+    """Name of the split that is used, and its batches."""
     loaders = data.val_dataloader()
     if isinstance(loaders, list | tuple) and not loaders:
         return "training", islice(iter(data.train_dataloader()), _TRAINING_BATCHES)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 DEBUG_VARIABLE = "KD_LIGHTNING_DEBUG"
-# What this program is made of; an error in one of them is no error in the user's code.
+# The packages of this program; a frame in one of them is not the user's code.
 _OUR_PACKAGES = {
     *("kd_lightning", "torch", "torchvision", "torchmetrics", "lightning", "lightning_utilities", "jsonargparse"),
     *("docstring_parser", "yaml", "numpy", "PIL", "rich", "matplotlib", "tensorboard", "fsspec", "safetensors"),
@@ -33,7 +33,7 @@ class Place(NamedTuple):
     function: str
 
     def __str__(self) -> str:
-        """The place as an editor opens it, relative to the current folder where it lies below."""
+        """The place as file:line, relative to the current folder if the file is inside it."""
         file = self.file.relative_to(Path.cwd()) if self.file.is_relative_to(Path.cwd()) else self.file
         return f"{file}:{self.line}" + (f" in {self.function}" if self.function else "")
 

@@ -31,7 +31,7 @@ class ReplayedRows(LightningDataModule):
 
     @property
     def unit(self) -> str:
-        """What an example is, in the plural, as the data module says it."""
+        """What an example is, in the plural, as the data module names it."""
         return unit_of(self.parts.data)
 
     @property
@@ -42,8 +42,8 @@ class ReplayedRows(LightningDataModule):
 
     @property
     def num_classes(self) -> int | None:
-        """How many classes there are; None where neither the data module nor its data sets say it."""
-        count: int | None = getattr(self.parts.data, "num_classes", None)  # any data module may say it
+        """Number of classes; None if neither the data module nor its data sets have it."""
+        count: int | None = getattr(self.parts.data, "num_classes", None)  # any data module may have it
         return count or len(self.class_names or []) or None
 
     @property

@@ -110,7 +110,7 @@ class EvaluationTables(nn.Module):
         self.with_teachers = with_teachers
         self.reliability = Reliability()
         self.wrong_rows = WrongRows()
-        self.confusion: Metric | None = None  # made with the first batch, which says how many classes there are
+        self.confusion: Metric | None = None  # made with the first batch, which has the number of classes
         self.teacher_confusion: Metric | None = None
         self.sequences: SequenceErrors | None = None
 
@@ -164,7 +164,7 @@ class EvaluationTables(nn.Module):
         Returns:
             `reliability`: count, mean confidence and accuracy of each bin; `confusion`: counts by [label][prediction];
             `teacher_confusion`: counts by [teachers' prediction][prediction];
-            `wrong_rows`: rows of the wrong answers, None where the batches don't say them; `sequences` and
+            `wrong_rows`: rows of the wrong answers, None if the batches don't hold them; `sequences` and
             `sequence_confusion`: see SequenceErrors.
         """
         tables: dict[str, Any] = {"reliability": self.reliability.compute(), "wrong_rows": self.wrong_rows.compute()}
@@ -194,7 +194,7 @@ class Reliability(UncastMetric):
             confidence: (batch,) float in [0, 1].
             correct: (batch,) bool.
         """
-        confidence = confidence.nan_to_num()  # a net that answers NaN is sure of nothing
+        confidence = confidence.nan_to_num()  # NaN counts as a confidence of 0
         bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
         rows = torch.stack([torch.ones_like(confidence), confidence, correct.to(confidence.dtype)])
         self.sums.index_add_(1, bins, rows.to(self.sums.dtype))
@@ -233,6 +233,6 @@ def no_better_than_chance(errors: int, label_counts: Tensor) -> bool:
     """
     count = int(label_counts.sum())
     share = float(label_counts.max()) / count
-    chance = share if share < 1 else 0.0  # with a single class, its share says nothing
+    chance = share if share < 1 else 0.0  # with a single class, its share is no measure of chance
     margin = 2 * (chance * (1 - chance) / count) ** 0.5  # two standard deviations of a guesser's accuracy
     return bool((count - errors) / count <= chance + margin)

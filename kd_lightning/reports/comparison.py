@@ -1,4 +1,4 @@
-"""What the runs say about distillation: who taught, who is the plain student, how many errors were saved."""
+"""The runs compared: which is the teacher, which the plain student, and how many errors distillation saves."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -13,7 +13,7 @@ from tensorboard.util.tensor_util import make_ndarray
 
 from kd_lightning.runs.files import CONFIG_FILE, EVENT_FILES
 
-POINTS = 500  # of a curve, at most; more can't be told apart on the page
+POINTS = 500  # of a curve, at most; more can't be seen on the page
 CSV_FILE = "metrics.csv"
 OWN_LOSSES = ("soft_loss", "hard_loss")
 OTHER_CHARTS = 6  # of tags that others named, at most

@@ -7,7 +7,7 @@ from typing import Any
 from kd_lightning.reports.comparison import OF_DISTILLATION, Group, role_of
 from kd_lightning.runs.files import flat
 
-# Values that say where a run lies or what it shows, not what it is.
+# Values about a run's place and display, which do not change its result.
 NOT_COMPARED = (
     "run_dir",
     "seed_everything",

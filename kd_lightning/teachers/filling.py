@@ -34,7 +34,7 @@ def open_store(
     device: torch.device,
     log_line: Callable[[str], None],
 ) -> SoftTargetStore:
-    """Open the teachers' stored logits, and compute first what is not there or damaged.
+    """Open the teachers' stored logits, after missing and damaged ones are computed.
 
     Args:
         specs: By the teacher's number, from `store_specs` for the same teachers and data.
@@ -75,7 +75,7 @@ class TeacherPass:
     Args:
         ensemble: The teachers, on `device`.
         number: Which of them answers.
-        entries: What it is asked.
+        entries: The inputs.
         device: Where the teachers run.
     """
 
@@ -99,10 +99,10 @@ def _size_of(inputs: Inputs) -> int:
 
 
 def complete(folder: TeacherFolder, answer: TeacherPass, log_line: Callable[[str], None]) -> None:
-    """Bring a teacher's folder to be whole and right; one that is so is only read.
+    """Complete and check a teacher's folder; a complete one is only read.
 
-    Several processes may do this at once, on one machine or file system: each computes blocks that nobody has, and
-    waits for those that others compute. Where the file system has no locks, each computes what is not there yet.
+    Several processes may do this at once, on one machine or file system: each computes blocks that no other one
+    computes, and waits for the others. If the file system has no locks, each computes all missing blocks.
 
     Args:
         folder: The teacher's.
@@ -114,7 +114,7 @@ def complete(folder: TeacherFolder, answer: TeacherPass, log_line: Callable[[str
         ValueError: If a logit does not fit the number type.
     """
     if folder.is_whole() and not _table_differs(folder, answer):
-        folder.blocks.drop()  # left where a kill came between the record and this
+        folder.blocks.drop()  # left over if a kill came between the record and this line
         return
     with locked(folder.lock) as alone:
         if not alone:
@@ -129,7 +129,7 @@ def complete(folder: TeacherFolder, answer: TeacherPass, log_line: Callable[[str
 
 
 def _reopen(folder: TeacherFolder, answer: TeacherPass, log_line: Callable[[str], None]) -> None:
-    """Have what is wrong computed again, unless another process has done so by now."""
+    """Mark wrong blocks for a new computation, unless another process has computed them."""
     if not folder.is_whole():
         log_line(f"stored logits in {folder.path} are damaged; computing again what is wrong")
         folder.reopen(keep=True)
@@ -139,7 +139,7 @@ def _reopen(folder: TeacherFolder, answer: TeacherPass, log_line: Callable[[str]
 
 
 def _compute(folder: TeacherFolder, answer: TeacherPass, log_line: Callable[[str], None]) -> None:
-    """Compute the blocks that nobody has, and make the table when all are there."""
+    """Compute the missing blocks, then join all blocks into the table."""
     folder.blocks.missing(log_line)
     with folder.unless_finished():
         _drop_blocks_of_other_code(folder, answer, log_line)
@@ -163,7 +163,7 @@ def _compute(folder: TeacherFolder, answer: TeacherPass, log_line: Callable[[str
 
 
 def _compute_block(folder: TeacherFolder, answer: TeacherPass, block: int) -> bool:
-    """Compute a block unless another process has it or had it; whether it was computed here."""
+    """Compute a block unless another process computes or has computed it. Returns whether it was computed here."""
     with claimed(folder.blocks.lock_of(block)) as free:
         if not free or folder.blocks.has(block) or folder.has_record():
             return False
@@ -172,13 +172,13 @@ def _compute_block(folder: TeacherFolder, answer: TeacherPass, block: int) -> bo
 
 
 def _table_differs(folder: TeacherFolder, answer: TeacherPass) -> bool:
-    """Whether a sample is not what the teacher answers; only code that changed under the same weights gets this far."""
+    """Whether a sample differs from the teacher's logits. That happens only if code changed under the same weights."""
     entries = torch.randint(len(answer.entries), (_SAMPLE,), generator=torch.Generator().manual_seed(0))
     return bool(_differ(folder.table()[entries], answer(entries)).any())
 
 
 def _drop_blocks_of_other_code(folder: TeacherFolder, answer: TeacherPass, log_line: Callable[[str], None]) -> None:
-    """Delete blocks that were begun before the teacher's code changed; one entry of each is looked at."""
+    """Delete blocks that were begun before the teacher's code changed; one entry of each is checked."""
     files = folder.blocks.finished()
     if not files:
         return

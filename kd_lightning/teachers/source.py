@@ -20,7 +20,7 @@ from kd_lightning.teachers.logits_file import logits_files
 from kd_lightning.teachers.store import SoftTargetStore
 from kd_lightning.teachers.store_plan import Mode, StoreOptions, decide, store_specs
 
-# Bytes of averaged soft targets that are held in memory; beyond, each batch is averaged when it is asked for.
+# Largest size in bytes of averaged soft targets in memory; above it, each batch is averaged when it is needed.
 _HELD_LIMIT = 256_000_000
 _AVERAGE_BATCH = 10_000  # entries; keeps what is in between small
 
@@ -68,7 +68,7 @@ class TeacherSource(ABC):
     def __call__(self, batch: Batch, temperature: float) -> SoftTargets | None:
         """Compute the soft targets of a batch, (batch, classes), on the batch's device.
 
-        None for validation rows of which a file of logits says nothing.
+        None for validation rows that a file of logits lacks.
 
         Args:
             batch: As the student gets it.
@@ -77,7 +77,7 @@ class TeacherSource(ABC):
 
 
 class LiveTeachers(TeacherSource):
-    """The teachers look at each batch.
+    """Runs the teachers on each batch.
 
     Args:
         ensemble: The frozen teachers.
@@ -109,7 +109,7 @@ class LiveTeachers(TeacherSource):
 class StoredTeachers(TeacherSource):
     """The teachers' logits were computed before; each batch's are read by row and view.
 
-    Averaged soft targets are held in memory where they are small enough.
+    Averaged soft targets are kept in memory if they are small enough.
 
     Args:
         store: The teachers' logits.
@@ -122,9 +122,9 @@ class StoredTeachers(TeacherSource):
         self._averaged: SoftTargets | None = None  # of all entries
 
     def hold(self, temperature: float) -> None:
-        """Average all entries at this temperature now, where the result is small enough to hold.
+        """Average all entries at this temperature now, if the result is small enough.
 
-        Before the first batch, and not when it is asked for: a resumed run must get the same bits for each batch.
+        This happens before the first batch, and not later, so that a resumed run gets the same bits for each batch.
 
         Args:
             temperature: T > 0 of all batches, no unit.
@@ -166,7 +166,7 @@ def choose_source(
     fill: bool,
     device: torch.device,
 ) -> TeacherSource:
-    """Choose between the live teachers and their stored logits, say why, and fill the store where it is chosen.
+    """Choose between live teachers and stored logits, log the reason, and fill the store if it is chosen.
 
     Args:
         live: The teachers.
@@ -177,7 +177,7 @@ def choose_source(
         classes: Logits of a teacher.
         options: Where and how logits are stored.
         features: Whether the teachers' activations are needed, which are not stored.
-        fill: Whether a store may be filled; else the choice is only said.
+        fill: Whether a store may be filled; else the choice is only logged.
         device: Where the teachers run.
 
     Raises:

@@ -98,7 +98,7 @@ class Blocks:
         self.replace(self.folder / f"{block:06}-{checksum(content)}.block", lambda part: part.write_bytes(content))
 
     def replace(self, file: Path, write: Callable[[Path], object]) -> None:
-        """Write a file beside the blocks, then give it its name, here or in another folder of the same disk.
+        """Write a temporary file in the blocks' folder, then rename it to its final path on the same disk.
 
         Args:
             file: The name.
@@ -114,7 +114,7 @@ class Blocks:
             part.unlink(missing_ok=True)
 
     def drop(self) -> None:
-        """Remove the blocks, their locks, and what killed processes left among them."""
+        """Remove the blocks, their locks and temporary files of killed processes."""
         self._finished.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -186,7 +186,7 @@ class TeacherFolder:
 
     @contextmanager
     def unless_finished(self) -> Iterator[None]:
-        """Go on where a block's file is gone, if another process has made the table and cleared up by now."""
+        """Ignore that a block's file is gone, if another process has made the table and removed the blocks."""
         try:
             yield
         except FileNotFoundError:
@@ -194,7 +194,7 @@ class TeacherFolder:
                 raise
 
     def reopen(self, *, keep: bool) -> None:
-        """Make blocks of the table again, so that what is wrong with it can be computed again.
+        """Turn the table back into blocks, so that wrong ones can be computed again.
 
         Args:
             keep: Whether blocks that are as they were written are kept; else all are computed again.

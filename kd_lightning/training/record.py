@@ -32,13 +32,13 @@ from kd_lightning.runs.files import (
 from kd_lightning.teachers.ensemble import teachers_of
 
 _COUNTS = {"errors", "examples", "teacher_errors"}
-# Arguments of a data module that say how examples are served, not which.
+# Arguments of a data module about how examples are served, not about which.
 _SERVING = {"batch_size", "eval_batch_size", "num_workers", "pin_memory", "persistent_workers", "prefetch_factor"}
 
 
 @runtime_checkable
 class NamesTestData(Protocol):
-    """A data module that says which of its arguments decide on the test set; of others nearly all are taken to."""
+    """A data module that lists the arguments that change its test set. For any other, nearly all arguments count."""
 
     test_data_arguments: Sequence[str]
 
@@ -122,7 +122,7 @@ def _test_limits(trainer: Mapping[str, Any]) -> dict[str, Any]:
 class EvaluationRecord(LeanCallback):
     """Writes details: the test's tables, the names of the classes, and what net and teachers cost to use.
 
-    In the process that tests, since a forked process hands nothing back but the logged numbers.
+    It runs in the process that tests, because a forked process returns only the logged numbers.
 
     Args:
         file: Where to.
@@ -231,14 +231,14 @@ def _sequence_counts(found: Mapping[str, Any] | None) -> set[str]:
 
 
 def _over_sequences(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What metrics.json says of whole sequences; the interval of the rows is also theirs."""
+    """The entries of metrics.json about whole sequences; their interval replaces that of the rows."""
     counts = {name: found[name] for name in ("unit", "kind", "count", "errors", "teacher_errors") if name in found}
     rate = {"interval": error_interval(found["errors"], found["count"])} if found["count"] else {}
     return {"error_rate_interval": found["row_error_interval"], "sequences": counts | rate}
 
 
 def _end_of_run(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """How many steps a checkpoint's run made, and was to make: its last checkpoint says so, its best does not."""
+    """Steps that a checkpoint's run made, and planned to make, from its last checkpoint; its best may be older."""
     last = path.with_name(LAST)
     if run_folder(path) is not None and last.is_file():
         try:

@@ -14,7 +14,7 @@ from kd_lightning.metrics.classification import TABLE_CLASSES
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.distill import DistillModule
 
-# Validation examples that are looked at, at most, and how many mistakes are shown.
+# Largest number of validation examples that are used, and number of mistakes that are shown.
 EXAMPLES, MISTAKES = 5000, 16
 NUMBERS = 50_000_000  # pixels and channels of all of them together, at most: 200 MB
 
@@ -76,7 +76,7 @@ def figures(
 
     Args:
         module: Its teachers answer at its temperature.
-        examined: What was asked.
+        examined: The examples and the net's logits.
         names: Of the classes, their numbers by default.
     """
     from kd_lightning.reports import class_plots, plots  # matplotlib takes half a second to import
@@ -104,7 +104,7 @@ def figures(
     if not isinstance(module, DistillModule) or module.live_teachers is None or at_one is None:
         return
     temperature = module.temperature
-    # The example whose soft targets say most beside the label: the teachers' least sure right answer.
+    # Show the correctly classified example with the teachers' lowest confidence.
     highest, named = at_one.max(dim=1)
     row = int(torch.where(named == labels, highest, 2.0).argmin())
     image = images[row : row + 1]
