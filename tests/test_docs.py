@@ -2,10 +2,7 @@
 
 import importlib
 import json
-import os
 import re
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ import yaml
 from kd_lightning.cli.command_line import main
 from kd_lightning.cli.study import planned
 from kd_lightning.reports.study_file import read_study
-from tests.guides import DOCS, ROOT, arguments_of, blocks
+from tests.guides import DOCS, ROOT, arguments_of, blocks, run_python
 
 README = ROOT / "README.md"
 
@@ -83,11 +80,7 @@ def test_pictures_for_pretrained_nets_are_scaled_and_normalised(project: Path) -
 
 @pytest.mark.slow
 def test_own_net_from_python(project: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "from_python.py"]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert "test/teacher_agreement" in done.stdout
+    assert "test/teacher_agreement" in run_python(project / "from_python.py")
 
 
 def test_commands_and_links_of_the_guides_lead_somewhere() -> None:

@@ -1,14 +1,11 @@
 """docs/methods.md, as a reader would follow it: its file, its options, its commands, its Python."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from kd_lightning import main
-from tests.guides import DOCS, ROOT, arguments_of, blocks
+from tests.guides import DOCS, ROOT, arguments_of, blocks, run_python
 
 GUIDE = DOCS / "methods.md"
 SHORT = ["--trainer.enable_progress_bar", "false", "--trainer.max_steps", "4", "--data.train_fraction", "0.3"]
@@ -37,7 +34,4 @@ def test_the_guides_commands_train(project: Path) -> None:
 
 @pytest.mark.slow
 def test_the_guides_python_trains(project: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "from_python.py"]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
+    run_python(project / "from_python.py")

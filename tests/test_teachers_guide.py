@@ -1,9 +1,6 @@
 """docs/teachers.md, as a reader would follow it: its files, its commands, its Python."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +9,7 @@ import yaml
 from torchvision.models import resnet18
 
 from kd_lightning import main
-from tests.guides import DOCS, ROOT, arguments_of, blocks
+from tests.guides import DOCS, arguments_of, blocks, run_python
 
 GUIDE = DOCS / "teachers.md"
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.logger", "false"]
@@ -80,7 +77,4 @@ def test_the_guides_commands_train(project: Path) -> None:
 
 @pytest.mark.slow
 def test_the_guides_python_trains(project: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "from_python.py"]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
+    run_python(project / "from_python.py")

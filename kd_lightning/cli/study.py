@@ -133,9 +133,9 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser = jsonargparse.ArgumentParser(
         prog=f"{PROG} study",
         description=(
-            "Train, test and compare the rows of a study, each over several seeds. What is done is skipped, what was "
-            "cut short goes on, and calls side by side share the runs. A distill configuration in place of a study is "
-            "compared with its plain student."
+            "Train, test and compare the rows of a study, each over several seeds. Finished runs are skipped, "
+            "interrupted runs resume, and several calls at once share the runs. A distill configuration in place of a "
+            "study is compared with its plain student."
         ),
         exit_on_error=False,
     )

@@ -60,7 +60,7 @@ def _disk_is_full(path: Path) -> OSError:
     older = any(path.parent.glob("*.ckpt"))
     return OSError(
         f"can't write checkpoint {path}: {size_text(shutil.disk_usage(path.parent).free)} are free on its disk; "
-        "make room and go on with --ckpt_path last, "
+        "make room and resume with --ckpt_path last, "
         + ("an older checkpoint is whole" if older else "from the first step, as no checkpoint was written before")
     )
 

@@ -274,10 +274,10 @@ def why_it_ended(trainer: Trainer) -> str:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by Lightning's connector
         remaining = callback.time_remaining() if isinstance(callback, Timer) else None
         if remaining is not None and remaining <= 0:
-            return "the time was up that max_time gives to each job; the same command with --ckpt_path last goes on"
+            return "the time was up that max_time gives to each job; the same command with --ckpt_path last resumes it"
         if isinstance(callback, EarlyStopping) and callback.stopping_reason != NOT_STOPPED:
             message = str(callback.stopping_reason_message).removesuffix(" Signaling Trainer to stop.").rstrip(".")
-            return f"EarlyStopping ended the run ({message}); with other arguments for it the run goes on"
+            return f"EarlyStopping ended the run ({message}); with other arguments for it the run can be resumed"
     if trainer.should_stop:
-        return "a callback ended it; the same command with --ckpt_path last goes on"
+        return "a callback ended it; the same command with --ckpt_path last resumes it"
     return "the training data came to an end"
