@@ -5,8 +5,8 @@
     python -m scripts.benchmark --only '["On a GPU"]'  # needs a GPU; the other parts are meant for the CPU
     python -m scripts.benchmark --only '[Training]'   # one part again, the others as they are in docs/benchmark.json
 
-All cases of a table run in turns in one process, several times over; medians are reported. Let nothing else run.
-The images are the 5,000 of mnist5k repeated to 60,000: time does not depend on what they show.
+All cases of a table run in turns in one process, several times over; medians are reported. Run nothing else at the same
+time. The images are the 5,000 of mnist5k repeated to 60,000: time does not depend on what they show.
 """
 
 import contextlib
@@ -147,7 +147,7 @@ class Bench:
         """Seconds of an epoch of the shortest loop over the same net, batches and optimizer."""
         net, optimizer = _student(width)
         images, labels = self.images.to(DEVICE), self.labels.to(DEVICE)
-        # Lightning sets this, and each optimizer step is then slower by 0.1 ms; a hand-written loop knows no Lightning.
+        # Lightning sets this, and each optimizer step is then slower by 0.1 ms; a hand-written loop runs without it.
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
 
         def epoch(steps: int) -> float:
@@ -212,7 +212,7 @@ class Bench:
 def time_in_turns(cases: list[Case], repeats: int) -> list[dict[str, Any]]:
     """Run all cases in turns and give their medians.
 
-    Each turn has its own order, since what ran just before leaves its mark: a processor's heat, memory in pieces.
+    Each turn has its own order, because the case before has an effect: a hot processor, fragmented memory.
     """
     seconds: list[list[float]] = [[] for _ in cases]
     for repeat in range(repeats):
@@ -259,7 +259,7 @@ def step_cases(bench: Bench, width: int, batch: int, *, usual_steps: int) -> lis
 
 
 def frame_cases(bench: Bench, widths: list[int], batches: list[int]) -> list[Case]:
-    """Plain and distilled fit beside the floor, over widths and batches."""
+    """Plain and distilled fit, and the floor, over widths and batches."""
     count = len(list((bench.root / "teachers").iterdir()))
     stored = ["--model.soft_targets", "stored"]
     return [
@@ -456,7 +456,7 @@ def _student(width: int) -> tuple[nn.Module, torch.optim.Optimizer]:
 
 
 def _now() -> float:
-    """Seconds, once a GPU has done what it was asked for."""
+    """Seconds, after the GPU has finished its work."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()

@@ -16,7 +16,7 @@ from kd_lightning.runs.files import CONFIG_FILE
 from scripts.faults import contents, curves, differences, fill_up, session_processes, small_disk
 from scripts.trial import EXPORTS, TooLateError, Trial, Worker
 
-# As docs/reliability.md promises them, whatever the package says of itself.
+# As docs/reliability.md promises them; not imported from the package, which is tested.
 EXIT_CODES = {signal.SIGTERM: 143, signal.SIGUSR1: 75, signal.SIGHUP: 129, signal.SIGINT: 130}
 AT_ONCE = 15.0  # seconds in which a signal must end a run, on a machine that is busy with another trial
 DISK = 24  # megabytes of the small disk, about four times what a run writes
@@ -125,8 +125,8 @@ def full_disk(trial: Trial, command: str) -> None:
         if code == 0:
             raise TooLateError  # nothing more was to be written
         trial.expect(code, 1)
-        if not trial.output().startswith("error:"):
-            trial.lost.append(f"the error is no line: {trial.output()}")
+        if not trial.error_line().startswith("error:"):
+            trial.lost.append(f"the error is no line: {trial.error_line()}")
         trial.lost += [f"{name} stayed on the full disk" for name in trial.unfinished()]
         (disk / "filler").unlink(missing_ok=True)
         trial.finish(command)

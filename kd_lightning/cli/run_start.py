@@ -35,7 +35,7 @@ def resumed_checkpoint(run: Path, given: str, module: str, config: dict[str, Any
 
     Args:
         run: The run's folder.
-        given: What --ckpt_path says.
+        given: The value of --ckpt_path.
         module: Class path of the configured module.
         config: The resolved configuration.
 
@@ -61,7 +61,7 @@ def evaluated_checkpoint(run: Path, given: str, module: str) -> ReadCheckpoint:
 
     Args:
         run: The run's folder.
-        given: What --ckpt_path says.
+        given: The value of --ckpt_path.
         module: Class path of the configured module.
 
     Raises:
@@ -82,7 +82,7 @@ def claim_folder(
     Args:
         run: The run's folder.
         exit_stack: Releases the lock when the fit ends.
-        resumes: What --ckpt_path says, if anything.
+        resumes: The value of --ckpt_path; None or empty for a new run.
         overwrite: Whether the fit replaces a run that is there.
         teachers: The configured teachers (Any: a configuration's value).
 

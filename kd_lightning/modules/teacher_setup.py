@@ -131,7 +131,7 @@ class TeacherSetup(LeanCallback):
         )
         self._stored = isinstance(distiller.source, StoredTeachers)
         if isinstance(distiller.source, StoredTeachers):
-            distiller.source.hold(distiller.temperature)
+            distiller.source.average_all(distiller.temperature)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go back to the live teachers."""

@@ -11,7 +11,7 @@ from kd_lightning.metrics.classification import CALIBRATION_BINS, CalibrationErr
 
 TEMPERATURES = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 20.0, 30.0, 50.0)
 # The useful temperatures start and end at these shares of the largest dark knowledge.
-_BEGUN, _SAID = 0.1, 0.9
+_FIRST_SHARE, _LAST_SHARE = 0.1, 0.9
 
 
 class Answers(NamedTuple):
@@ -75,9 +75,9 @@ class Knowledge(NamedTuple):
         largest = max(each.dark_knowledge for each in self.temperatures)
         if not largest > 0:
             return None
-        begun = next(each for each in self.temperatures if each.dark_knowledge >= _BEGUN * largest)
-        said = next(each for each in self.temperatures if each.dark_knowledge >= _SAID * largest)
-        return begun.temperature, said.temperature
+        first = next(each for each in self.temperatures if each.dark_knowledge >= _FIRST_SHARE * largest)
+        last = next(each for each in self.temperatures if each.dark_knowledge >= _LAST_SHARE * largest)
+        return first.temperature, last.temperature
 
 
 def knowledge(teacher_logits: Tensor, labels: Tensor, averaging: Averaging = "arithmetic") -> Knowledge:

@@ -21,7 +21,7 @@ from kd_lightning.teachers.store import SoftTargetStore
 from kd_lightning.teachers.store_plan import Mode, StoreOptions, decide, store_specs
 
 # Largest size in bytes of averaged soft targets in memory; above it, each batch is averaged when it is needed.
-_HELD_LIMIT = 256_000_000
+_AVERAGED_LIMIT = 256_000_000
 _AVERAGE_BATCH = 10_000  # entries; keeps what is in between small
 
 
@@ -121,7 +121,7 @@ class StoredTeachers(TeacherSource):
         self.softener = softener
         self._averaged: SoftTargets | None = None  # of all entries
 
-    def hold(self, temperature: float) -> None:
+    def average_all(self, temperature: float) -> None:
         """Average all entries at this temperature now, if the result is small enough.
 
         This happens before the first batch, and not later, so that a resumed run gets the same bits for each batch.
@@ -130,7 +130,7 @@ class StoredTeachers(TeacherSource):
             temperature: T > 0 of all batches, no unit.
         """
         count, classes = self.store.entry_count, self.store.classes
-        if count * classes * 4 > _HELD_LIMIT:
+        if count * classes * 4 > _AVERAGED_LIMIT:
             return
         log_probs = torch.empty(count, classes)
         for part in torch.split(torch.arange(count), _AVERAGE_BATCH):
