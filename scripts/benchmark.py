@@ -5,8 +5,8 @@
     python -m scripts.benchmark --only '["On a GPU"]'  # needs a GPU; the other parts are meant for the CPU
     python -m scripts.benchmark --only '[Training]'   # one part again, the others as they are in docs/benchmark.json
 
-All cases of a table run in turns in one process, several times over; medians are reported. Run nothing else at the same
-time. The images are the 5,000 of mnist5k repeated to 60,000: time does not depend on what they show.
+All cases of a table run in turns in one process, several times over; medians are reported. Let nothing else run.
+The images are the 5,000 of mnist5k repeated to 60,000: time does not depend on what they show.
 """
 
 import contextlib

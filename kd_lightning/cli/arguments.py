@@ -40,7 +40,7 @@ DESCRIPTION = f"""Train teachers, distil a student, from YAML files.
 The way through: fit a teacher, fit a student against it, test both, compare the runs with '{PROG} report
 RUN...', and take the student out with '{PROG} export RUN'. '{PROG} study STUDY' does all
 of it for the rows of a table, over several seeds. Each has its own --help. What goes
-wrong is printed in one line; with {DEBUG_VARIABLE}=1 in the environment the whole traceback comes before it."""
+wrong is said in one line; with {DEBUG_VARIABLE}=1 in the environment the whole traceback comes before it."""
 
 
 def typed_command() -> list[str]:

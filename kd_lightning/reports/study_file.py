@@ -6,6 +6,8 @@ from typing import Any
 from kd_lightning.reports.study_reader import MEASURES, StudyReader, listed
 from kd_lightning.reports.study_row import Study, StudyRow, read_mapping
 
+__all__ = ["Study", "StudyRow", "read_study"]
+
 DEFAULT_SEEDS = 5  # of a plain configuration
 LABEL_SMOOTHING = 0.1  # Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer Vision", section 7
 

@@ -143,7 +143,7 @@ class StopSignals:
 
 
 def exit_on_signals() -> None:
-    """End at once with the signal's exit code. Used during the imports, when there is nothing to clean up."""
+    """End at once with the signal's exit code: for the seconds of the imports, when nothing needs cleaning up."""
     for signum in EXIT_CODES.keys() - _ignored_signals():
         signal.signal(signum, lambda signum, _: os._exit(EXIT_CODES[signal.Signals(signum)]))
 
