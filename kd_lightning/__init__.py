@@ -4,8 +4,8 @@ from importlib import import_module
 
 __version__ = "0.1.0"
 
-# The room of each public name, imported when first used: torch and Lightning take seconds that `report` need not pay.
-# Type checkers read __init__.pyi.
+# The room of each public name, imported at its first use: torch and Lightning take seconds to import, and `report` does
+# not need them. Type checkers read __init__.pyi.
 _HOMES = {
     "CIFARDataModule": "data",
     "DIST": "methods",

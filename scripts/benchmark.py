@@ -147,7 +147,7 @@ class Bench:
         """Seconds of an epoch of the shortest loop over the same net, batches and optimizer."""
         net, optimizer = _student(width)
         images, labels = self.images.to(DEVICE), self.labels.to(DEVICE)
-        # Lightning sets this, and each optimizer step is then slower by 0.1 ms; a hand-written loop knows no Lightning.
+        # Lightning sets this, and each optimizer step is then slower by 0.1 ms; a hand-written loop runs without it.
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
 
         def epoch(steps: int) -> float:
@@ -200,19 +200,19 @@ class Bench:
         flags += ["--trainer.callbacks+", "scripts.benchmark.EpochTimer"]
         if any("DistillModule" in argument for argument in arguments):
             flags += ["--model.store.folder", str(self.root / "store")]
-        said = io.StringIO()
+        output = io.StringIO()
         for name in ("lightning.pytorch", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             code = main(flags)
         if code:
-            sys.exit(said.getvalue())
+            sys.exit(output.getvalue())
 
 
 def time_in_turns(cases: list[Case], repeats: int) -> list[dict[str, Any]]:
     """Run all cases in turns and give their medians.
 
-    Each turn has its own order, since what ran just before leaves its mark: a processor's heat, memory in pieces.
+    Each turn has its own order, because the case before has an effect: a hot processor, fragmented memory.
     """
     seconds: list[list[float]] = [[] for _ in cases]
     for repeat in range(repeats):
@@ -259,7 +259,7 @@ def step_cases(bench: Bench, width: int, batch: int, *, usual_steps: int) -> lis
 
 
 def frame_cases(bench: Bench, widths: list[int], batches: list[int]) -> list[Case]:
-    """Plain and distilled fit beside the floor, over widths and batches."""
+    """Plain and distilled fit, and the floor, over widths and batches."""
     count = len(list((bench.root / "teachers").iterdir()))
     stored = ["--model.soft_targets", "stored"]
     return [
@@ -357,7 +357,7 @@ def time_fill(bench: Bench, teachers: int, repeats: int) -> dict[str, float]:
         specs = store_specs(ensemble, data, options=options)
         if specs is None:
             raise TypeError("the benchmark's data can't be stored")
-        open_store(specs, ensemble, data, options=options, device=torch.device("cpu"), say=lambda _: None)
+        open_store(specs, ensemble, data, options=options, device=torch.device("cpu"), log_line=lambda _: None)
         fill.append(time.perf_counter() - started)
         shutil.rmtree(options.folder)
     fast, slow = statistics.median(bare), statistics.median(fill)
@@ -456,7 +456,7 @@ def _student(width: int) -> tuple[nn.Module, torch.optim.Optimizer]:
 
 
 def _now() -> float:
-    """Seconds, once a GPU has done what it was asked for."""
+    """Seconds, after the GPU has finished its work."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()

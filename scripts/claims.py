@@ -1,12 +1,12 @@
-"""The paper's other claims on MNIST: a digit the student never saw, two digits alone, and few images.
+"""The paper's other claims on MNIST: a digit that the student never saw, only two digits, and few images.
 
     python -m scripts.claims --data_dir data     # runs configs/mnist/claims.yaml first; writes docs/results/claims.*
 
 The teachers of the row omitted-3-paper train for hours; --rows '["omitted-3", "few-hard"]' does others only.
 
 Paper, section 3: without any 3 in the transfer set the student makes 206 errors, 133 of them on the 1,010 threes; with
-the bias of 3 raised, 109 and 14. Taught on 7s and 8s alone 47.3 % errors, with their biases lowered by 7.6, 13.2 %.
-Section 5: on 3 % of the (speech) data hard targets overfit, soft targets do not.
+the bias of 3 raised, 109 and 14. Trained only on 7s and 8s it makes 47.3 % errors; with their biases lowered by 7.6,
+13.2 %. Section 5: on 3 % of the (speech) data hard targets overfit, soft targets do not.
 """
 
 import json

@@ -48,7 +48,7 @@ def session_processes(leader: int) -> list[int]:
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has just ended
-            # The name, in brackets, may hold anything; behind it come state, parent, group and session.
+            # The name, in brackets, may hold anything; after it come state, parent, group and session.
             state, _, _, session = (entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[:4]
             if int(session) == leader and state != "Z":
                 found.append(int(entry.name))
@@ -86,7 +86,7 @@ def differences(run: Path, other: Path, *, validation: bool = True) -> list[str]
 
 
 def contents(folder: Path) -> dict[str, object]:
-    """What the files of a folder say, by their path in it, without times of day and timings; no hidden files.
+    """The content of a folder's files by path, without times of day and timings; no hidden files.
 
     Event files are left out: `curves` reads them.
     """
@@ -113,7 +113,7 @@ def _content(file: Path) -> object:
 
 @contextmanager
 def small_disk(folder: Path, megabytes: int) -> Iterator[bool]:
-    """Mount a small file system there for a while, where root runs this; yields whether it is there."""
+    """Mount a small file system there for a while, if root runs this; yields whether it is mounted."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
     mounted = shutil.which("mount") is not None and _works(mount)

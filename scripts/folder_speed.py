@@ -1,10 +1,10 @@
-"""Measure what decoding once saves: ImageFolderDataModule beside torchvision's ImageFolder with a DataLoader.
+"""Measure what decoding once saves: ImageFolderDataModule and torchvision's ImageFolder with a DataLoader.
 
     python -m scripts.folder_speed                  # on 5,000 pictures of noise, which it writes, 32 x 32 JPEG
     python -m scripts.folder_speed --data_dir DIR   # on DIR/train, with a folder of pictures per class
 
 Both give batches of 128 float pictures, shifted by up to 4 pixels and mirrored at random. All cases run in turns in one
-process on one thread; medians are printed. Let nothing else run.
+process on one thread; medians are printed. Run nothing else at the same time.
 """
 
 import statistics

@@ -22,7 +22,7 @@ MENDED = 24  # digits shown
 
 
 def softmax_curves() -> Figure:
-    """Softmax over logits from -10 to 10 at several temperatures, as in the text that this project began with."""
+    """Softmax over logits from -10 to 10 at several temperatures."""
     logits = torch.linspace(-10, 10, 101)
     with plots.new_figure(5, 3) as figure:
         axes = figure.subplots()
@@ -94,7 +94,7 @@ def logits_of(run: Path, images: Tensor) -> Tensor:
 
 
 def run(data_dir: str = "data", root: str = "runs", results: str = "docs/results", output: str = "docs") -> None:
-    """Draw what there are results for.
+    """Draw the pictures whose results exist.
 
     Args:
         data_dir: Where MNIST is.
@@ -116,7 +116,7 @@ def run(data_dir: str = "data", root: str = "runs", results: str = "docs/results
     ):
         files = [Path(results) / f"mnist-{group}.json" for group in groups]
         found = [row for file in files if file.is_file() for row in json.loads(file.read_text(encoding="utf-8"))]
-        rows = {row["row"]: row for row in found}  # a row that two groups have stands once
+        rows = {row["row"]: row for row in found}  # a row that two groups have is drawn once
         if rows:
             figures[name] = draw(list(rows.values()))
     Path(output).mkdir(parents=True, exist_ok=True)

@@ -5,8 +5,8 @@
 
 A trial starts a command in processes of its own, disturbs it at a random moment, gives the same command again, and
 compares the result with that of a command that nothing disturbed: scripts/trial.py and, what is tried,
-scripts/trial_kinds.py. The moments come from the seed. Each trial is kept when it is done: a call that was
-interrupted goes on where it was.
+scripts/trial_kinds.py. The moments come from the seed. Each trial is kept when it is done: an interrupted call
+continues.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ SHOWN = 3  # different losses of a kind that the table names
 
 
 def try_once(name: str, number: int, seed: int, undisturbed: Undisturbed, folder: Path) -> dict[str, Any] | None:
-    """Do a trial and say what was lost; its folder stays then. None where the command was always through before."""
+    """Do a trial and return what was lost; then its folder stays. None if the command always ended before."""
     chance = random.Random(f"{seed} {name} {number}")  # noqa: S311  # moments, no secrets
     for _ in range(TRIES):
         started = time.monotonic()
@@ -58,7 +58,7 @@ def try_once(name: str, number: int, seed: int, undisturbed: Undisturbed, folder
 
 
 def hear_signals_in_children() -> None:
-    """Let the commands hear the signals that this process ignores, as it does under nohup or in the background.
+    """Let the commands get the signals that this process ignores, as it does under nohup or in the background.
 
     What is ignored stays so in a child; a handler does not.
     """
@@ -91,9 +91,9 @@ def summary(results: dict[str, Any]) -> str:
     """The content of reliability.md."""
     on, trials = results["machine"], results["trials"]
     lost = sum(bool(trial["lost"]) for trial in trials)
-    told = f"Written by `{results['command']}`: {len(trials)} trials, of which {lost} lost something. "
-    told += f"On {on['processor']}, torch {on['torch']}, Lightning {on['lightning']}, Python {on['python']}, "
-    return "\n".join([f"{told}{on['measured_at'][:10]}.", "", *table(trials), ""])
+    text = f"Written by `{results['command']}`: {len(trials)} trials, of which {lost} lost something. "
+    text += f"On {on['processor']}, torch {on['torch']}, Lightning {on['lightning']}, Python {on['python']}, "
+    return "\n".join([f"{text}{on['measured_at'][:10]}.", "", *table(trials), ""])
 
 
 def run(
@@ -109,7 +109,7 @@ def run(
 
     Args:
         only: Kinds of trials; all by default.
-        times: How often each kind is tried; by default as often as it says itself.
+        times: How often each kind is tried; by default its own number.
         seed: Where the random moments come from.
         workers: Trials at one time, >= 1.
         output: Folder of the two files.

@@ -1,4 +1,4 @@
-"""Of the studies on speech: the six folds added up, and what teacher and student say of each frame of a recording.
+"""Results of the studies on speech: the six folds added up, and the nets' outputs for each frame of a recording.
 
 python -m scripts.speech --data_dir data/fsdd   # after the studies of configs/speech
 """
@@ -98,7 +98,7 @@ def table(rows: Sequence[Total]) -> str:
 
 
 def posteriors(bands: Tensor, answers: Mapping[str, Tensor], names: Sequence[str]) -> Figure:
-    """What nets say of each frame of a recording, below its spectrogram.
+    """The nets' outputs for each frame of a recording, below its spectrogram.
 
     Args:
         bands: (40, frames), the lowest first.
@@ -145,7 +145,7 @@ def run(
     output: str = "docs",
     shown: str = SHOWN,
 ) -> None:
-    """Add up and draw what there are results for.
+    """Add up and draw the results that exist.
 
     Args:
         data_dir: Where the recordings are.

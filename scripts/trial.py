@@ -55,7 +55,7 @@ class Place:
         return [*fit, "--trainer.enable_progress_bar", "false", *FITS[name]]
 
     def begins(self, name: str) -> Callable[[], bool]:
-        """Tells when a command has begun with what can be lost: the run, the store, or its first file."""
+        """Whether a command has started to write what can be lost: the run, the store, or its first file."""
         if name == "fill":
             return lambda: self.store.is_dir() and any(self.store.iterdir())
         if name in FITS:
@@ -64,7 +64,7 @@ class Place:
         return lambda: self._stamps() != before
 
     def ends(self, name: str) -> Callable[[], bool]:
-        """Tells when it is through with it; False where the command's end is meant."""
+        """Whether it has finished writing; False if that is the command's end."""
         return (self.run / CONFIG_FILE).exists if name == "fill" else lambda: False
 
     def tables(self) -> dict[str, object]:
@@ -219,9 +219,9 @@ class Trial:
     def expect(self, code: int, *expected: int) -> None:
         """Note an exit code that should not be."""
         if code not in expected:
-            self.lost.append(f"exit code {code} instead of {' or '.join(map(str, expected))}: {self.said()}")
+            self.lost.append(f"exit code {code} instead of {' or '.join(map(str, expected))}: {self.error_line()}")
 
-    def said(self) -> str:
+    def error_line(self) -> str:
         """The error that the last command ended with, or its last line."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""]
         return next((line for line in reversed(lines) if line.startswith("error:")), lines[-1])
@@ -256,6 +256,6 @@ class Trial:
 
 
 def _must_end_well(worker: Worker) -> None:
-    _, said = worker.communicate(timeout=WHOLE)
+    _, output = worker.communicate(timeout=WHOLE)
     if worker.returncode:
-        sys.exit(f"error: a command that nothing disturbed ended with {worker.returncode}: {said}")
+        sys.exit(f"error: a command that nothing disturbed ended with {worker.returncode}: {output}")

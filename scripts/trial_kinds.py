@@ -16,7 +16,7 @@ from kd_lightning.runs.files import CONFIG_FILE
 from scripts.faults import contents, curves, differences, fill_up, session_processes, small_disk
 from scripts.trial import EXPORTS, TooLateError, Trial, Worker
 
-# As docs/reliability.md promises them, whatever the package says of itself.
+# As docs/reliability.md promises them; not imported from the package, which is tested.
 EXIT_CODES = {signal.SIGTERM: 143, signal.SIGUSR1: 75, signal.SIGHUP: 129, signal.SIGINT: 130}
 AT_ONCE = 15.0  # seconds in which a signal must end a run, on a machine that is busy with another trial
 DISK = 24  # megabytes of the small disk, about four times what a run writes
@@ -125,8 +125,8 @@ def full_disk(trial: Trial, command: str) -> None:
         if code == 0:
             raise TooLateError  # nothing more was to be written
         trial.expect(code, 1)
-        if not trial.said().startswith("error:"):
-            trial.lost.append(f"the error is no line: {trial.said()}")
+        if not trial.error_line().startswith("error:"):
+            trial.lost.append(f"the error is no line: {trial.error_line()}")
         trial.lost += [f"{name} stayed on the full disk" for name in trial.unfinished()]
         (disk / "filler").unlink(missing_ok=True)
         trial.finish(command)
@@ -167,16 +167,16 @@ def moved(trial: Trial) -> None:
 @kind("two-jobs", 4, "two fits in one folder, started within three seconds", f"one is refused in one line; {RUNS}")
 def two_jobs(trial: Trial) -> None:
     """Start two fits in one folder."""
-    workers, said = [], []
+    workers, ended = [], []
     later = trial.chance.uniform(0, 3)
     trial.how.append(f"{later:.2f} s apart")
     for pause in (later, 0):
         workers.append((trial.start("fit"), trial.log))
         time.sleep(pause)
     for worker, log in workers:
-        said.append((trial.end(worker), log.read_text(encoding="utf-8")))
-    codes = sorted(code for code, _ in said)
-    if codes != [0, 1] or "error: a fit is under way" not in max(said)[1]:
+        ended.append((trial.end(worker), log.read_text(encoding="utf-8")))
+    codes = sorted(code for code, _ in ended)
+    if codes != [0, 1] or "error: a fit is under way" not in max(ended)[1]:
         trial.lost.append(f"exit codes {codes}")
     trial.lost += differences(trial.place.run, trial.undisturbed.get("fit").place.run)
 

@@ -1,13 +1,11 @@
-"""The worked example in docs/own-nets.md, as a stranger would follow it: its files, its commands, its Python."""
+"""README and the guides: their commands are understood, their links exist, the example of own-nets.md works."""
 
 import importlib
 import json
-import os
 import re
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,21 +14,18 @@ import yaml
 from kd_lightning.cli.command_line import main
 from kd_lightning.cli.study import planned
 from kd_lightning.reports.study_file import read_study
+from tests.guides import DOCS, ROOT, arguments_of, blocks, run_python
 
-DOCS = Path(__file__).parent.parent / "docs"
-
-
-def _blocks(guide: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (DOCS / guide).read_text(), flags=re.DOTALL)
+README = ROOT / "README.md"
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The example's files, over a folder of PNG files, 200 a class to train and 50 to test."""
-    make_shapes, module, from_python = _blocks("own-nets.md", "python")
+    make_shapes, module, from_python = blocks(DOCS / "own-nets.md", "python")
     (tmp_path / "my_project.py").write_text(module)
     (tmp_path / "from_python.py").write_text(from_python.replace("max_epochs=40", "max_epochs=4"))
-    data, teacher, student, _, _, schedule = _blocks("own-nets.md", "yaml")
+    data, teacher, student, _, _, schedule = blocks(DOCS / "own-nets.md", "yaml")
     (tmp_path / "schedule.yaml").write_text(f"model:\n  init_args:\n{schedule}")
     for name, text in {"my_data": data, "my_teacher": teacher, "my_student": student}.items():
         (tmp_path / f"{name}.yaml").write_text(text)
@@ -47,11 +42,10 @@ def _errors(run: Path) -> int:
 
 @pytest.mark.slow
 def test_own_net_and_folder_of_pictures(project: Path, caplog: pytest.LogCaptureFixture) -> None:
-    _, commands = _blocks("own-nets.md", "bash")
+    _, commands = blocks(DOCS / "own-nets.md", "bash")
     quiet = ["--trainer.enable_progress_bar", "false"]
-    for line in commands.splitlines():
-        arguments = line.removeprefix("python -m kd_lightning ").split()
-        assert main([*arguments, *(quiet if arguments[0] in {"fit", "test"} else [])]) == 0, line
+    for arguments in arguments_of(commands):
+        assert main([*arguments, *(quiet if arguments[0] in {"fit", "test"} else [])]) == 0, arguments
     assert caplog.text.count("decoding 600 pictures of shapes/train") == 1
     assert re.search("computing soft targets: .* on 3,300 images", caplog.text)  # 6 views of 540, and 60 that validate
     runs = project / "runs/mine"
@@ -86,48 +80,50 @@ def test_pictures_for_pretrained_nets_are_scaled_and_normalised(project: Path) -
 
 @pytest.mark.slow
 def test_own_net_from_python(project: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(DOCS.parent)}
-    command = [sys.executable, "from_python.py"]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert "test/teacher_agreement" in done.stdout
+    assert "test/teacher_agreement" in run_python(project / "from_python.py")
 
 
 def test_commands_and_links_of_the_guides_lead_somewhere() -> None:
-    root = DOCS.parent
     read = cache(read_study)
-    for guide in (root / "README.md", *DOCS.glob("*.md"), *(DOCS / "results").glob("*.md")):
+    for guide in (README, *DOCS.glob("*.md"), *(DOCS / "results").glob("*.md")):
         text = guide.read_text()
         for link in re.findall(r"\]\(([^)#]+)\)", text):
             assert link.startswith("https://") or (guide.parent / link).exists(), f"{guide}: {link}"
         for study, options in re.findall(r"kd_lightning study (configs/\S+)((?: [-\w.]+)*)", text):
             rows = options.partition("--rows ")[2].split()
-            assert planned(read(root / study), rows), f"{guide}: {study} {options}"
+            assert planned(read(ROOT / study), rows), f"{guide}: {study} {options}"
         for script in re.findall(r"(?:bash|sbatch|-m) (scripts[/.][\w./-]+)", text):
             path = script if "/" in script else script.replace(".", "/") + ".py"
-            assert (root / path).is_file(), f"{guide}: {script}"
+            assert (ROOT / path).is_file(), f"{guide}: {script}"
 
 
-def test_the_tutorials_commands_are_understood(tmp_path: Path) -> None:
-    root = DOCS.parent
-    for block in _blocks("tutorial.md", "bash"):
-        for line in block.splitlines():
-            if line.startswith("python -m kd_lightning fit"):
-                arguments = line.removeprefix("python -m kd_lightning ").replace("'", "").split()
-                arguments[2] = str(root / arguments[2])
-                shown = [] if "--print_config" in arguments else ["--print_config"]
-                assert main([*arguments, *shown]) == 0, line
+@pytest.mark.parametrize("guide", [README, DOCS / "tutorial.md"], ids=lambda path: path.stem)
+def test_commands_that_train_are_understood(guide: Path) -> None:
+    commands = [each for block in blocks(guide, "bash") for each in arguments_of(block) if each[0] == "fit"]
+    assert len(commands) > 1
+    for arguments in commands:
+        arguments[2] = str(ROOT / arguments[2])
+        shown = [] if "--print_config" in arguments else ["--print_config"]
+        assert main([*arguments, *shown]) == 0, arguments
 
 
 def test_the_readmes_configuration_is_the_shipped_one() -> None:
-    root = DOCS.parent
-    (shown,) = re.findall(r"```yaml\n(.*?)```", (root / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
-    shipped = (root / "configs" / "mnist" / "distill.yaml").read_text(encoding="utf-8")
+    (shown,) = blocks(README, "yaml")
+    shipped = (ROOT / "configs" / "mnist" / "distill.yaml").read_text(encoding="utf-8")
     assert yaml.safe_load(shown) == yaml.safe_load(shipped)
 
 
-@pytest.mark.parametrize("block", _blocks("loggers.md", "yaml"))
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice to a loop without callbacks and workers
+def test_the_readmes_python_trains(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = blocks(README, "python")
+    names: dict[str, Any] = {}
+    exec(block.replace("max_epochs=10", "max_steps=2, logger=False"), names)  # noqa: S102  # the README's own lines
+    assert names["student"].net[-1].out_features == 10
+
+
+@pytest.mark.parametrize("block", blocks(DOCS / "loggers.md", "yaml"))
 def test_loggers_are_understood(block: str, tmp_path: Path) -> None:
     (tmp_path / "logger.yaml").write_text(block)
-    config = str(DOCS.parent / "configs" / "quickstart" / "student.yaml")
+    config = str(ROOT / "configs" / "quickstart" / "student.yaml")
     assert main(["fit", "--config", config, "--config", "logger.yaml", "--print_config"]) == 0

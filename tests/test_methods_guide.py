@@ -1,30 +1,22 @@
 """docs/methods.md, as a reader would follow it: its file, its options, its commands, its Python."""
 
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from kd_lightning import main
+from tests.guides import DOCS, ROOT, arguments_of, blocks, run_python
 
-ROOT = Path(__file__).parents[1]
+GUIDE = DOCS / "methods.md"
 SHORT = ["--trainer.enable_progress_bar", "false", "--trainer.max_steps", "4", "--data.train_fraction", "0.3"]
-
-
-def _blocks(language: str) -> list[str]:
-    text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
-    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    module, from_python = _blocks("python")
+    module, from_python = blocks(GUIDE, "python")
     (tmp_path / "my_methods.py").write_text(module, encoding="utf-8")
     (tmp_path / "from_python.py").write_text(from_python, encoding="utf-8")
-    (tmp_path / "my_features.yaml").write_text(_blocks("yaml")[0], encoding="utf-8")
+    (tmp_path / "my_features.yaml").write_text(blocks(GUIDE, "yaml")[0], encoding="utf-8")
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -34,16 +26,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_guides_commands_train(project: Path) -> None:
-    for command in _blocks("bash"):
-        arguments = command.strip().removeprefix("python -m kd_lightning ").split()
+    for arguments in arguments_of("\n".join(blocks(GUIDE, "bash"))):
         teacher = [] if "--model.teachers" in arguments else ["--model.teachers", "runs/quickstart/teacher-0"]
-        assert main([*arguments, *teacher, "--model.student.hidden", "[16,16]", *SHORT]) == 0, command
+        assert main([*arguments, *teacher, "--model.student.hidden", "[16,16]", *SHORT]) == 0, arguments
     assert (project / "runs/mine/features/checkpoints/last.ckpt").is_file()
 
 
 @pytest.mark.slow
 def test_the_guides_python_trains(project: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "from_python.py"]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
+    run_python(project / "from_python.py")

@@ -1,6 +1,5 @@
 """docs/own-data.md, as a reader would follow it, and that such data is stored, resumed and named like the package's."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -9,29 +8,25 @@ import torch
 from kd_lightning import main
 from kd_lightning.runs.files import read_json
 from tests.data.pictures import draw_pictures
+from tests.guides import DOCS, arguments_of, blocks
 
-GUIDE = Path(__file__).parents[1] / "docs" / "own-data.md"
+GUIDE = DOCS / "own-data.md"
 QUIET = ["--trainer.enable_progress_bar", "false"]
 IN_MEMORY, SEEDED, UNLABELLED = 0, 1, 2  # the guide's sections
-
-
-def _block(language: str, section: int) -> str:
-    found: list[str] = re.findall(rf"```{language}\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL)
-    return found[section]
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, section in {"my_waves": IN_MEMORY, "my_pictures": SEEDED}.items():
-        (tmp_path / f"{name}.py").write_text(_block("python", section), encoding="utf-8")
-        (tmp_path / f"{name}.yaml").write_text(_block("yaml", section), encoding="utf-8")
+        (tmp_path / f"{name}.py").write_text(blocks(GUIDE, "python")[section], encoding="utf-8")
+        (tmp_path / f"{name}.yaml").write_text(blocks(GUIDE, "yaml")[section], encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
 
 def _commands(section: int) -> list[list[str]]:
-    return [line.removeprefix("python -m kd_lightning ").split() for line in _block("bash", section).splitlines()]
+    return arguments_of(blocks(GUIDE, "bash")[section])
 
 
 def _weights(run: str) -> dict[str, torch.Tensor]:

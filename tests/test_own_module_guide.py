@@ -1,14 +1,14 @@
 """docs/own-module.md, as a reader would follow it: its module trains, its loop takes a step."""
 
-import re
 import runpy
 from pathlib import Path
 
 import pytest
 
 from kd_lightning import main
+from tests.guides import DOCS, blocks
 
-GUIDE = Path(__file__).parents[1] / "docs" / "own-module.md"
+GUIDE = DOCS / "own-module.md"
 TEACHER = Path(__file__).parents[1] / "configs" / "quickstart" / "teacher.yaml"
 
 
@@ -18,9 +18,9 @@ def test_the_guides_module_and_loop_learn_from_a_run(tmp_path: Path, caplog: pyt
     quick = ["--model.net.hidden", "[16]", "--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
     assert main(["fit", "--config", str(TEACHER), *quick]) == 0
     caplog.clear()
-    blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(blocks) == 2
-    for number, block in enumerate(blocks):
+    examples = blocks(GUIDE, "python")
+    assert len(examples) == 2
+    for number, block in enumerate(examples):
         script = tmp_path / f"block_{number}.py"
         script.write_text(block, encoding="utf-8")
         runpy.run_path(str(script), run_name="__main__")

@@ -1,19 +1,18 @@
 """The example in docs/speech.md: any data with sequences is tested and predicted by them."""
 
-import re
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 
 from kd_lightning import MLP, TeacherModule
+from tests.guides import DOCS, blocks
 
-GUIDE = Path(__file__).parents[1] / "docs" / "speech.md"
+GUIDE = DOCS / "speech.md"
 
 
 def test_the_guides_words_are_counted() -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    (example,) = blocks(GUIDE, "python")
     labels = torch.tensor([row * 3 // length + start for start, length in ((3, 40), (0, 35)) for row in range(length)])
     inputs = torch.eye(6)[labels]
     names: dict[str, Any] = {"__name__": "guide"}

@@ -1,10 +1,6 @@
 """docs/teachers.md, as a reader would follow it: its files, its commands, its Python."""
 
 import json
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +9,9 @@ import yaml
 from torchvision.models import resnet18
 
 from kd_lightning import main
+from tests.guides import DOCS, arguments_of, blocks, run_python
 
-ROOT = Path(__file__).parents[1]
+GUIDE = DOCS / "teachers.md"
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.logger", "false"]
 ANY = ["--model.teachers_must_beat_chance", "false"]  # the weights are random here
 ANIMALS = '''
@@ -45,25 +42,20 @@ class AnimalsTwice(Animals):
 '''
 
 
-def _blocks(language: str) -> list[str]:
-    text = (ROOT / "docs" / "teachers.md").read_text(encoding="utf-8")
-    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
-
-
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The guide's files, pictures and a trained teacher, with random weights in place of ImageNet's."""
     (tmp_path / "my_animals.py").write_text(ANIMALS, encoding="utf-8")
-    for name, text in zip(("my_student", "my_crops"), _blocks("yaml"), strict=True):
+    for name, text in zip(("my_student", "my_crops"), blocks(GUIDE, "yaml"), strict=True):
         (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
-    (from_python,) = _blocks("python")
+    (from_python,) = blocks(GUIDE, "python")
     (tmp_path / "from_python.py").write_text(
         from_python.replace("temperature=4.0", "temperature=4.0, teachers_must_beat_chance=False"), encoding="utf-8"
     )
     torch.manual_seed(0)
     torch.save(resnet18().state_dict(), tmp_path / "resnet18-f37072fd.pth")
     monkeypatch.syspath_prepend(tmp_path)
-    teacher = yaml.safe_load(_blocks("yaml")[0])
+    teacher = yaml.safe_load(blocks(GUIDE, "yaml")[0])
     net = teacher["model"]["init_args"]["student"]
     teacher["model"] = {"class_path": "kd_lightning.TeacherModule", "init_args": {"net": net}}
     (tmp_path / "my_teacher.yaml").write_text(yaml.safe_dump(teacher), encoding="utf-8")
@@ -73,11 +65,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 def test_the_guides_commands_train(project: Path) -> None:
-    for command in "\n".join(_blocks("bash")).split("\n"):
-        if command:
-            arguments = command.removeprefix("python -m kd_lightning ").split()
-            flags = [*QUIET, *ANY] if arguments[0] == "fit" else []
-            assert main([*arguments, *flags]) == 0, command
+    for arguments in arguments_of("\n".join(blocks(GUIDE, "bash"))):
+        flags = [*QUIET, *ANY] if arguments[0] == "fit" else []
+        assert main([*arguments, *flags]) == 0, arguments
     own, imagenet = json.loads((project / "runs/animals/student/teachers.json").read_text(encoding="utf-8"))
     assert own["errors"] < 10
     assert (own["weight"], imagenet["weight"]) == (1.0, 2.0)
@@ -87,7 +77,4 @@ def test_the_guides_commands_train(project: Path) -> None:
 
 @pytest.mark.slow
 def test_the_guides_python_trains(project: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "from_python.py"]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
+    run_python(project / "from_python.py")

@@ -1,4 +1,4 @@
-"""What the command line says of itself: its subcommands and the arguments in addition to Lightning's own."""
+"""The help texts: subcommands, and the arguments in addition to Lightning's own."""
 
 import sys
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ ARGUMENTS: dict[str, tuple[str | bool | float, str]] = {
     "run_dir": ("runs/unnamed/run", "Folder of the run: configuration, checkpoints, event files, metrics."),
     "overwrite": (False, "fit: start over in a folder that holds a run already; the old run is deleted."),
     "save_every": (60.0, "fit: seconds between two writes of last.ckpt, from which a killed run resumes, >= 0."),
-    "dry_run": (False, "fit: build everything, do one step, say what would be done; download and write nothing."),
+    "dry_run": (False, "fit: build everything, do one step, print what would be done; download and write nothing."),
     "prepare": (False, "fit: download data, store the teachers' logits, and stop before the first step; write no run."),
     "pictures_every": (0, "fit: epochs between two sets of pictures in TensorBoard, >= 0; 0 for the last only."),
 }
 
-# What --help says of each; the first lines of Lightning's own docstrings break off in the middle.
+# Help of each subcommand. --help would print only the first line of Lightning's docstrings, a part of a sentence.
 SUBCOMMANDS = {
     "fit": "Train a teacher or a student, or resume a run with --ckpt_path last.",
     "validate": "Measure a checkpoint's loss and accuracy on the validation split.",
@@ -26,7 +26,7 @@ SUBCOMMANDS = {
     "predict": "Classify the test set, or image files of your own, and write predictions.csv.",
 }
 
-# Further subcommands: "module:function", imported when asked for, as nothing else needs their packages.
+# Further subcommands: "module:function", imported only when it is used: nothing else needs its packages.
 OTHER_COMMANDS = {
     "inspect": "kd_lightning.cli.inspect:run_inspect",
     "study": "kd_lightning.cli.study:run_study",
@@ -51,11 +51,11 @@ def typed_command() -> list[str]:
 
 
 def refuse_unknown_subcommand(arguments: Sequence[str]) -> None:
-    """Refuse a word that is no subcommand.
+    """Refuse a first argument that is not a subcommand.
 
     Raises:
-        ValueError: If the first argument is one.
+        ValueError: If it is a word but not a subcommand.
     """
-    known = (*SUBCOMMANDS, *OTHER_COMMANDS)
-    if arguments and not arguments[0].startswith("-") and arguments[0] not in known:
-        raise ValueError(f"no subcommand {arguments[0]}; expected one of {', '.join(known)}")
+    subcommands = (*SUBCOMMANDS, *OTHER_COMMANDS)
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in subcommands:
+        raise ValueError(f"no subcommand {arguments[0]}; expected one of {', '.join(subcommands)}")

@@ -29,7 +29,7 @@ def main(args: Sequence[str] | None = None) -> int:
         args: The arguments after the program's name; those of this process by default.
 
     Returns:
-        The exit code: 0 for success, 1 for an error, and after a signal what EXIT_CODES says.
+        The exit code: 0 for success, 1 for an error, and the code in EXIT_CODES after a signal.
     """
     arguments = list(sys.argv[1:] if args is None else args)
     signals = StopSignals()
@@ -44,11 +44,11 @@ def main(args: Sequence[str] | None = None) -> int:
                 getattr(import_module(module), function)(arguments[1:])
             return 0
         refuse_undecoded(arguments)
-        with signals.installed(), ExitStack() as held:
+        with signals.installed(), ExitStack() as exit_stack:
             arguments = with_config_of_run(arguments)
             check_config_files(arguments)
             typed = typed_command() if args is None else [*PROG.split(), *args]
-            cli = DistillCLI(with_data_named(arguments), held, signals, typed)
+            cli = DistillCLI(with_data_named(arguments), exit_stack, signals, typed)
     except ProcessException as error:  # of a process that trained, under ddp_fork and ddp_spawn
         stopped_by = _signal_of_ranks(error, signals)
         if stopped_by is not None:
@@ -71,7 +71,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return _failed(error)
     finally:
         if args is not None:
-            gc.collect()  # a trainer is full of cycles, and holds images and optimizer until they are looked for
+            gc.collect()  # a trainer has reference cycles, which keep images and optimizer in memory
     return EXIT_CODES[signal.SIGTERM] if cli.trainer.received_sigterm else 0
 
 
@@ -84,14 +84,14 @@ def _signal_of_ranks(error: ProcessException, signals: StopSignals) -> signal.Si
 
 
 def _stopped(signum: signal.Signals) -> int:
-    """Say what ended the run; the exit code."""
+    """Print which signal ended the run, and return the exit code."""
     print(f"stopped by {signum.name}", file=sys.stderr)
     let_launcher_end_first()
     return EXIT_CODES[signum]
 
 
 def _failed(error: Exception) -> int:
-    """Say what went wrong in one line, and give the exit code; a defect of the program is raised again."""
+    """Print the error in one line and return the exit code. An error in this program itself is raised again."""
     line = error_line(error)
     if line is None:
         raise error

@@ -15,7 +15,7 @@ from kd_lightning.modules.teacher import TeacherModule
 
 COMMAND = "kd_lightning"
 FILES = {"config", "ckpt_path"}  # options that take a file
-# Options that a class brings are known once it is chosen; these are always offered.
+# The options of a class depend on which class is chosen; those of these classes are always offered.
 CLASSES = {"model": (DistillModule, TeacherModule), "data": (MNISTDataModule,)}
 
 
@@ -46,7 +46,7 @@ def _run(shell: str) -> None:
     """Print a script that completes the options of the command kd_lightning.
 
     Args:
-        shell: bash, zsh, tcsh or whatever else shtab writes for.
+        shell: bash, zsh, tcsh or another shell that shtab supports.
     """
     try:
         import shtab  # nothing else needs it

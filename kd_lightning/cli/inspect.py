@@ -26,7 +26,7 @@ from kd_lightning.teachers.ensemble import FrozenEnsemble
 from kd_lightning.teachers.knowledge import Knowledge, knowledge
 from kd_lightning.teachers.loading import load_teachers, teacher_checkpoints
 
-_TRAINING_BATCHES = 20  # that are looked at where nothing validates
+_TRAINING_BATCHES = 20  # used where there is no validation split
 
 
 def run_inspect(arguments: Sequence[str]) -> None:
@@ -47,19 +47,19 @@ def run_inspect(arguments: Sequence[str]) -> None:
     ensemble = FrozenEnsemble(load_teachers(given.teachers)).to(device)
     split, batches = _batches(data)
     logits, labels = _answers(ensemble, (_on_device(batch, data, device) for batch in batches))
-    known = knowledge(logits, labels)
+    measured = knowledge(logits, labels)
     console = table_console()
-    title = f"{known.examples:,} {split} {unit_of(data)}"
-    _print_teachers(console, known, [_name(teacher.source) for teacher in ensemble.teachers], title)
-    _print_temperatures(console, known)
-    console.print(_sentence(known), highlight=False)
+    title = f"{measured.examples:,} {split} {unit_of(data)}"
+    _print_teachers(console, measured, [_name(teacher.source) for teacher in ensemble.teachers], title)
+    _print_temperatures(console, measured)
+    console.print(_sentence(measured), highlight=False)
     if given.picture:
         picture = Path(given.picture)
         figure = plots.knowledge(
-            [each.temperature for each in known.temperatures],
-            [each.label for each in known.temperatures],
-            [each.entropy for each in known.temperatures],
-            [each.dark_knowledge for each in known.temperatures],
+            [each.temperature for each in measured.temperatures],
+            [each.label for each in measured.temperatures],
+            [each.entropy for each in measured.temperatures],
+            [each.dark_knowledge for each in measured.temperatures],
         )
         write_atomically(picture, lambda part: part.write_bytes(plots.as_png(figure)))
         print(f"written: {picture}")
@@ -76,13 +76,13 @@ def _parser() -> jsonargparse.ArgumentParser:
         prog=f"{PROG} inspect",
         description=(
             "What teachers know, before a student is trained: errors, calibration, agreement with each other, and at "
-            "which temperatures their soft targets say more than the label. Looks at validation examples."
+            "which temperatures their soft targets say more than the label. Uses the validation examples."
         ),
         exit_on_error=False,
     )
     parser.add_argument("teachers", nargs="+", help="Runs, checkpoints or globs of either.")
     parser.add_argument(
-        "--config", type=str | None, help="A configuration whose data is looked at; by default the first teacher's."
+        "--config", type=str | None, help="A configuration whose data is used; by default the first teacher's."
     )
     parser.add_argument("--data_dir", type=str | None, help="Folder of the data, in place of the configuration's.")
     parser.add_argument("--picture", type=str | None, help="A PNG file to draw the soft targets' curves into.")
@@ -117,7 +117,7 @@ def _data(config: Path, data_dir: str | None) -> LightningDataModule:
 
 
 def _batches(data: LightningDataModule) -> tuple[str, Iterator[Any]]:
-    """Name of the split that is looked at, and its batches."""
+    """Name of the split that is used, and its batches."""
     loaders = data.val_dataloader()
     if isinstance(loaders, list | tuple) and not loaders:
         return "training", islice(iter(data.train_dataloader()), _TRAINING_BATCHES)
@@ -143,16 +143,18 @@ def _answers(ensemble: FrozenEnsemble, batches: Iterable[Batch]) -> tuple[Tensor
     return torch.cat(logits, dim=1), torch.cat(labels)
 
 
-def _print_teachers(console: Console, known: Knowledge, sources: Sequence[str], title: str) -> None:
+def _print_teachers(console: Console, measured: Knowledge, sources: Sequence[str], title: str) -> None:
     table = Table(title=f"teachers on {title}")
     columns = ["teacher", "errors", "NLL", "mean confidence", "calibration error", "agrees with the others"]
     for column in columns:
         table.add_column(column, justify="left" if column == "teacher" else "right", overflow="fold")
     several = len(sources) > 1
-    lines = list(zip(sources, known.teachers, strict=True)) + ([("all together", known.ensemble)] if several else [])
+    lines = list(zip(sources, measured.teachers, strict=True)) + (
+        [("all together", measured.ensemble)] if several else []
+    )
     for number, (name, answers) in enumerate(lines):
         others = (
-            [share for other, share in enumerate(known.agreement[number]) if other != number]
+            [share for other, share in enumerate(measured.agreement[number]) if other != number]
             if (several and number < len(sources))
             else []
         )
@@ -167,17 +169,17 @@ def _print_teachers(console: Console, known: Knowledge, sources: Sequence[str], 
     console.print(table)
 
 
-def _print_temperatures(console: Console, known: Knowledge) -> None:
+def _print_temperatures(console: Console, measured: Knowledge) -> None:
     table = Table(title="soft targets")
     for column in ["T", "probability of the label", "entropy, nats", "dark knowledge, nats"]:
         table.add_column(column, justify="right")
-    for each in known.temperatures:
+    for each in measured.temperatures:
         table.add_row(f"{each.temperature:g}", f"{each.label:.4f}", f"{each.entropy:.4f}", f"{each.dark_knowledge:.4f}")
     console.print(table)
 
 
-def _sentence(known: Knowledge) -> str:
-    found = known.useful_range
+def _sentence(measured: Knowledge) -> str:
+    found = measured.useful_range
     if found is None:
         return "The soft targets say no more than the label at any temperature."
     return (

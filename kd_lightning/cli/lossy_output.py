@@ -1,4 +1,4 @@
-"""Output that may be lost: what can't be printed must not end a run."""
+"""Output that may be lost: a failed print must not end a run."""
 
 import io
 import sys
@@ -8,7 +8,7 @@ from typing import TextIO
 
 
 class _LossyFile(io.FileIO):
-    """A file whose failed writes are lost in silence: on a full disk, a closed pipe, a terminal that is gone."""
+    """A file that ignores failed writes: a full disk, a closed pipe, a closed terminal."""
 
     def write(self, data: bytes | memoryview) -> int | None:  # type: ignore[override]  # Buffer is of Python 3.12
         """Write what can be written.
@@ -17,7 +17,7 @@ class _LossyFile(io.FileIO):
             data: The bytes.
 
         Returns:
-            How many of them are done with.
+            How many of them were written or dropped.
         """
         try:
             return super().write(data)
@@ -26,7 +26,9 @@ class _LossyFile(io.FileIO):
 
 
 def lossy(stream: TextIO) -> TextIO:
-    """A stream to the same file whose failed writes are lost; others' streams, as a notebook's, are left alone.
+    """A stream to the same file that ignores failed writes.
+
+    A stream of another program, such as a notebook's, is not changed.
 
     Args:
         stream: `sys.stdout` or `sys.stderr`.
@@ -46,7 +48,7 @@ def lossy(stream: TextIO) -> TextIO:
 
 @contextmanager
 def output_may_be_lost() -> Iterator[None]:
-    """Let the output be lost while a run works: its results lie in files."""
+    """Ignore failed prints while a run works: its results are in files."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = map(lossy, before)
     try:

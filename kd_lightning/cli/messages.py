@@ -1,4 +1,4 @@
-"""What the user reads when something goes wrong: one line, and no noise around it."""
+"""Error messages: one line, without warnings that the user can't act on."""
 
 import builtins
 import codecs
@@ -20,7 +20,7 @@ from torch.multiprocessing.spawn import ProcessException
 
 from kd_lightning.cli.own_code import DEBUG_VARIABLE, own_place, raised_last, whole_traceback
 
-# What main answers with one line; anything else is a defect of the program and keeps its traceback.
+# Errors that main prints in one line. Any other error is a bug in this program and keeps its traceback.
 USER_ERRORS = (
     jsonargparse.ArgumentError,
     ValueError,
@@ -31,7 +31,7 @@ USER_ERRORS = (
     MisconfigurationException,
 )
 
-# How torch begins what a data loader's worker raised.
+# The start of torch's message about an error in a data loader's worker.
 _WORKER = "Original Traceback (most recent call last)"
 # Lines of the parser's messages that repeat the input or name the alternatives that were not meant.
 _PARSER_NOISE = (
@@ -53,14 +53,14 @@ _OPTION_OF_NOTHING = re.compile(
     r"[Uu]nrecognized arguments: --(?P<flag>[\w.]+)|Subcommand '\w+' does not accept option '(?P<key>[\w.]+)'"
 )
 _BULLET = re.compile(r"^\s*(- )?")
-# What the parser took an option's text for; the text itself was said before.
+# What the parser read the option's text as; the message has named the text itself before.
 _TAKEN_FOR = re.compile(r"\.? Got value: Namespace\(class_path='(?P<class_path>[^']+)'.*$")
 # Options that Lightning's own command line has in another place.
 _MOVED = {"optimizer": "model.optimizer", "lr_scheduler": "model.scheduler", "scheduler": "model.scheduler"}
 
 
 def innermost_reason(error: BaseException) -> str:
-    """The one line that says where and what is wrong.
+    """One line that names the place and the error.
 
     The parser wraps each problem in the keys and classes around it, the innermost last; torch puts a list
     below a headline.
@@ -74,17 +74,17 @@ def innermost_reason(error: BaseException) -> str:
         return type(error).__name__
     if "Problems parsing config" in lines[0]:  # then come the YAML reader's lines, all of the same depth
         return re.sub(r'in "<[^>]*>", ', "in ", " ".join(line.strip() for line in lines))
-    told = [line for line in lines if not _BULLET.sub("", line).startswith(_PARSER_NOISE)] or lines
-    line = max(told, key=_depth)
+    informative = [line for line in lines if not _BULLET.sub("", line).startswith(_PARSER_NOISE)] or lines
+    line = max(informative, key=_depth)
     # torch's and Python's own types say nothing to the user
     reason = re.sub(r"^Type .* expects a function or a callable class: ", "", _BULLET.sub("", line).rstrip())
-    keys, known = _places(lines[: lines.index(line)], _depth(line))
+    keys, class_path = _places(lines[: lines.index(line)], _depth(line))
     taken = _TAKEN_FOR.search(reason)
     if taken:
-        reason, known = reason[: taken.start()], known or taken["class_path"]
+        reason, class_path = reason[: taken.start()], class_path or taken["class_path"]
     unknown = _UNKNOWN.match(reason)
-    if unknown and known:
-        reason = f"{known} has no option {unknown['option']}{_meant(unknown['option'], known)}"
+    if unknown and class_path:
+        reason = f"{class_path} has no option {unknown['option']}{_meant(unknown['option'], class_path)}"
     elif reason.startswith("Expected") and "Got value" not in reason and not taken:
         given = [x.strip() for x in lines[lines.index(line) :] if x.strip().startswith("Given value: ")]
         reason += "".join(given[:1]).replace("Given value:", ", got")
@@ -92,7 +92,7 @@ def innermost_reason(error: BaseException) -> str:
 
 
 def _hint(reason: str) -> str:
-    """What to write instead of an option that is not there, or is missing; empty where that is not known."""
+    """Advice about an option that is missing or unknown; empty if there is none."""
     if re.search(r"required: \w+\.model$|'\w+\.model' is required", reason):
         return "; name a configuration with --config, or a module with --model"
     match = _OPTION_OF_NOTHING.match(reason)
@@ -113,7 +113,7 @@ def _depth(line: str) -> int:
 
 
 def _places(lines: Sequence[str], depth: int) -> tuple[list[str], str]:
-    """Keys around a line of the parser's message, and the class that it is about, empty where it is about none.
+    """Keys around a line of the parser's message, and the class that the message is about; empty if none.
 
     Args:
         lines: Those before it.
@@ -131,7 +131,7 @@ def _places(lines: Sequence[str], depth: int) -> tuple[list[str], str]:
 
 
 def _meant(option: str, class_path: str) -> str:
-    """A suggestion in place of a misspelt option of a class, or its options; empty where they are not known."""
+    """The closest option of a class, or all its options; empty if the class can't be read."""
     module, _, name = class_path.rpartition(".")
     try:
         parameters = inspect.signature(getattr(import_module(module), name)).parameters
@@ -145,7 +145,7 @@ def _meant(option: str, class_path: str) -> str:
 
 
 def error_line(error: BaseException) -> str | None:
-    """The line that main shows of an error; None where it is a defect of the program, which keeps its traceback.
+    """The line that main prints for an error; None for a bug in this program, which keeps its traceback.
 
     Args:
         error: As it reached main, from this process or from one that trained.
@@ -167,7 +167,7 @@ def error_line(error: BaseException) -> str | None:
 
 
 def _may_be_users(error: BaseException, name: str) -> bool:
-    """Whether an error that arose in no code of the user's may still be of their making.
+    """Whether the user may have caused an error that was raised outside the user's code.
 
     Args:
         error: The error.
@@ -179,19 +179,19 @@ def _may_be_users(error: BaseException, name: str) -> bool:
     return isinstance(error, USER_ERRORS)
 
 
-# What the messages and tables hold beside ASCII, for terminals that can't show it.
+# Characters of messages and tables that are not ASCII, with replacements for terminals that can't show them.
 _PLAIN = {"–": "-", "±": "+-", "→": "->", "…": "..."}
 
 
 def accept_any_text() -> None:
-    """Let standard output take every text in every locale: what it can't show is replaced, and ends nothing."""
+    """Let standard output take any text in any locale: characters that it can't show are replaced."""
     codecs.register_error(accept_any_text.__qualname__, _replaced)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a notebook has another, which shows everything
         sys.stdout.reconfigure(errors=accept_any_text.__qualname__)
 
 
 def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
-    """What stands for the first character that an encoding lacks, and where to go on."""
+    """A replacement for the first character that the encoding lacks, and the position after it."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     character = error.object[error.start]
@@ -201,7 +201,7 @@ def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def refuse_undecoded(arguments: Sequence[str]) -> None:
-    """Refuse arguments that are no text in this locale: neither YAML nor TensorBoard takes them.
+    """Refuse arguments that are not text in this locale: YAML and TensorBoard can't hold them.
 
     Raises:
         ValueError: If there is one.
@@ -215,7 +215,7 @@ def refuse_undecoded(arguments: Sequence[str]) -> None:
 
 
 def silence_known_warnings() -> None:
-    """Keep quiet about what a user of this program can't change."""
+    """Silence warnings about things that the user can't change."""
     # Lightning asks torch for a check that torch 2.14 calls deprecated.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # An evaluation has no use for the callbacks that wrote the checkpoint, nor for the steps' weights beside averages.
@@ -246,7 +246,7 @@ def silence_known_warnings() -> None:
         logging.getLogger(name or None).addFilter(_of_use)
 
 
-# Advertisements, and what the banner, the progress bar and the last lines of a run say as well.
+# Advertisements, and lines that repeat the banner, the progress bar or the last lines of a run.
 _OF_NO_USE = (
     "Tip: For seamless",
     "weights_only",

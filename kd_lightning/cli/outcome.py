@@ -1,4 +1,4 @@
-"""What a run came to, for people: the lines after `fit`, the tables after `validate` and `test`."""
+"""The results that people read: the lines after `fit`, the tables after `validate` and `test`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,10 +20,10 @@ _SHOWN_FIRST = {"errors", "examples", "accuracy", "teacher_errors"}
 
 
 def lines_of_fit(records: Sequence[Mapping[str, Any]], accuracy: float | None, unit: str) -> list[str]:
-    """How student and teachers compare on the validation split; empty where they were not measured on the same.
+    """The student's and the teachers' validation errors; empty if they were not measured on the same examples.
 
     Args:
-        records: What teachers.json says of each teacher.
+        records: The entries of teachers.json.
         accuracy: The student's after the last epoch, in [0, 1]; None where nothing validated.
         unit: What an example is, in the plural.
     """

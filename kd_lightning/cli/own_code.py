@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 DEBUG_VARIABLE = "KD_LIGHTNING_DEBUG"
-# What this program is made of; an error in one of them is no error in the user's code.
+# The packages of this program; a frame in one of them is not the user's code.
 _OUR_PACKAGES = {
     *("kd_lightning", "torch", "torchvision", "torchmetrics", "lightning", "lightning_utilities", "jsonargparse"),
     *("docstring_parser", "yaml", "numpy", "PIL", "rich", "matplotlib", "tensorboard", "fsspec", "safetensors"),
@@ -33,7 +33,7 @@ class Place(NamedTuple):
     function: str
 
     def __str__(self) -> str:
-        """The place as an editor opens it, relative to the current folder where it lies below."""
+        """The place as file:line, relative to the current folder if the file is inside it."""
         file = self.file.relative_to(Path.cwd()) if self.file.is_relative_to(Path.cwd()) else self.file
         return f"{file}:{self.line}" + (f" in {self.function}" if self.function else "")
 
@@ -51,7 +51,7 @@ def own_place(text: str) -> Place | None:
     """
     places = [_place(line) for line in text.rpartition(_CONTEXT)[2].splitlines()]
     found = [place for place in places if place is not None and not _is_ours(place.file)]
-    # Whoever uses an installed package is told where, rather than a line of the package.
+    # Whoever uses an installed package sees the place in the own code, and not a line of the package.
     own = [place for place in found if not _INSTALLED & set(place.file.parts)]
     chosen = own or found
     return chosen[-1] if chosen else None
@@ -67,8 +67,8 @@ def raised_last(text: str) -> tuple[str, str]:
     last_frame = max((number for number, line in enumerate(lines) if _FRAME.match(line)), default=-1)
     below = [line for line in lines[last_frame + 1 :] if line.strip()]
     # Source lines and their marks are indented, the exception is not, its further lines may be.
-    told = next((line for line in below if not line.startswith(" ")), below[-1] if below else "")
-    name, _, reason = told.partition(": ")
+    exception = next((line for line in below if not line.startswith(" ")), below[-1] if below else "")
+    name, _, reason = exception.partition(": ")
     return name.rpartition(".")[2], reason or name
 
 

@@ -1,8 +1,8 @@
 """The subcommand `study`: train, test and compare the rows of a study, each over several seeds.
 
-What is done is skipped and what was cut short goes on, so it can be stopped and started at any time. Calls side by side
-share the runs: start one per core. All runs of a call train in its process, since importing torch and Lightning takes
-seconds.
+Finished runs are skipped and interrupted runs resume, so a study can be stopped and started at any time. Several calls
+at once share the runs: start one per core. All runs of a call train in its process, since importing torch and Lightning
+takes seconds.
 """
 
 import io
@@ -33,24 +33,25 @@ from kd_lightning.reports.studies import (
     print_summary,
     write_summary,
 )
-from kd_lightning.reports.study_file import Study, StudyRow, read_study
+from kd_lightning.reports.study_file import read_study
+from kd_lightning.reports.study_row import Study, StudyRow
 from kd_lightning.runs.checkpoints import CHECKPOINT_DIR, LAST
 from kd_lightning.runs.files import write_json
 from kd_lightning.runs.locks import claimed
 
 LOCKS = ".locks"  # in a study's folder: a file per run
-WAIT_SECONDS = 1.0  # between two looks at what other calls have done
+WAIT_SECONDS = 1.0  # between two checks of what other calls have finished
 
 Job = tuple[StudyRow, int]  # a row and a seed
 
 
 class Options(NamedTuple):
-    """What the command line says in addition to the study.
+    """The options of the command line, in addition to the study.
 
     Attributes:
         root: Folder of all studies' runs.
-        data_dir: Folder of the data, None for what the configurations say.
-        verbose: Whether the runs show what they show as runs of their own.
+        data_dir: Folder of the data, None to use the one in the configurations.
+        verbose: Whether the runs print all their output.
     """
 
     root: Path
@@ -59,14 +60,14 @@ class Options(NamedTuple):
 
 
 def run_study(arguments: Sequence[str]) -> None:
-    """Do what is left of a study, and write its table.
+    """Run the unfinished runs of a study, and write its table.
 
     Args:
         arguments: The study file, or a configuration, and options.
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If the study says something that is not understood, or was done with other settings.
+        ValueError: If the study has an error, or was run with other settings.
         SystemExit: If a run fails or is stopped, with its exit code.
     """
     started = time.monotonic()
@@ -100,15 +101,15 @@ def planned(study: Study, names: Sequence[str] | None = None, seeds: int | None 
     Args:
         study: The study.
         names: Rows that are wanted; all by default. Their teachers come with them.
-        seeds: How many seeds of each, by default as many as the row says; of teachers as many as teach.
+        seeds: How many seeds of each, by default the number in the row; of teachers the number that teach.
 
     Raises:
         ValueError: If there is no such row.
     """
-    known = [row.name for row in study.rows]
-    unknown = [name for name in names or () if name not in known]
+    row_names = [row.name for row in study.rows]
+    unknown = [name for name in names or () if name not in row_names]
     if unknown:
-        raise ValueError(f"no row {', '.join(unknown)} in {study.name}; expected some of {', '.join(known)}")
+        raise ValueError(f"no row {', '.join(unknown)} in {study.name}; expected some of {', '.join(row_names)}")
     counts: dict[tuple[str, str], tuple[StudyRow, int]] = {}
 
     def need(row: StudyRow, count: int) -> None:
@@ -124,7 +125,7 @@ def planned(study: Study, names: Sequence[str] | None = None, seeds: int | None 
 
 
 def settings(row: StudyRow) -> dict[str, Any]:
-    """What a row's runs are done with; sums depend in their last bits on the number of threads."""
+    """The settings of a row's runs. They hold the number of threads, which changes the last bits of sums."""
     return {**row.settings(), "threads": torch.get_num_threads()}
 
 
@@ -132,9 +133,9 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser = jsonargparse.ArgumentParser(
         prog=f"{PROG} study",
         description=(
-            "Train, test and compare the rows of a study, each over several seeds. What is done is skipped, what was "
-            "cut short goes on, and calls side by side share the runs. A distill configuration in place of a study is "
-            "compared with its plain student."
+            "Train, test and compare the rows of a study, each over several seeds. Finished runs are skipped, "
+            "interrupted runs resume, and several calls at once share the runs. A distill configuration in place of a "
+            "study is compared with its plain student."
         ),
         exit_on_error=False,
     )
@@ -151,7 +152,7 @@ def _parser() -> jsonargparse.ArgumentParser:
         type=jsonargparse.typing.PositiveInt | None,
         help="Threads of a run; by default torch's own. With 1, a call per core does more than one call on all cores.",
     )
-    parser.add_argument("--verbose", type=bool, default=False, help="Show all that the runs say.")
+    parser.add_argument("--verbose", type=bool, default=False, help="Print all output of the runs.")
     parser.add_argument(
         "--verdict",
         type=bool,
@@ -178,15 +179,15 @@ def _is_done(job: Job, options: Options) -> bool:
 
 
 def _do_all(jobs: Sequence[Job], options: Options, console: StudyConsole) -> None:
-    """Do runs, each when its teachers are there; other calls on the same folder do their share."""
+    """Run the jobs, each once its teachers are finished. Other calls on the same folder take some of them."""
     left = list(jobs)
     while left:
         for job in left:
             row, seed = job
             run = row.folder(options.root, seed)
-            taught = all((teacher / DONE_FILE).is_file() for teacher in row.teacher_folders(options.root, seed))
+            teachers_done = all((teacher / DONE_FILE).is_file() for teacher in row.teacher_folders(options.root, seed))
             with claimed(run.parent / LOCKS / run.name) as free:
-                if free and taught and not _is_done(job, options):
+                if free and teachers_done and not _is_done(job, options):
                     console.begin(run.name)
                     _do(job, options)
                     break
@@ -200,7 +201,7 @@ def _do_all(jobs: Sequence[Job], options: Options, console: StudyConsole) -> Non
 
 
 def _do(job: Job, options: Options) -> None:
-    """Train and test one run, or go on with it; end the program where that fails."""
+    """Train and test one run, or resume it; end the program if that fails."""
     row, seed = job
     run = row.folder(options.root, seed)
     commands = [[*fit_command(row, options, seed), "--run_dir", str(run), "--seed_everything", str(seed)]]
@@ -232,29 +233,29 @@ def _run(command: list[str], name: str, *, verbose: bool) -> int:
     if verbose:
         print(f"\n$ {PROG} {shlex.join(command)}", flush=True)
         return main(command)
-    said = io.StringIO()
+    errors = io.StringIO()
     try:
-        with quiet(), redirect_stderr(said):
+        with quiet(), redirect_stderr(errors):
             return main([*command, "--trainer.enable_progress_bar", "false"])
     finally:
-        text = said.getvalue().replace("error: ", f"error: {name}: ", 1)
+        text = errors.getvalue().replace("error: ", f"error: {name}: ", 1)
         text = text.replace("stopped by ", f"stopped in {name} by ", 1)
         print(text, end="", file=sys.stderr, flush=True)
 
 
 def check_row(row: StudyRow, options: Options) -> None:
-    """See before the first run whether a row's configuration is understood, and whether this process can run it.
+    """Check before the first run that a row's configuration is valid and that this process can run it.
 
     Raises:
         ValueError: If not.
     """
-    shown, said = io.StringIO(), io.StringIO()
-    with redirect_stdout(shown), redirect_stderr(said):
+    output, errors = io.StringIO(), io.StringIO()
+    with redirect_stdout(output), redirect_stderr(errors):
         code = main([*fit_command(row, options), "--print_config"])
     if code:
-        reason = said.getvalue().strip().splitlines()[-1].removeprefix("error: ")
+        reason = errors.getvalue().strip().splitlines()[-1].removeprefix("error: ")
         raise ValueError(f"row {row.name}: {reason}")
-    config = yaml.safe_load(shown.getvalue())
+    config = yaml.safe_load(output.getvalue())
     processes = process_count(config["trainer"])
     if processes > 1:
         raise ValueError(

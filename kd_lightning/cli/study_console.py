@@ -20,7 +20,7 @@ class StudyConsole:
         study: Its name.
         runs: Names of all of its runs.
         left: How many of them are to be done.
-        verbose: Whether the runs speak for themselves; then there is no bar.
+        verbose: Whether the runs print all their output; then there is no bar.
     """
 
     def __init__(self, study: str, runs: Sequence[str], left: int, verbose: bool) -> None:
@@ -62,7 +62,7 @@ class StudyConsole:
         self._bar.advance(self._task)
 
     def wait(self) -> None:
-        """Say once that all that can be done is being done by others."""
+        """Print once that other calls work on all runs that could start now."""
         if not self._waits:
             self._waits = True
             self._bar.update(self._task, description="waiting")
@@ -71,7 +71,7 @@ class StudyConsole:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep a run's tables and log lines back; warnings and errors are shown."""
+    """Hide a run's tables and log lines; warnings and errors are shown."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

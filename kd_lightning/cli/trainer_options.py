@@ -1,4 +1,4 @@
-"""What of Lightning's trainer options is refused, with a line that says why, before anything is built."""
+"""Trainer options that are refused before anything is built, each with one line that gives the reason."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.utilities import rank_zero_info
 
-# The least that an option may be; Lightning divides by some of them, and climbs the loss with a negative clip.
+# The smallest allowed values. Lightning divides by some of them, and a negative clip would maximise the loss.
 LEAST: dict[str, float] = {
     "accumulate_grad_batches": 1,
     "check_val_every_n_epoch": 1,
@@ -17,7 +17,7 @@ LEAST: dict[str, float] = {
 
 
 def refuse_numbers_out_of_range(trainer: dict[str, Any]) -> None:
-    """Refuse numbers that Lightning takes and that make no sense.
+    """Refuse numbers that Lightning accepts but that make no sense.
 
     Args:
         trainer: The configuration's part of that name.
@@ -39,11 +39,11 @@ def refuse_numbers_out_of_range(trainer: dict[str, Any]) -> None:
 
 
 def refuse_fit_without_result(trainer: dict[str, Any], *, writes: bool) -> None:
-    """Refuse a fit that would make no step, or leave nothing.
+    """Refuse a fit that would make no step or write no result.
 
     Args:
         trainer: The configuration's part of that name.
-        writes: Whether it is to leave a run.
+        writes: Whether the fit writes a run's folder.
 
     Raises:
         ValueError: If it would.
@@ -63,11 +63,11 @@ def callbacks_for_fit(given: Sequence[Callback], *, resumes: bool, tries: bool) 
 
     Args:
         given: As configured.
-        resumes: Whether a checkpoint is resumed.
-        tries: Whether the fit only tries.
+        resumes: Whether the fit resumes a checkpoint.
+        tries: Whether the fit leaves no run.
 
     Raises:
-        ValueError: If a batch size is searched for in a run: nothing would tell it to the one that resumes it.
+        ValueError: If a batch size is searched for in a run: a resumed run would not know the size that was found.
     """
     if not tries and any(isinstance(callback, BatchSizeFinder) for callback in given):
         raise ValueError(

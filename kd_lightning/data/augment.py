@@ -40,7 +40,7 @@ class Augment(ABC):
 
     @abstractmethod
     def transform(self, images: Tensor, views: Tensor) -> Tensor:
-        """Transform each image by its own view; view 0 is taken care of by the caller, unless it only moves pixels."""
+        """Transform each image by its own view; the caller restores view 0, unless the family only moves pixels."""
 
 
 class Jitter(Augment):
@@ -62,7 +62,7 @@ class Jitter(Augment):
     def _set_shifts(self, pixels: int) -> None:
         self.pixels = pixels
         shifts = torch.cartesian_prod(*[torch.arange(-pixels, pixels + 1)] * 2)  # (views, 2)
-        # The smallest shifts first, none before all: the first nine views are those of one pixel.
+        # Sorted by size, starting with no shift: the first nine views shift by at most one pixel.
         shifts = shifts[shifts.abs().max(dim=1).values.argsort(stable=True)]
         self.view_count = len(shifts)
         self._top, self._left = (shifts + pixels).T.contiguous()
@@ -175,7 +175,7 @@ class Affine(Augment):
         return F.grid_sample(images, self._grid(images)[views].to(images.dtype), align_corners=False)
 
     def _grid(self, images: Tensor) -> Tensor:
-        """Those points of every view, (views, height, width, 2); made once, which takes most of a batch's time."""
+        """The sampling points of every view, (views, height, width, 2), kept since they take most of a batch's time."""
         height, width = images.shape[-2:]
         if self._made is None or self._made.shape[1:3] != (height, width) or self._made.device != images.device:
             _check_shift(self.pixels, height, width)
@@ -246,7 +246,7 @@ class Elastic(Affine):
 
     def _smooth_noise(self, height: int, width: int) -> Tensor:
         """Displacements of every pixel along each axis, (views, 2, height, width), in pixels."""
-        margin = max(1, round(3 * self.sigma))  # so far does the Gaussian reach; drawn there too, then cut off
+        margin = max(1, round(3 * self.sigma))  # the Gaussian's reach; a margin of this size is drawn and then cut off
         generator = torch.Generator().manual_seed(self.seed + 1)
         noise = torch.randn(self.view_count, 2, height + 2 * margin, width + 2 * margin, generator=generator)
         reach, sigmas = 2 * margin + 1, [self.sigma] * 2

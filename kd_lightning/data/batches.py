@@ -63,7 +63,7 @@ class Batch(NamedTuple):
 
 
 def _way_to_indices(labels: object, *, examples: int) -> str:
-    """How to make class indices of labels in another form, empty where it can't be told."""
+    """Advice how to turn labels of another form into class indices; empty if the form is unknown."""
     if not isinstance(labels, Tensor) or labels.ndim == 0 or len(labels) != examples:
         return ""
     match tuple(labels.shape[1:]):

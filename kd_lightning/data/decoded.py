@@ -116,7 +116,7 @@ class Pictures(NamedTuple):
 
 
 class PictureCache:
-    """A file that keeps decoded pictures; it is used only for the same files, as they were, read the same way.
+    """A file of decoded pictures. It is used only if the picture files and the way of reading them are unchanged.
 
     Args:
         folder: Where it lies.
@@ -134,7 +134,7 @@ class PictureCache:
         self._key = hashlib.sha256(content.encode("utf-8", "surrogateescape")).digest()
 
     def is_current(self) -> bool:
-        """Whether there is one for the files as they are."""
+        """Whether it exists and fits the current picture files."""
         try:
             with self.path.open("rb") as file:
                 return file.read(len(self._key)) == self._key
@@ -142,7 +142,7 @@ class PictureCache:
             return False
 
     def read(self) -> Decoded | None:
-        """The decoded pictures; None where they must be decoded again, which is said of a damaged file."""
+        """The decoded pictures; None if they must be decoded again. A damaged file is reported."""
         if not self.is_current():
             return None
         try:

@@ -77,7 +77,7 @@ class ImageFolderDataModule(PictureDataModule):
         self._identity = ""  # known when the pictures are read
 
     def prepare_data(self) -> None:
-        """Decode what no cache holds, so that of several processes on a machine one does; nothing without a cache."""
+        """Fill the cache, so that only one process per machine decodes. Does nothing without a cache."""
         if self.images is None and self._parts is None:
             for folders in self._folders():
                 fill_cache(self._pictures(folders), self.cache_dir)

@@ -16,7 +16,7 @@ from kd_lightning.data.rows_in_memory import Examples, Part, ViewsInMemory
 
 
 class InMemoryDataModule(ViewsInMemory):
-    """Data that fits into memory, in whole-tensor batches. A data set of your own says `read` and `num_classes`.
+    """Data that fits into memory, in whole-tensor batches. A data set of your own defines `read` and `num_classes`.
 
     The training examples are cut into validation rows and the rest; the transfer set (what a net trains on) is the
     rest, narrowed by `keep_classes`, `drop_classes` and `train_fraction`. The test examples are only used to test.
@@ -35,7 +35,7 @@ class InMemoryDataModule(ViewsInMemory):
         device_resident: Keep all examples on the GPU, where a batch is then cut without a transfer.
 
     Attributes:
-        num_classes: How many classes there are; a subclass must say it, `read` at the latest.
+        num_classes: Number of classes. A subclass must set it, in `read` at the latest.
         class_names: Name of each class; None where their numbers are their names.
         predict_names: Name of each predicted example; None where they have none.
 
@@ -94,7 +94,7 @@ class InMemoryDataModule(ViewsInMemory):
 
         Inputs are (examples, ...) tensors of any type, such as uint8 images; labels (examples,) int64, class numbers,
         -1 where unknown: such an example trains with a soft loss only, and never validates.
-        What has to be downloaded belongs into `prepare_data`.
+        Download in `prepare_data`, not here.
         """
 
     def setup(self, stage: str) -> None:
@@ -133,7 +133,7 @@ class InMemoryDataModule(ViewsInMemory):
 
     @property
     def test_data_arguments(self) -> Sequence[str]:
-        """A subclass's own arguments: they may decide which examples test, those of this class don't."""
+        """The arguments that only the subclass has. They may change the test set; those of this class don't."""
         return _own_arguments(type(self))
 
     def describe(self) -> str:
@@ -145,7 +145,7 @@ class InMemoryDataModule(ViewsInMemory):
         return f"{self.dataset_name()}, {counts}{views}"
 
     def train_dataloader(self) -> TensorLoader:
-        """Shuffled batches of the transfer set; a resumed run's first loader goes on where the run had been."""
+        """Shuffled batches of the transfer set; the first loader of a resumed run starts at the run's last place."""
         if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]  # set by Lightning's connector
             raise ValueError("overfit_batches is not supported here; set train_fraction to train on few examples")
         seen = self.examples("train")._replace(labels=self.train_labels)
@@ -199,20 +199,20 @@ class InMemoryDataModule(ViewsInMemory):
     def state_dict(self) -> dict[str, Any]:
         """The training loader's place in the data.
 
-        Lightning keeps it too, but loses it where the loader is made before a checkpoint is read; see LoaderPlace.
+        Lightning saves it too, but loses it if the loader is made before the checkpoint is read; see LoaderPlace.
         """
         loader = None if self.trainer is None else self.trainer.train_dataloader
         return {"train_loader": loader.state_dict()} if isinstance(loader, TensorLoader) else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Have the next training loader go on from a `state_dict`; that of version 0.1.0 holds no place."""
+        """Let the next training loader continue from a `state_dict`. One of version 0.1.0 holds no place."""
         self._place = state_dict.get("train_loader")
 
 
 def _own_arguments(data: type[InMemoryDataModule]) -> Sequence[str]:
-    known = inspect.signature(InMemoryDataModule).parameters
+    inherited = inspect.signature(InMemoryDataModule).parameters
     own = inspect.signature(data).parameters.values()
-    return [each.name for each in own if each.name not in known and each.kind is not inspect.Parameter.VAR_KEYWORD]
+    return [each.name for each in own if each.name not in inherited and each.kind is not inspect.Parameter.VAR_KEYWORD]
 
 
 def _check_classes(data: InMemoryDataModule) -> None:

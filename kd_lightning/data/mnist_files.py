@@ -18,7 +18,7 @@ from kd_lightning.data.split import rows_outside, stratified_rows
 
 DatasetName = Literal["MNIST", "FashionMNIST", "KMNIST", "QMNIST", "EMNIST", "mnist5k"]
 
-# Of the data sets whose classes are no digits, as torchvision names them; "cat as dog" says more than "3 as 5".
+# Names of the classes that are not digits, as in torchvision.
 CLASS_NAMES: dict[str, tuple[str, ...]] = {
     "FashionMNIST": (
         "T-shirt/top",
@@ -169,7 +169,7 @@ def _missing(name: str, data_dir: str | Path, what: str) -> FileNotFoundError:
 
 
 def _not_downloaded(name: str, data_dir: str | Path, error: Exception) -> Exception:
-    """Why a data set can't be used that could not be downloaded: it is not there, or it is not the published one."""
+    """The error text for a data set whose download failed: it is missing, or it is not the published one."""
     for file, expected in _published_sums(name):
         path = Path(data_dir) / name / "raw" / file
         found = _md5_sum(path) if path.is_file() else expected

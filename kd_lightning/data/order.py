@@ -1,4 +1,4 @@
-"""The order of batches: by seed and epoch, shared by the ranks, with a place in it to go on from."""
+"""The order of batches: by seed and epoch, shared by the ranks, with a place from which a resumed run continues."""
 
 import copy
 import zlib
@@ -22,7 +22,7 @@ def derived_seed(*numbers: int) -> int:
 
 
 class OrderedLoader(ABC):
-    """Iterate over batches of rows in an order that can be made again; a subclass says how they are read.
+    """Iterate over batches of rows in a repeatable order; a subclass reads them.
 
     In training the order is a permutation drawn from (seed, epoch), and each rank takes every
     `world_size`-th row of the global batch, so that any number of devices sees the same global batches;
@@ -111,7 +111,7 @@ class OrderedLoader(ABC):
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin the given epoch, unless a restored state stands in the middle of it."""
+        """Start the given epoch, unless a restored state is in the middle of it."""
         if epoch != self._epoch:
             self._epoch, self._position = epoch, 0
 
@@ -120,11 +120,11 @@ class OrderedLoader(ABC):
         return {"epoch": self._epoch, "position": self._position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
+        """Continue from a `state_dict`."""
         self._epoch, self._position = state["epoch"], state["position"]
 
     def from_start(self) -> Self:
-        """A loader of the same batches that stands before the first one; this one stays where it is."""
+        """A copy of the loader at its first batch; this loader keeps its place."""
         other = copy.copy(self)
         other.load_state_dict({"epoch": 0, "position": 0})
         return other

@@ -16,7 +16,7 @@ from kd_lightning.data.inputs import Inputs, joined, tensors_of
 from kd_lightning.data.order import OrderedLoader, Place, derived_seed
 
 _CHECKED_ROWS = 32
-# Worker processes compute with one thread, this process maybe with several, which can round in another way.
+# Worker processes use one thread, this process perhaps several, which can round differently.
 _TOLERANCE = 1e-4
 
 
@@ -77,7 +77,7 @@ class Replay:
         source: The user's loader, whose data set, collate function and worker processes are used.
         seeds: What the samples' seeds depend on in addition to row and view.
         first_row: Added to the rows in batches.
-        keep_workers: Keep worker processes from one pass to the next, whatever the user's loader says, until `close`.
+        keep_workers: Keep worker processes between passes until `close`, also if the user's loader does not.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Replay:
         return len(self.source.dataset)  # type: ignore[arg-type]  # map-style: see user_loader
 
     def fresh(self) -> "Replay":
-        """Another one, with worker processes of its own, as the user's loader would have them."""
+        """A copy with worker processes of its own, as many as the user's loader has."""
         return Replay(self.source, self.seeds, self.first_row)
 
     def close(self) -> None:
@@ -199,11 +199,11 @@ class SeededLoader(OrderedLoader):
         return self.replay.read(places)
 
     def close(self) -> None:
-        """End worker processes; as garbage, persistent ones take torch 5 s each to end."""
+        """End worker processes; without this call torch takes 5 s for each persistent worker."""
         self.replay.close()
 
     def from_start(self) -> Self:
-        """A loader of the same batches that stands before the first one; this one stays where it is."""
+        """A copy of the loader at its first batch; this loader keeps its place."""
         other = super().from_start()
         other.replay = self.replay.fresh()  # a pass of one must not disturb a pass of the other
         return other

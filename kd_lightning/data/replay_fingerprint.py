@@ -1,4 +1,4 @@
-"""Hashes that tell whether a user's data set gives the same samples as in an earlier run."""
+"""Hashes that show whether a user's data set gives the same samples as in an earlier run."""
 
 import hashlib
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ _ROWS_AT_ONCE = 1000
 def replay_fingerprint(replay: Replay, view_count: int) -> str:
     """Hash of all inputs of a data set and of what its views do to them.
 
-    Inputs are known by their files where the data set lists them, else by each sample in view 0. Views are known by
-    a number of samples, and by what the transforms say of themselves.
+    Inputs are hashed by their files if the data set lists them, else by each sample in view 0. Views are hashed by some
+    samples and by the settings of the transforms.
 
     Args:
         replay: Makes the samples.

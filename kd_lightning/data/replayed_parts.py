@@ -1,4 +1,4 @@
-"""The data sets of a user's data module, as what makes their samples again: ReplayedParts."""
+"""ReplayedParts: the data sets of a user's data module, whose samples can be made again."""
 
 from typing import Any, Literal
 
@@ -33,7 +33,7 @@ class ReplayedParts:
         self._fits = False
 
     def setup(self, stage: str) -> None:
-        """Set the data module up; for a fit, check that its samples come out alike when they are made again.
+        """Set the data module up; for a fit, check that a sample is the same when it is made again.
 
         Args:
             stage: fit, validate, test or predict.
@@ -52,7 +52,7 @@ class ReplayedParts:
                 check_replay(val, 1, "validation")
 
     def get(self, part: Part) -> Replay | None:
-        """What makes the samples of a part, as the data module's loader says; None where there is no validation.
+        """What makes the samples of a part, with the settings of the data module's loader; None without validation.
 
         Raises:
             ValueError: If the loader can't be used.
@@ -76,12 +76,12 @@ class ReplayedParts:
             raise ValueError(f"{type(self.data).__name__}.{part}_dataloader gives no loader")
         return replay
 
-    def known(self) -> list[Replay]:
-        """Those that were asked for since `setup`."""
+    def used(self) -> list[Replay]:
+        """The parts that were used since `setup`."""
         return [replay for replay in self._replays.values() if replay is not None]
 
     def loader(self, part: Part, **order: Any) -> SeededLoader:  # Any: see SeededLoader
-        """Batches of a part, of the size that the data module's loader says.
+        """Batches of a part, of the size that the data module's loader has.
 
         Args:
             part: Which.
@@ -103,7 +103,7 @@ class ReplayedParts:
         """Forget the data sets; end worker processes."""
         for loader in self._loaders:
             loader.close()
-        for replay in self.known():
+        for replay in self.used():
             replay.close()
         self._replays, self._loaders = {}, []
 
@@ -116,6 +116,6 @@ class ReplayedParts:
         if part == "val" and (given is None or given == []):
             return None
         source = user_loader(given, f"{type(self.data).__name__}.{name}", training=part == "train")
-        # Only a fit tells validation rows from training rows; elsewhere there may be no training data.
+        # Only a fit needs the training data to number validation rows; elsewhere there may be none.
         first_row = len(self.training()) if part == "val" and self._fits else 0
         return Replay(source, (self.view_seed, _PARTS.index(part)), first_row, keep_workers=True)

@@ -31,19 +31,19 @@ class ReplayedRows(LightningDataModule):
 
     @property
     def unit(self) -> str:
-        """What an example is, in the plural, as the data module says it."""
+        """What an example is, in the plural, as the data module names it."""
         return unit_of(self.parts.data)
 
     @property
     def class_names(self) -> Sequence[str] | None:
         """Name of each class, from the data module or its data sets' `classes`; None where they have none."""
         named: Sequence[str] | None = getattr(self.parts.data, "class_names", None)  # any data module may have them
-        return named or next(filter(None, (class_names_of(each.source.dataset) for each in self.parts.known())), None)
+        return named or next(filter(None, (class_names_of(each.source.dataset) for each in self.parts.used())), None)
 
     @property
     def num_classes(self) -> int | None:
-        """How many classes there are; None where neither the data module nor its data sets say it."""
-        count: int | None = getattr(self.parts.data, "num_classes", None)  # any data module may say it
+        """Number of classes; None if neither the data module nor its data sets have it."""
+        count: int | None = getattr(self.parts.data, "num_classes", None)  # any data module may have it
         return count or len(self.class_names or []) or None
 
     @property

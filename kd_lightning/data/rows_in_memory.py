@@ -152,7 +152,7 @@ class RowsInMemory(LightningDataModule, ABC):
         return {"dataset": self.dataset_identity(), **asdict(self.split), "validation_examples": len(self.val_rows)}
 
     def val_rows_seen(self, provenance: dict[str, Any]) -> int | None:
-        """How many of the rows that validate another run trained on; None where it can't be told.
+        """How many of the validation rows another run trained on; None if unknown.
 
         Args:
             provenance: That run's, empty where it is unknown.
@@ -161,7 +161,7 @@ class RowsInMemory(LightningDataModule, ABC):
             return None
         if provenance["dataset"] != self.dataset_identity() or len(self.val_rows) == 0:
             return 0
-        provenance = {"label_fraction": 1.0} | provenance  # older ones don't say it
+        provenance = {"label_fraction": 1.0} | provenance  # older ones lack it
         names = [field.name for field in fields(self.split)]
         if not provenance.keys() >= set(names):
             return None

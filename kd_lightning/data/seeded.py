@@ -20,7 +20,7 @@ class SeededViews(ReplayedRows):
     So any transform that draws from them gives the same sample for the same row and view, in worker processes too. Each
     example comes in one of `views` views, another one each epoch by chance. All of them are augmented, view 0 too.
 
-    The data module's loaders say batch size, workers, collate function and memory; batch sizes are those of all devices
+    The data module's loaders set batch size, workers, collate function and memory; batch sizes are those of all devices
     together. The order is drawn from (seed, epoch).
 
     Args:
@@ -62,7 +62,7 @@ class SeededViews(ReplayedRows):
         self.data.prepare_data()
 
     def setup(self, stage: str) -> None:
-        """Set the data module up; for a fit, check that its samples come out alike when they are made again.
+        """Set the data module up; for a fit, check that a sample is the same when it is made again.
 
         Args:
             stage: fit, validate, test or predict.
@@ -75,17 +75,17 @@ class SeededViews(ReplayedRows):
         self.parts.setup(stage)
 
     def teardown(self, stage: str) -> None:
-        """End worker processes; have the data module clean up."""
+        """End worker processes and call the data module's teardown."""
         self.parts.close()
         self.data.teardown(stage)
 
     def on_exception(self, exception: BaseException) -> None:
-        """End worker processes; tell the data module."""
+        """End worker processes and call the data module's hook."""
         self.parts.close()
         self.data.on_exception(exception)
 
     def train_dataloader(self) -> SeededLoader:
-        """Shuffled batches of the training examples; a resumed run's first loader goes on where the run had been.
+        """Shuffled batches of the training examples; the first loader of a resumed run starts at the run's last place.
 
         Raises:
             ValueError: If the run began with another number of examples, or the trainer changes the data.
@@ -126,12 +126,12 @@ class SeededViews(ReplayedRows):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Have the next training loader go on from a `state_dict`."""
+        """Let the next training loader continue from a `state_dict`."""
         self.data.load_state_dict(state_dict["data"])
         self._place = state_dict.get("train")
 
     def _attach(self) -> None:
-        """Let the data module know the trainer."""
+        """Give the data module the trainer."""
         self.data.trainer = self.trainer
 
     def _loader(self, part: Part) -> SeededLoader:

@@ -28,7 +28,7 @@ class Sequences(NamedTuple):
 
 @runtime_checkable
 class HasSequences(Protocol):
-    """A data module whose examples are steps of sequences; tests and predictions then speak of both."""
+    """A data module whose examples are steps of sequences; tests and predictions then report both."""
 
     def sequences(self, stage: Literal["test", "predict"]) -> Sequences | None:
         """The sequences of the test rows, or of those that are predicted; None where there are none."""

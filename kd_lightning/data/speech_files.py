@@ -30,8 +30,8 @@ class Recording(NamedTuple):
 
     Attributes:
         file: Where it is.
-        digit: What is said, 0 to 9.
-        speaker: Who says it.
+        digit: The spoken digit, 0 to 9.
+        speaker: Name of the speaker.
         number: Which of the speaker's recordings of this digit it is, from 0.
     """
 

@@ -1,4 +1,4 @@
-"""What other files ask of a data module: TransferData, and what they do with one that isn't it."""
+"""TransferData: what the rest of the package needs of a data module, and what it does with any other one."""
 
 import inspect
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ class TransferData(Protocol):
         """What a later run needs, to tell which examples this run trained on."""
 
     def val_rows_seen(self, provenance: dict[str, Any]) -> int | None:
-        """How many of the rows that validate another run trained on; None where it can't be told.
+        """How many of the validation rows another run trained on; None if unknown.
 
         Args:
             provenance: That run's, empty where it is unknown.
@@ -71,7 +71,7 @@ class TransferData(Protocol):
 
 @runtime_checkable
 class HasUnit(Protocol):
-    """A data module that says what its examples are; any LightningDataModule may."""
+    """A data module that names what its examples are; any LightningDataModule may."""
 
     @property
     def unit(self) -> str:
@@ -113,7 +113,7 @@ def transfer_data(data: object) -> TransferData | None:
 
 
 def unit_of(data: object) -> str:
-    """What a data module's examples are, in the plural; "examples" where it doesn't say."""
+    """What a data module's examples are, in the plural; "examples" if it has no `unit`."""
     return data.unit if isinstance(data, HasUnit) else "examples"
 
 

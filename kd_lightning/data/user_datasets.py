@@ -1,4 +1,4 @@
-"""What a user's own loaders and data sets say of themselves: settings, files, classes, transforms."""
+"""What can be read from a user's loaders and data sets: settings, files, classes, transforms."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -105,6 +105,6 @@ def class_names_of(dataset: Dataset[Any]) -> list[str] | None:
 
 
 def transforms_text(dataset: Dataset[Any]) -> str:
-    """What the data set's transforms say of themselves, such as their probabilities; the same in each process."""
+    """The settings of the data set's transforms, such as probabilities; the same in each process."""
     found = [repr(getattr(part, name, None)) for part in parts_of(dataset) for name in _TRANSFORM_NAMES]
     return re.sub(r" at 0x[0-9a-f]+", "", "\n".join(found))

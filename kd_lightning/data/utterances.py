@@ -49,7 +49,7 @@ class Utterances(NamedTuple):
 class Frames:
     """The log-mel frames of recordings, one after the other; the first and the last of each are repeated.
 
-    So the frames around a frame stand beside it, and none is kept more often than at the ends.
+    So the frames around a frame are its neighbours in memory; only the frames at the ends are stored more than once.
 
     Args:
         before: How often a recording's first frame is repeated before it.

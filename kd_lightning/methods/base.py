@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class SoftTargets(NamedTuple):
-    """What the teachers say of a batch: their softmax at temperature T, averaged over the teachers.
+    """The soft targets of a batch: the teachers' softmax at temperature T, averaged over the teachers.
 
     Attributes:
         log_probs: (batch, classes) float32, log of the averaged probabilities.

@@ -34,7 +34,7 @@ def hard_loss(*, student_logits: Tensor, labels: Tensor, smoothing: float = 0.0)
         Scalar, nats per labelled example; 0 with a gradient of 0 where no example has a label.
 
     Raises:
-        ValueError: If a label has no logit; on CUDA the device says so in its own way.
+        ValueError: If a label has no logit; on CUDA the device raises its own error.
     """
     logits = at_least_float32(student_logits)
     try:
@@ -200,7 +200,7 @@ def check_same_shape(student_logits: Tensor, targets: SoftTargets) -> None:
 
 
 def check_temperature(temperature: float) -> None:
-    """Refuse a temperature at which the soft loss says nothing.
+    """Refuse a temperature at which the soft loss is meaningless.
 
     Raises:
         ValueError: If it is out of range.

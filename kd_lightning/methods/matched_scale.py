@@ -34,7 +34,7 @@ class MatchedScale(SoftLoss):
             raise ValueError(f"batches of MatchedScale must be >= 1, got {batches}")
         self.loss = loss
         self.batches = batches
-        self._fixed = False  # known without a look at the device
+        self._fixed = False  # a Python bool: reading it does not wait for the device
         self._plain = KL()
         self.register_buffer("norms", torch.zeros(2, dtype=torch.float64))  # sums: plain distillation's, the other's
         self.register_buffer("measured", torch.zeros((), dtype=torch.int64))  # batches so far

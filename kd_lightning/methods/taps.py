@@ -21,14 +21,14 @@ class HasTappedNet(Protocol):
 
 
 class Taps:
-    """Keeps what some modules of a net gave in its latest pass.
+    """Keeps the outputs of some modules of a net in its latest pass.
 
     Args:
         net: The net whose modules are watched until `remove` is called; of an adapted net the one inside.
         paths: Paths of modules, as in `net.named_modules()`.
 
     Raises:
-        ValueError: If there is no module at a path; names what is near.
+        ValueError: If there is no module at a path; the error lists paths with close names.
 
     Example:
         >>> taps = Taps(net, ["3"])
@@ -67,10 +67,10 @@ class Taps:
 
 
 class FeatureTerms(nn.ModuleDict):
-    """A student's feature losses, by their names in logs; a second one of a class has _2 behind its name.
+    """A student's feature losses, by their names in logs; a second one of the same class is named with _2 at the end.
 
     Args:
-        losses: The terms; their `student` and `teacher` say which modules are compared.
+        losses: The terms; their `student` and `teacher` name the modules that are compared.
     """
 
     def __init__(self, losses: Sequence[FeatureLoss]) -> None:

@@ -98,13 +98,13 @@ class EvaluationMetrics(nn.Module):
         self._metric("brier").update((probabilities - wanted).square().sum(dim=-1))
         # The calibration error of the predicted class is that of a binary problem: is the prediction right?
         self._metric("ece").update(confidence, correct.long())
-        taught = None
+        teacher_classes = None
         if teacher_log_probs is not None:
-            taught = teacher_log_probs[labelled].argmax(dim=-1)
-            self._metric("teacher_errors").update((taught != labels).float())
-            self._metric("teacher_agreement").update((taught == predicted).float())
+            teacher_classes = teacher_log_probs[labelled].argmax(dim=-1)
+            self._metric("teacher_errors").update((teacher_classes != labels).float())
+            self._metric("teacher_agreement").update((teacher_classes == predicted).float())
         self.tables.wrong_rows.update(torch.full_like(labels, -1) if rows is None else rows[labelled], ~correct)
-        self.tables.add(confidence, predicted, labels, taught, classes=logits.shape[-1])
+        self.tables.add(confidence, predicted, labels, teacher_classes, classes=logits.shape[-1])
 
     def _metric(self, name: str) -> Metric:
         return cast(Metric, self.scalars[name])
@@ -122,12 +122,12 @@ class EvaluationTables(nn.Module):
         self.with_teachers = with_teachers
         self.reliability = Reliability()
         self.wrong_rows = WrongRows()
-        self.confusion: Metric | None = None  # made with the first batch, which says how many classes there are
+        self.confusion: Metric | None = None  # made with the first batch, which has the number of classes
         self.teacher_confusion: Metric | None = None
         self.sequences: SequenceErrors | None = None
 
     def add(
-        self, confidence: Tensor, predicted: Tensor, labels: Tensor, taught: Tensor | None, *, classes: int
+        self, confidence: Tensor, predicted: Tensor, labels: Tensor, teacher_classes: Tensor | None, *, classes: int
     ) -> None:
         """Add a batch.
 
@@ -135,7 +135,7 @@ class EvaluationTables(nn.Module):
             confidence: (batch,) float, the largest probability.
             predicted: (batch,) int64, its class.
             labels: (batch,) int64.
-            taught: (batch,) int64, what the teachers predict.
+            teacher_classes: (batch,) int64, what the teachers predict.
             classes: How many there are.
         """
         self.reliability.update(confidence, predicted == labels)
@@ -146,8 +146,8 @@ class EvaluationTables(nn.Module):
             if self.with_teachers:
                 self.teacher_confusion = MulticlassConfusionMatrix(classes, validate_args=False).to(labels.device)
         self.confusion.update(predicted, labels)
-        if self.teacher_confusion is not None and taught is not None:
-            self.teacher_confusion.update(predicted, taught)
+        if self.teacher_confusion is not None and teacher_classes is not None:
+            self.teacher_confusion.update(predicted, teacher_classes)
 
     def reset(self, sequences: Sequences | None = None) -> None:
         """Reset all counts.
@@ -176,7 +176,7 @@ class EvaluationTables(nn.Module):
         Returns:
             `reliability`: count, mean confidence and accuracy of each bin; `confusion`: counts by [label][prediction];
             `teacher_confusion`: counts by [teachers' prediction][prediction];
-            `wrong_rows`: rows of the wrong answers, None where the batches don't say them; `sequences` and
+            `wrong_rows`: rows of the wrong answers, None if the batches don't hold them; `sequences` and
             `sequence_confusion`: see SequenceErrors.
         """
         tables: dict[str, Any] = {"reliability": self.reliability.compute(), "wrong_rows": self.wrong_rows.compute()}
@@ -206,7 +206,7 @@ class Reliability(UncastMetric):
             confidence: (batch,) float in [0, 1].
             correct: (batch,) bool.
         """
-        confidence = confidence.nan_to_num()  # a net that answers NaN is sure of nothing
+        confidence = confidence.nan_to_num()  # NaN counts as a confidence of 0
         bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
         rows = torch.stack([torch.ones_like(confidence), confidence, correct.to(confidence.dtype)])
         self.sums.index_add_(1, bins, rows.to(self.sums.dtype))
@@ -245,6 +245,6 @@ def no_better_than_chance(errors: int, label_counts: Tensor) -> bool:
     """
     count = int(label_counts.sum())
     share = float(label_counts.max()) / count
-    chance = share if share < 1 else 0.0  # with a single class, its share says nothing
+    chance = share if share < 1 else 0.0  # with a single class, its share is no measure of chance
     margin = 2 * (chance * (1 - chance) / count) ** 0.5  # two standard deviations of a guesser's accuracy
     return bool((count - errors) / count <= chance + margin)

@@ -63,7 +63,7 @@ def measure_costs(net: nn.Module, inputs: Inputs) -> Costs:
 
 
 def _shortest_ms(net: nn.Module, inputs: Inputs) -> float:
-    """The shortest of many passes, which can be repeated: whatever else the machine does only makes a pass longer."""
+    """The shortest of many passes, which is repeatable: other work on the machine only makes a pass longer."""
     for _ in range(WARMUP_PASSES):
         _seconds(net, inputs)
     shortest, spent, passes = float("inf"), 0.0, 0

@@ -10,8 +10,8 @@ from torchmetrics.utilities import dim_zero_cat
 from kd_lightning.data.sequences import Sequences
 from kd_lightning.metrics.uncast import UncastMetric
 
-# Neighbouring frames say nearly the same, so that their log-probabilities can't simply be added up. Speech recognisers
-# scale the sum; 0.1 is the default of Kaldi's decoders (Povey et al. 2011). It changes confidences, no prediction.
+# Neighbouring frames are nearly the same, so their log-probabilities can't simply be added up. Speech recognisers scale
+# the sum; 0.1 is the default of Kaldi's decoders (Povey et al. 2011). It changes confidences, no prediction.
 ACOUSTIC_SCALE = 0.1
 _LEAST = -1e4  # of a log-probability: infinities can't be added up
 _DRAWS = 1000  # of a bootstrap
@@ -130,8 +130,8 @@ class SequenceErrors(UncastMetric):
             "row_error_interval": bootstrap_interval(wrong_rows[tested], labelled_rows[tested]),
         }
         if len(self.teacher_log_probs):
-            taught = self._recognised(self.teacher_log_probs, rows)[tested]
-            found["teacher_errors"] = int((taught != labels).sum())
+            teacher_kinds = self._recognised(self.teacher_log_probs, rows)[tested]
+            found["teacher_errors"] = int((teacher_kinds != labels).sum())
         return found
 
     def _recognised(self, log_probs: list[Tensor], rows: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from kd_lightning.runs.checkpoints import RECORD_KEY
 
 
 class ClassifierModule(OptimizedModule, ABC):
-    """A net with its loss, optimizer and metrics; a subclass says in `losses` what is minimised.
+    """A net with its loss, optimizer and metrics; a subclass computes in `losses` what is minimised.
 
     Batches are `Batch` or any `(inputs, labels, ...)`.
 

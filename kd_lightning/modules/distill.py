@@ -23,7 +23,7 @@ from kd_lightning.teachers.source import LiveTeachers, TeacherSource
 from kd_lightning.teachers.store_plan import Mode, StoreOptions
 
 
-def _of_distiller(name: str) -> Any:  # Any: each attribute says its own type
+def _of_distiller(name: str) -> Any:  # Any: each attribute is annotated with its own type
     """An attribute of the module's distiller, read and set."""
     return property(
         lambda module: getattr(module.distiller, name), lambda module, value: setattr(module.distiller, name, value)
@@ -149,7 +149,7 @@ class DistillModule(ClassifierModule):
         return losses
 
     def teacher_log_probs(self, inputs: Inputs) -> Tensor | None:
-        """Log-probabilities of the averaged live teachers at T = 1, (batch, classes); None where nobody answers.
+        """Log-probabilities of the averaged live teachers at T = 1, (batch, classes); None without live teachers.
 
         Args:
             inputs: (batch, ...), as the teachers take them.

@@ -75,7 +75,7 @@ class Distiller(LightningModule):
     Attributes:
         source: Where a batch's soft targets come from; None before the teachers are loaded.
         live_teachers: The loaded teachers.
-        teacher_records: What teachers.json says of each teacher.
+        teacher_records: The entries of teachers.json.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -193,7 +193,7 @@ class Distiller(LightningModule):
             self.teachers.to(device)
 
     def use(self, teachers: Sequence[LoadedTeacher]) -> None:
-        """Learn from these teachers, which are frozen, as they look at each batch.
+        """Use these live teachers, which are frozen.
 
         Args:
             teachers: At least one.

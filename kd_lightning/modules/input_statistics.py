@@ -57,7 +57,7 @@ class InputStatisticsSetup(LeanCallback):
         self._done = f"inputs are normalised by mean {_text(mean)} and deviation {_text(std)}, {source}"
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say what was set, unless a checkpoint has brought the run's own numbers."""
+        """Log what was set, unless a checkpoint has restored the run's own numbers."""
         if self._done and trainer.ckpt_path is None:
             rank_zero_info(self._done)
 

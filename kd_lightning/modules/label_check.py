@@ -11,7 +11,7 @@ from kd_lightning.modules.lightning_internals import LeanCallback
 class LabelCheck(LeanCallback):
     """Refuses a transfer set without any label, whose hard loss would be 0 from the first step to the last.
 
-    For a module that learns from labels only. Of data that is not in memory nothing is known before it is read.
+    For a module that learns from labels only. Data that is not in memory is not checked.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

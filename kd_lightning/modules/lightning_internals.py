@@ -91,7 +91,7 @@ class FreePassProfiler(PassThroughProfiler):
 
 
 class OpenCommandLine(LightningCLI):
-    """A LightningCLI that leaves the configuration as it was given, and says what each subcommand does.
+    """A LightningCLI that leaves the configuration as it was given, and has a help line for each subcommand.
 
     Attributes:
         subcommand_help: One line for each subcommand in `--help`. Lightning's are the first lines of docstrings, which

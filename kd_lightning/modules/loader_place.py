@@ -1,4 +1,4 @@
-"""LoaderPlace: a resumed run goes on at its place in the data."""
+"""LoaderPlace: a resumed run continues at its place in the data."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,7 +10,7 @@ from kd_lightning.modules.lightning_internals import LeanCallback
 
 @runtime_checkable
 class Stateful(Protocol):
-    """A loader that can say its place in the data and go there, as TensorLoader can."""
+    """A loader that can save and restore its place in the data, as TensorLoader can."""
 
     def state_dict(self) -> dict[str, Any]:
         """The place."""

@@ -95,7 +95,7 @@ def make_scheduler(
     name = getattr(factory.func if isinstance(factory, partial) else factory, "__qualname__", repr(factory))
     parameters = dict(list(inspect.signature(factory).parameters.items())[1:])  # the optimizer comes first
     given = {key for key, parameter in parameters.items() if parameter.default not in (None, parameter.empty)}
-    by_epochs = {"epochs", "steps_per_epoch"} <= given  # OneCycleLR's other way to say it
+    by_epochs = {"epochs", "steps_per_epoch"} <= given  # OneCycleLR's other way to give it
     unknown = [key for key in STEP_COUNTS if key in parameters and key not in given and not by_epochs]
     missing = [
         key
@@ -164,7 +164,7 @@ def _plateaus(trainer: Trainer) -> Iterator[tuple[ReduceLROnPlateau, str]]:
 def _without_instantiator(scheduler_of: SchedulerCallable) -> Callable[..., LRScheduler]:
     """The class with its arguments, in place of the function that the command line puts around them.
 
-    Its signature then says what it takes.
+    Its signature then shows the arguments that it takes.
     """
     if isinstance(scheduler_of, partial) and scheduler_of.args and isinstance(scheduler_of.args[-1], type):
         return partial(scheduler_of.args[-1], **scheduler_of.keywords)
@@ -191,7 +191,7 @@ def limit_norms(net: nn.Module, max_norm: float) -> None:
 def gradient_shares(logits: Tensor, **losses: Tensor) -> dict[str, Tensor]:
     """Share of each loss in the gradient's L2 norm at the logits, `<name>_gradient_share`, summing to 1.
 
-    At the logits since that costs next to nothing; what lies behind them is the same for all.
+    It is measured at the logits because that is cheap, and the layers before them are the same for all losses.
 
     Args:
         logits: (batch, classes) float, with their graph, which is kept.

@@ -20,7 +20,7 @@ from kd_lightning.modules.optimization import (
 
 
 class OptimizedModule(QuickHookNames):
-    """A net and how its weights are changed; a subclass says what is minimised.
+    """A net and how its weights are changed; a subclass computes what is minimised.
 
     Args:
         net: The net that trains.

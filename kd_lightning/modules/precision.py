@@ -22,7 +22,7 @@ class PrecisionCheck(LeanCallback):
 
 
 def check_precision(precision: str, device: torch.device, *, trains: bool) -> None:
-    """Refuse a precision that can't train, and say where one is slow.
+    """Refuse a precision that can't train, and warn of a slow one.
 
     Args:
         precision: As the trainer names it, such as bf16-mixed.
@@ -42,7 +42,7 @@ def check_precision(precision: str, device: torch.device, *, trains: bool) -> No
 
 
 def note_slow_bfloat16(option: str, device: torch.device) -> None:
-    """Say that bfloat16 is slow, where the processor computes it without instructions of its own.
+    """Warn that bfloat16 is slow if the processor has no instructions for it.
 
     Args:
         option: What asks for bfloat16, for people.

@@ -1,4 +1,4 @@
-"""TeacherSetup: loads, checks and stores a student's teachers, so that the module only has to ask them."""
+"""TeacherSetup: loads, checks and stores a student's teachers, so that the module only has to call them."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -32,11 +32,11 @@ class TeacherSetup(LeanCallback):
     logits are stored. Their fingerprints go into checkpoints, and a run does not go on with other teachers.
 
     Args:
-        distiller: What asks the teachers.
+        distiller: The distiller that gets the teachers.
         student: The net whose layers feature losses name.
 
     Attributes:
-        fill_store: Whether a store may be filled; a dry run only says whether it would be.
+        fill_store: Whether a store may be filled; a dry run only logs whether it would be.
         must_store: Whether `auto` stores, many passes or few, for runs to come.
     """
 
@@ -90,7 +90,7 @@ class TeacherSetup(LeanCallback):
             self._build_feature_losses(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Move the teachers to the student's device; nobody else does, as they are no child of it."""
+        """Move the teachers to the student's device. Lightning does not: they are no child of the module."""
         self._move(pl_module.device)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -131,7 +131,7 @@ class TeacherSetup(LeanCallback):
         )
         self._stored = isinstance(distiller.source, StoredTeachers)
         if isinstance(distiller.source, StoredTeachers):
-            distiller.source.hold(distiller.temperature)
+            distiller.source.average_all(distiller.temperature)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go back to the live teachers."""
@@ -151,7 +151,7 @@ class TeacherSetup(LeanCallback):
         )
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Go on with the teachers in the order that the run began with, wherever they lie now.
+        """Put the teachers into the order of the interrupted run; their files may have moved.
 
         Raises:
             ValueError: If the teachers' fingerprints or weights are others.
@@ -175,7 +175,7 @@ class TeacherSetup(LeanCallback):
             self.distiller.use([by_identity[each] for each in before])
 
     def _bind_files(self, trainer: Trainer, stage: str) -> bool:
-        """Tell files of logits whose rows they hold; whether the teachers can answer in this stage."""
+        """Bind files of logits to the data's rows. Returns whether the teachers can answer in this stage."""
         ensemble = self.distiller.teachers
         files = {} if ensemble is None else logits_files(ensemble)
         if files and stage == "test":
@@ -189,7 +189,7 @@ class TeacherSetup(LeanCallback):
         return True
 
     def _mode(self) -> Mode:
-        """What the user asked for; preparations store whether this run by itself would pay for it or not."""
+        """What the user asked for; --prepare stores also if this run is too short to save time by it."""
         mode = self.distiller.options.mode
         return "stored" if self.must_store and mode == "auto" and not self.distiller.feature_losses else mode
 

@@ -107,7 +107,7 @@ def is_logged(trainer: Trainer, step: int) -> bool:
 
 
 def diverged(step: int) -> str:
-    """What to say when loss or weights are no longer numbers."""
+    """The error text when the loss or the weights are no longer finite."""
     return (
         f"the loss is no longer a finite number at step {step}; the last checkpoint before is kept: "
         "lower the learning rate, or set --trainer.gradient_clip_val"

@@ -1,4 +1,4 @@
-"""A net that differs from those around it: it gets its own form of a batch's inputs and answers in its own classes."""
+"""A net with its own inputs, made from a batch's, and with its own classes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum

@@ -14,9 +14,9 @@ _raised: ContextVar[list[Exception] | None] = ContextVar("raised", default=None)
 
 @contextmanager
 def constructor_errors(parser: jsonargparse.ArgumentParser, config: jsonargparse.Namespace) -> Iterator[None]:
-    """Let the first error of a constructor out as it was raised.
+    """Raise the first error of a constructor as it is.
 
-    Where an option may be of several types, the parser tries each and, in place of the error, says that none fits.
+    If an option may have several types, the parser tries each, and replaces the error by a message that none fits.
 
     Args:
         parser: What builds the objects.

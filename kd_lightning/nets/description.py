@@ -84,7 +84,7 @@ def with_numbers(net: nn.Module, description: dict[str, Any]) -> dict[str, Any]:
 def fingerprint(net: nn.Module) -> str:
     """SHA-256 over a net's class and the names, types, shapes and bytes of its parameters and buffers.
 
-    Two nets with the same fingerprint give the same logits in eval mode; it says nothing of their training.
+    Two nets with the same fingerprint give the same logits in eval mode, however they were trained.
     """
     digest = hashlib.sha256(repr(net).encode())
     tensors: Iterable[tuple[str, Tensor]] = sorted(net.state_dict().items())

@@ -1,4 +1,4 @@
-"""The logits of a net that may be anyone's."""
+"""The logits of a user's net, checked."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]  # of a batch
 
 
 def logits_of(net: Callable[[Any], object], inputs: Inputs, name: str) -> Tensor:  # Any: whatever the net takes
-    """Logits of a net, (batch, classes) floating, of any module that may not give them.
+    """Logits of any module, (batch, classes) floating, with errors if it does not give them.
 
     Args:
         net: Maps inputs to logits.

@@ -18,7 +18,7 @@ class Normalize(nn.Module):
         std: Their standard deviation, > 0; likewise, and None together with the mean.
 
     Attributes:
-        is_set: Whether the numbers are known: given, measured or loaded.
+        is_set: Whether the numbers were given, measured or loaded.
 
     Raises:
         ValueError: If a deviation is not > 0, or the numbers of means and deviations differ.

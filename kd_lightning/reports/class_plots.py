@@ -44,9 +44,9 @@ def confusion(
         axes.grid(visible=False)
         axes.set(xlabel=xlabel, ylabel=ylabel, title=f"{sum(map(sum, wrong)):,} of {sum(map(sum, counts)):,} differ")
         if classes <= TICKED_CLASSES:
-            known = names if names and len(names) == classes else None
-            class_ticks(axes, classes, known)
-            axes.set_yticks(range(classes), short_names(known or [str(number) for number in range(classes)]))
+            class_names = names if names and len(names) == classes else None
+            class_ticks(axes, classes, class_names)
+            axes.set_yticks(range(classes), short_names(class_names or [str(number) for number in range(classes)]))
             for row, line in enumerate(counts):
                 for column, count in enumerate(line):
                     if count:
@@ -119,9 +119,9 @@ def errors_by_class(errors: Mapping[str, Sequence[float]], names: Sequence[str] 
             shift = (place - (len(errors) - 1) / 2) * width
             places = [number + shift for number in range(len(rates))]
             axes.bar(places, rates, width, label=label_text(name), color=color)
-        known = names if names and len(names) == most else None
-        class_ticks(axes, most, known)
-        axes.set(xlabel=None if known else "class", ylabel="errors, %")
+        class_names = names if names and len(names) == most else None
+        class_ticks(axes, most, class_names)
+        axes.set(xlabel=None if class_names else "class", ylabel="errors, %")
         axes.grid(visible=False, axis="x")
         add_legend(figure, axes, len(errors))
         return figure

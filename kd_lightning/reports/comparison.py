@@ -1,4 +1,4 @@
-"""What the runs say about distillation: who taught, who is the plain student, how many errors were saved."""
+"""The runs compared: which is the teacher, which the plain student, and how many errors distillation saves."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,8 +48,8 @@ def role_of(run: Run) -> Role:
     """What a run's net is in a comparison, by its configuration."""
     arguments = _model_arguments(run.config)
     if "soft_weight" in arguments:
-        taught = bool(arguments["soft_weight"]) or bool(arguments.get("feature_losses"))
-        return "distilled" if taught else "plain"
+        learns = bool(arguments["soft_weight"]) or bool(arguments.get("feature_losses"))
+        return "distilled" if learns else "plain"
     model = run.config.get("model")
     class_path = str(model.get("class_path")) if isinstance(model, dict) else ""
     return "teacher" if class_path.endswith("TeacherModule") else "other"
@@ -116,9 +116,9 @@ def findings(groups: Sequence[Group], names: Sequence[str]) -> list[str]:
 
 def _lines(distilled: Group, name: str, plain: Group | None, plain_name: str) -> Iterator[str]:
     errors = mean(_errors(distilled))
-    taught = [run.metrics for run in distilled if run.metrics.get("test", {}).get("teacher_errors") is not None]
-    teacher = mean(metrics["test"]["teacher_errors"] for metrics in taught) if taught else None
-    several = bool(taught) and taught[0].get("teachers", 1) > 1
+    tested = [run.metrics for run in distilled if run.metrics.get("test", {}).get("teacher_errors") is not None]
+    teacher = mean(metrics["test"]["teacher_errors"] for metrics in tested) if tested else None
+    several = bool(tested) and tested[0].get("teachers", 1) > 1
     makes = "the teachers together make" if several else "the teacher makes"
     longer = f"train the {'teachers' if several else 'teacher'} for longer"
     if plain is not None:

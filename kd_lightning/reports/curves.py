@@ -13,7 +13,7 @@ from tensorboard.util.tensor_util import make_ndarray
 
 from kd_lightning.runs.files import CONFIG_FILE, EVENT_FILES
 
-POINTS = 500  # of a curve, at most; more can't be told apart on the page
+POINTS = 500  # of a curve, at most; more can't be seen on the page
 CSV_FILE = "metrics.csv"
 OWN_LOSSES = ("soft_loss", "hard_loss")
 OTHER_CHARTS = 6  # of tags that others named, at most
@@ -67,11 +67,13 @@ def read_curves(run: Path) -> Curves:
 
 def charts_of(scalars: Mapping[str, Curve]) -> list[Chart]:
     """The loss curves of a run, or, where others named the tags, whatever is there but accuracies."""
-    known = [name for name in OWN_LOSSES if f"train/{name}" in scalars] if "train/soft_loss" in scalars else ["loss"]
-    tags = [f"{part}/{name}" for part in ("train", "val") for name in known]
+    own_losses = (
+        [name for name in OWN_LOSSES if f"train/{name}" in scalars] if "train/soft_loss" in scalars else ["loss"]
+    )
+    tags = [f"{part}/{name}" for part in ("train", "val") for name in own_losses]
     own = {tag: scalars[tag] for tag in tags if tag in scalars}
     if own:
-        return [Chart("soft and hard loss" if len(known) > 1 else "loss", own, log=True)]
+        return [Chart("soft and hard loss" if len(own_losses) > 1 else "loss", own, log=True)]
     shown = {tag: curve for tag, curve in scalars.items() if tag not in _NO_CURVES and not is_accuracy(tag)}
     losses = {tag: curve for tag, curve in shown.items() if "loss" in tag.lower()}
     others = [Chart(tag, {tag: shown[tag]}, log=False) for tag in shown if tag not in losses]

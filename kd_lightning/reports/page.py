@@ -63,7 +63,7 @@ def write_report(runs: Sequence[Run], output: Path) -> None:
     rows = table_rows(groups)
     found = findings(groups, names)
     problems = list(_problems(groups))
-    # The table says what else is wrong.
+    # The table shows all other problems.
     print_report(rows, [*found, *(text for text in problems if " is damaged: " in text or ": stopped after " in text)])
     write_tables(rows, found, problems, output)
     parts = sections(groups, names)

@@ -150,14 +150,14 @@ def as_svg(figure: Figure) -> str:
 
 @contextmanager
 def _any_glyph() -> Iterator[None]:
-    """Draw a box where the font lacks a letter of a run's name, and say nothing."""
+    """Draw a box for a letter that the font lacks, without a warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         yield
 
 
 def verdict(errors: Mapping[str, Sequence[int]], saved: float, low: float | None, high: float | None) -> Figure:
-    """Errors of each student, a line for each seed, beside the errors that the last saves against the first.
+    """Left: errors of each student, a line for each seed. Right: errors that the last saves against the first.
 
     Args:
         errors: Errors by seed, by student.
@@ -185,7 +185,7 @@ def verdict(errors: Mapping[str, Sequence[int]], saved: float, low: float | None
 def knowledge(
     temperatures: Sequence[float], label: Sequence[float], entropy: Sequence[float], dark: Sequence[float]
 ) -> Figure:
-    """Soft targets against temperature: how sure they are, and how much more than the label they say.
+    """Soft targets against temperature: their confidence, entropy and dark knowledge.
 
     Args:
         temperatures: T, rising.
@@ -215,7 +215,7 @@ def label_text(name: str) -> str:
 
 
 def line_colors(count: int) -> list[Any]:  # Any: matplotlib's names and tuples
-    """As many colors that can be told apart."""
+    """So many distinct colors."""
     if count <= 10:
         return [f"C{place}" for place in range(count)]
     return [mpl.colormaps["turbo"](place / (count - 1)) for place in range(count)]
@@ -235,7 +235,7 @@ def add_legend(figure: Figure, axes: Axes, count: int, place: Literal["best", "u
 
 
 def plain_log_ticks(axes: Axes, *, few: bool = False) -> None:
-    """Write 0.1, 0.2, 0.5 and so on, or a few of 0.1, 1, 10, beside a logarithmic axis, not powers of ten."""
+    """Label a logarithmic axis with 0.1, 0.2, 0.5 and so on, or a few of 0.1, 1, 10, not with powers of ten."""
     axes.yaxis.set_major_locator(LogLocator(subs=(1,) if few else (1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())

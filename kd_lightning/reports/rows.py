@@ -88,7 +88,7 @@ def group_names(groups: Sequence[Group]) -> list[str]:
 
 
 def table_rows(groups: Sequence[Group]) -> list[ResultRow]:
-    """One row per group, in their order; the ensembles that taught have rows too, after the teachers."""
+    """One row per group, in their order; the ensembles of teachers have rows too, after the teachers."""
     rows: list[ResultRow] = []
     ensembles: list[ResultRow] = []
     for members in groups:
@@ -135,10 +135,10 @@ def _row(members: Group, groups: Sequence[Group]) -> ResultRow:
 
 
 def _ensemble_row(members: Group) -> ResultRow | None:
-    taught = [run.metrics for run in members if run.metrics.get("teachers", 0) > 1]
-    if not taught:
+    tested = [run.metrics for run in members if run.metrics.get("teachers", 0) > 1]
+    if not tested:
         return None
-    first = taught[0]
+    first = tested[0]
     return ResultRow(
         name=f"ensemble of {first['teachers']} teachers",
         augment=None,
@@ -155,7 +155,7 @@ def _ensemble_row(members: Group) -> ResultRow | None:
 
 
 def _unit(members: Group) -> str:
-    """What the tested examples are; runs of version 0.1.0 don't say, and had images."""
+    """What the tested examples are; runs of version 0.1.0 don't record it, and had images."""
     return next((str(run.metrics["unit"]) for run in members if "unit" in run.metrics), "images")
 
 

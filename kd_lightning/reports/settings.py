@@ -7,7 +7,7 @@ from typing import Any
 from kd_lightning.reports.comparison import OF_DISTILLATION, Group, role_of
 from kd_lightning.runs.files import flat
 
-# Values that say where a run lies or what it shows, not what it is.
+# Values about a run's place and display, which do not change its result.
 NOT_COMPARED = (
     "run_dir",
     "seed_everything",
@@ -73,8 +73,8 @@ def differences(groups: Sequence[Group], names: Sequence[str]) -> tuple[list[str
     lines = []
     for key in sorted({key for config in configs for key in config}):
         values = [_text(config, key) for config in configs]
-        told = set(values) if key in _MAIN else {value for value in values if value}
-        if len(told) > 1:
+        different = set(values) if key in _MAIN else {value for value in values if value}
+        if len(different) > 1:
             lines.append([key.removesuffix(_CLASS), *values])
     return ["setting", *names], lines
 

@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from kd_lightning.reports.console import table_console
-from kd_lightning.reports.study_file import Study, StudyRow
+from kd_lightning.reports.study_row import Study, StudyRow
 from kd_lightning.runs.checkpoints import CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint
 from kd_lightning.runs.files import METRICS_FILE, flat, read_json, write_json, write_text
 
@@ -46,7 +46,7 @@ def measured(run: Path, row: StudyRow) -> dict[str, Any]:
         test = metrics["test"]
         return {"run": run.name, "errors": test["errors"], "examples": test["examples"], **metrics}
     record = read_checkpoint(run / CHECKPOINT_DIR / LAST)[RECORD_KEY]
-    # Older runs don't say it; it is not val_size where that counts recordings.
+    # Older runs lack it; val_size is not the same if it counts recordings.
     counted = record.get("data", {}).get("validation_examples")
     examples = int(counted or record["config"]["data"]["init_args"]["val_size"])
     errors = round(examples * (1 - record["validation"]["val/accuracy"]))
@@ -54,7 +54,7 @@ def measured(run: Path, row: StudyRow) -> dict[str, Any]:
 
 
 def collect(study: Study, root: Path, settings_of: Callable[[StudyRow], dict[str, Any]], command: str) -> list[Any]:
-    """The table's lines: a row's runs, below the ensemble that taught them where that has several members.
+    """The table's lines: a row's runs, after the ensemble of their teachers if there are several.
 
     Args:
         study: The study.
@@ -98,7 +98,7 @@ def collect(study: Study, root: Path, settings_of: Callable[[StudyRow], dict[str
 
 
 def finished_runs(row: StudyRow, root: Path, settings: dict[str, Any]) -> Iterator[Path]:
-    """The finished runs of a row, whichever call did them; those with other settings are left out, saying so."""
+    """The finished runs of a row, by any call; runs with other settings are left out, with a log line."""
     for seed in range(_MOST_SEEDS):
         run = row.folder(root, seed)
         if (run / DONE_FILE).is_file():
@@ -209,14 +209,14 @@ def _circumstances(lines: Sequence[dict[str, Any]], wall_seconds: float | None) 
     threads = sorted({run["threads"] for run in runs if "threads" in run})
     seconds = sum(run["train_seconds"] for run in runs)
     title = _title(lines)
-    said = [
+    facts = [
         f"{title[0].upper()}{title[1:]} over n seeds from 0",
         f"training is the mean wall time of a run on {os.cpu_count()} cores of {_processor()}"
         + (f", threads: {' or '.join(map(str, threads))}" if threads else "")
         + f", {seconds / 60:.0f} minutes for all",
         *[", ".join(f"{name} {version}" for name, version in versions.items())][: len(versions)],
     ]
-    return "; ".join(said) + "." + (f" All in one call: {wall_seconds / 60:.1f} minutes." if wall_seconds else "")
+    return "; ".join(facts) + "." + (f" All in one call: {wall_seconds / 60:.1f} minutes." if wall_seconds else "")
 
 
 def _processor() -> str:

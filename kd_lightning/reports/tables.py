@@ -24,9 +24,9 @@ PIPE_WIDTH = 140  # where the output is a file or a pipe there is no width to fi
 
 
 def cells_of(rows: Sequence[ResultRow]) -> list[dict[str, str]]:
-    """The rows as text by column; a column that says the same of all rows, or nothing, is left out."""
+    """The rows as text by column; a column that is empty or the same in all rows is left out."""
     cells = [_cells(row) for row in rows]
-    kept = [name for name in cells[0] if name in ALWAYS or _says_something([line[name] for line in cells])]
+    kept = [name for name in cells[0] if name in ALWAYS or _is_informative([line[name] for line in cells])]
     return [{name: line[name] for name in kept} for line in cells]
 
 
@@ -108,10 +108,10 @@ def _cells(row: ResultRow) -> dict[str, str]:
     }
 
 
-def _says_something(column: Sequence[str]) -> bool:
-    """Whether a column's cells differ or, in a table of one row, say something; empty ones don't count."""
-    told = {cell for cell in column if cell}
-    return len(told) > 1 if len(column) > 1 else bool(told - {ABSENT, "none"})
+def _is_informative(column: Sequence[str]) -> bool:
+    """Whether a column's cells differ or, in a table of one row, hold a value; empty ones don't count."""
+    values = {cell for cell in column if cell}
+    return len(values) > 1 if len(column) > 1 else bool(values - {ABSENT, "none"})
 
 
 def _unfinished(row: ResultRow) -> str:

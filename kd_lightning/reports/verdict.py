@@ -25,7 +25,7 @@ class Paired:
         mean: Mean of `saved`.
         low: Lower end of the mean's confidence interval over seeds (Student's t); None with a single seed.
         high: Upper end.
-        lost: Answers, over all seeds, that were right before and are wrong now; None where the runs do not say which
+        lost: Answers, over all seeds, that were right before and are wrong now; None if the runs do not record which
             examples they got wrong.
         gained: Answers that were wrong before and are right now.
         p: McNemar's exact test on these two counts: the chance of so uneven a split if neither student were better.
@@ -69,11 +69,11 @@ def judge(
     distilled: Sequence[Mapping[str, Any]],
     smoothed: Sequence[Mapping[str, Any]] | None = None,
 ) -> Verdict:
-    """Say whether the distilled student makes fewer errors than the plain one.
+    """Decide whether the distilled student makes fewer errors than the plain one.
 
-    It *helps* if the confidence interval of the errors saved lies above 0 and McNemar's test agrees: the seeds say that
-    another run would come out so too, the test that other examples would. It *does not help* if the interval lies
-    below `SMALLEST_GAIN` of the plain student's errors. Else there are too few seeds or examples to tell.
+    It *helps* if the confidence interval of the errors saved lies above 0 and McNemar's test agrees. The interval
+    stands for other seeds, the test for other examples. It *does not help* if the interval lies below `SMALLEST_GAIN`
+    of the plain student's errors. Else there are too few seeds or examples to tell.
 
     Source of the test: McNemar 1947, "Note on the sampling error of the difference between correlated proportions or
     percentages"; here exact, by the binomial distribution.

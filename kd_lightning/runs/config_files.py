@@ -29,7 +29,7 @@ def option_values(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def check_config_files(arguments: Sequence[str]) -> None:
-    """Refuse configuration files that hold no options, or one twice; what isn't there the parser will say.
+    """Refuse configuration files that hold no options, or one twice; the parser reports missing files.
 
     Args:
         arguments: The command line.

@@ -26,7 +26,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
     Args:
         path: The file to make or replace; its folder is made where it is missing.
-        write: Given a path beside it, writes the content there.
+        write: Given a path in the same folder, writes the content there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -83,7 +83,7 @@ def _read_mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:  #
 
 
 def shown(path: Path) -> str:
-    """A path for people: a name is bytes, which need not be text in this locale."""
+    """A path as text for people: its bytes may not be text in this locale."""
     return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 

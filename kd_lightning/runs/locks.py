@@ -1,4 +1,4 @@
-"""Locks of files, by which processes on one machine or file system take turns; the system gives them back."""
+"""File locks, with which processes on one machine or file system take turns. The system releases them."""
 
 import fcntl
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ from pathlib import Path
 
 @contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """Wait for a file's lock and hold it; the system gives it back when the process ends, however it ends.
+    """Wait for a file's lock and keep it; the system releases it when the process ends for any reason.
 
     Yields:
-        Whether it is held: Lustre and NFS may be mounted without locks.
+        Whether the lock was taken: Lustre and NFS may be mounted without locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
@@ -25,7 +25,7 @@ def locked(path: Path) -> Iterator[bool]:
 
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
-    """Hold a file's lock and yield True, or yield False where another process holds it.
+    """Take a file's lock and yield True, or yield False if another process has it.
 
     Where the file system has no locks, each process gets True.
     """

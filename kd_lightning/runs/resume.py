@@ -1,4 +1,4 @@
-"""A run's folder: what lies in it, which checkpoint is meant, what a resumed run may change."""
+"""A run's folder: its files, which checkpoint is meant, what a resumed run may change."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,10 +23,10 @@ from kd_lightning.runs.files import (
 
 DEFAULT_DATA = "kd_lightning.MNISTDataModule"
 EVALUATIONS = ("validate", "test", "predict")
-# What evaluations leave in a run's folder; it says nothing of weights that are trained further.
+# Files of evaluations in a run's folder; they no longer hold once the weights are trained further.
 RESULT_FILES = (METRICS_FILE, DETAILS_FILE, OTHER_METRICS_FILE, OTHER_DETAILS_FILE, PREDICTIONS_FILE)
-# What a resumed run may change: its length, where it runs, what it shows, and where its teachers lie. That they are the
-# same ones is told by their fingerprints, see modules/teacher_setup.py.
+# What a resumed run may change: its length, where it runs, what it shows, and where its teachers are. Fingerprints
+# check that they are the same, see modules/teacher_setup.py.
 MAY_CHANGE = (
     "run_dir",
     "save_every",
@@ -53,7 +53,7 @@ MAY_CHANGE = (
     "model.init_args.store.folder",
     "model.init_args.store.limit_gb",
 )
-# Options that older runs did not have, and what they did; a run that does not name one did that.
+# Options that older runs did not have, with the value that gives the older behaviour.
 ADDED_OPTIONS = {"data.init_args.label_fraction": 1.0, "model.init_args.label_smoothing": 0.0}
 
 
@@ -90,12 +90,12 @@ def named_checkpoint(run: Path, given: str, preferred: str) -> Path:
     return favourite if favourite.is_file() else run_checkpoint(path)
 
 
-def newest_whole_checkpoint(run: Path, say: Callable[[str], None]) -> Path | None:
+def newest_whole_checkpoint(run: Path, log_line: Callable[[str], None]) -> Path | None:
     """The newest readable checkpoint of a run, `last.ckpt` first; None where there is none at all.
 
     Args:
         run: The run's folder.
-        say: Called with a line about each file that can't be read.
+        log_line: Called with a line about each file that can't be read.
 
     Raises:
         ValueError: If there are checkpoints and none can be read.
@@ -106,7 +106,7 @@ def newest_whole_checkpoint(run: Path, say: Callable[[str], None]) -> Path | Non
         try:
             read_checkpoint(path)
         except ValueError as error:
-            say(f"{error}; looking for an older one")
+            log_line(f"{error}; looking for an older one")
             continue
         return path
     if candidates:
@@ -115,7 +115,7 @@ def newest_whole_checkpoint(run: Path, say: Callable[[str], None]) -> Path | Non
 
 
 def forbidden_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What a resumed run's configuration changes though it may not, one text per value."""
+    """The changes that a resumed run must not make, one text per value."""
     old, new = dict(flat(before)), dict(flat(now))
     old |= {key: value for key, value in ADDED_OPTIONS.items() if key in new and key not in old}
     return [
@@ -151,7 +151,7 @@ def refuse_other_module(checkpoint: dict[str, Any], path: Path, asked: str) -> N
 
 
 def refuse_other_config(checkpoint: dict[str, Any], path: Path, config: dict[str, Any]) -> None:
-    """Refuse to go on with another configuration than the run's own, but for what may change.
+    """Refuse to resume with another configuration than the run's own, except for values that may change.
 
     Args:
         checkpoint: Content of the checkpoint to resume.
@@ -178,7 +178,7 @@ def await_next_second(run: Path) -> None:
     """Wait, a second at most, until a new event file of the run is named after all older ones.
 
     TensorBoard reads event files in the order of their names, which begin with the second and go on with the process
-    number. A resumed run's file says from which step on the older ones no longer count, so it must come after them.
+    number. A resumed run's file holds the step from which the older ones no longer count, so it must come after them.
 
     Args:
         run: The run's folder.
@@ -189,7 +189,7 @@ def await_next_second(run: Path) -> None:
 
 
 def check_strategy(strategy: object) -> None:
-    """Refuse what cuts a net into pieces: its checkpoint could neither teach nor be exported.
+    """Refuse strategies that cut a net into pieces: its checkpoint could neither teach nor be exported.
 
     Args:
         strategy: A name of Lightning's, or the class_path of one.
@@ -249,20 +249,20 @@ def _config_of_run(arguments: Sequence[str]) -> Path | None:
 
 
 def with_data_named(arguments: Sequence[str]) -> list[str]:
-    """Begin with MNIST as the data module, which any configuration or argument behind it replaces.
+    """Insert `--data MNISTDataModule` at the start, so that a configuration or argument can replace it.
 
-    As the parser's default it would leave its options, such as batch_size, to whatever class replaces it.
+    As the parser's default it would pass its options, such as batch_size, to the class that replaces it.
     """
     at = next((n for n, argument in enumerate(arguments) if argument in ("fit", *EVALUATIONS)), None)
     if at is None or any(argument.split("=")[0] == "--data" for argument in arguments):
         return list(arguments)
-    # What comes later goes over it; what comes before the subcommand must say so itself.
+    # Later arguments replace it, but it would replace the data of a configuration before the subcommand.
     before = arguments[:at]
     for file in option_values(before, CONFIG_OPTIONS):
         try:
             content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError):
-            continue  # the parser will say what is wrong
+            continue  # the parser reports the error
         if isinstance(content, dict) and (content.get("data") or (content.get(arguments[at]) or {}).get("data")):
             return list(arguments)
     return [*arguments[: at + 1], "--data", DEFAULT_DATA, *arguments[at + 1 :]]

@@ -1,4 +1,4 @@
-"""Looks at the teachers before the first step: do they fit the student, and have they learned anything?"""
+"""Checks of the teachers before the first step: do they fit the student, and are they better than chance?"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -41,11 +41,11 @@ def check_teachers(
     Args:
         student: The module that is about to train.
         ensemble: Its teachers.
-        records: What teachers.json says of each teacher; errors, examples and split are added.
+        records: The entries of teachers.json; errors, examples and split are added.
         must_beat_chance: Whether a teacher that is no better than chance is refused.
 
     Returns:
-        How many classes student and teachers tell apart.
+        The number of classes of student and teachers.
 
     Raises:
         ValueError: If a teacher is no better than chance and must be, student and teachers differ in classes, or there
@@ -96,15 +96,15 @@ def note_errors(
     advice: str,
     must_beat_chance: bool,
 ) -> None:
-    """Say how many errors a teacher makes, and note it.
+    """Log and record how many errors a teacher makes.
 
     Args:
-        record: What teachers.json says of it.
+        record: Its entry of teachers.json.
         errors: Misclassified examples.
         label_counts: (classes,) int64, how many examples of each class there were.
         split: Where they come from, training or validation.
         unit: What they are, in the plural.
-        advice: What to do about a teacher that is no better than chance.
+        advice: Advice for the error about a teacher that is no better than chance.
         must_beat_chance: Whether such a teacher is refused.
 
     Raises:
@@ -134,17 +134,17 @@ def log_accuracies(student: LightningModule, records: Sequence[dict[str, Any]]) 
 
 
 def refuse_own_teacher(run: Path, teachers: object) -> None:
-    """Keep a run that starts over from deleting a teacher that it is to learn from.
+    """Refuse to start over in a folder that holds a teacher of the new run.
 
     Args:
         run: The run's folder.
         teachers: What the configuration names, see `load_teachers`.
 
     Raises:
-        FileExistsError: If one lies in the run's folder.
+        FileExistsError: If there is one.
     """
     for pattern in _paths(teachers):
-        with suppress(FileNotFoundError, ValueError):  # said where the teachers are loaded
+        with suppress(FileNotFoundError, ValueError):  # reported where the teachers are loaded
             for file in teacher_checkpoints(pattern):
                 if run.resolve() in file.resolve().parents:
                     raise FileExistsError(
@@ -188,14 +188,14 @@ def training_batches(trainer: Trainer) -> Iterator[Any]:
 
 
 def _range(net: nn.Module, inputs: Inputs) -> str:
-    """What numbers a teacher gets, after its own adapter."""
+    """The range of a teacher's inputs, after its own adapter."""
     own = net.inputs(inputs) if isinstance(net, AdaptedNet) else inputs
     numbers = [float(bound) for tensor in tensors_of(own) for bound in tensor.aminmax()]
     return f"from {min(numbers):.2g} to {max(numbers):.2g}"
 
 
 def check_classes(student: LightningModule, inputs: Inputs, *, classes: int) -> None:
-    """Refuse teachers that tell other classes apart than the student.
+    """Refuse teachers that have other classes than the student.
 
     Raises:
         ValueError: If they do.
@@ -218,7 +218,7 @@ def sum_over_ranks(trainer: Trainer, values: Tensor) -> Tensor:
 
 
 def _note_leaks(trainer: Trainer, teachers: Sequence[LoadedTeacher], records: Sequence[dict[str, Any]]) -> None:
-    """Say of each teacher whether it was trained on images that this run validates on."""
+    """Warn of each teacher that was trained on images that this run validates on."""
     data = transfer_data(data_of(trainer))
     for record, teacher in zip(records, teachers, strict=True):
         seen = None if data is None else data.val_rows_seen(teacher.data)

@@ -20,7 +20,7 @@ class LoadedTeacher(NamedTuple):
     Attributes:
         net: Maps a batch's inputs to logits (batch, classes); an AdaptedNet where they differ from the student's.
         source: Checkpoint or weights file, or the class of a net given as an object.
-        data: What its checkpoint says of the data it was trained on, empty where unknown.
+        data: The data it was trained on, from its checkpoint; empty if unknown.
         weight: Its share in the average.
     """
 
@@ -30,7 +30,7 @@ class LoadedTeacher(NamedTuple):
     weight: float = 1.0
 
     def record(self) -> dict[str, Any]:
-        """What teachers.json says of this teacher."""
+        """The teacher's entry of teachers.json."""
         return {
             "source": self.source,
             "fingerprint": fingerprint(self.net),
@@ -119,7 +119,7 @@ def weights_of(teachers: Sequence[LoadedTeacher], listed: Sequence[float] | None
 
     Args:
         teachers: Each with the weight that `Teacher` gave it.
-        listed: What `teacher_weights` says; None where it is not given.
+        listed: The value of `teacher_weights`; None if it is not given.
 
     Raises:
         ValueError: If both are given, or they are out of range.
@@ -145,7 +145,7 @@ class HasTeachers(Protocol):
 
     @property
     def teacher_records(self) -> list[dict[str, Any]]:  # Any: plain values
-        """What teachers.json says of each."""
+        """The entries of teachers.json."""
 
 
 def teachers_of(module: object) -> FrozenEnsemble | None:

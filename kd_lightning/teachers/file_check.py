@@ -1,4 +1,4 @@
-"""Looks at files of logits before the first step: do they belong to these training examples?"""
+"""Checks of files of logits before the first step: do they belong to these training examples?"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -55,11 +55,11 @@ def check_files(
     Args:
         student: The module that is about to train.
         files: By the teacher's number, at least one.
-        records: What teachers.json says of all teachers; errors, examples and split are added.
+        records: The entries of teachers.json of all teachers; errors, examples and split are added.
         must_beat_chance: Whether one that is no better than chance is refused.
 
     Returns:
-        How many classes student and teachers tell apart.
+        The number of classes of student and teachers.
 
     Raises:
         ValueError: If one is no better than chance and must be, or the student has other classes.

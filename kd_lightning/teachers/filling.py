@@ -32,9 +32,9 @@ def open_store(
     given: Mapping[int, Table] | None = None,
     options: StoreOptions,
     device: torch.device,
-    say: Callable[[str], None],
+    log_line: Callable[[str], None],
 ) -> SoftTargetStore:
-    """Open the teachers' stored logits, and compute first what is not there or damaged.
+    """Open the teachers' stored logits, after missing and damaged ones are computed.
 
     Args:
         specs: By the teacher's number, from `store_specs` for the same teachers and data.
@@ -43,7 +43,7 @@ def open_store(
         given: By the teacher's number, tables that were made elsewhere.
         options: Where the logits are kept.
         device: Where the teachers run.
-        say: Called with a line about what happens.
+        log_line: Called with a line about what happens.
 
     Raises:
         OSError: If they can't be written.
@@ -58,7 +58,7 @@ def open_store(
         path = Path(options.folder) / spec.key
         folder = TeacherFolder(path, spec, ensemble.teachers[number].source, answer.classes)
         try:
-            complete(folder, answer, say)
+            complete(folder, answer, log_line)
         except OSError as error:
             raise OSError(
                 f"can't write soft targets into {options.folder}: {error.strerror or error}; set --model.store.folder "
@@ -75,7 +75,7 @@ class TeacherPass:
     Args:
         ensemble: The teachers, on `device`.
         number: Which of them answers.
-        entries: What it is asked.
+        entries: The inputs.
         device: Where the teachers run.
     """
 
@@ -98,72 +98,72 @@ def _size_of(inputs: Inputs) -> int:
     return sum(part.nbytes for part in tensors_of(inputs))
 
 
-def complete(folder: TeacherFolder, answer: TeacherPass, say: Callable[[str], None]) -> None:
-    """Bring a teacher's folder to be whole and right; one that is so is only read.
+def complete(folder: TeacherFolder, answer: TeacherPass, log_line: Callable[[str], None]) -> None:
+    """Complete and check a teacher's folder; a complete one is only read.
 
-    Several processes may do this at once, on one machine or file system: each computes blocks that nobody has, and
-    waits for those that others compute. Where the file system has no locks, each computes what is not there yet.
+    Several processes may do this at once, on one machine or file system: each computes blocks that no other one
+    computes, and waits for the others. If the file system has no locks, each computes all missing blocks.
 
     Args:
         folder: The teacher's.
         answer: The teacher.
-        say: Called with a line about what happens.
+        log_line: Called with a line about what happens.
 
     Raises:
         OSError: If it can't be written, or the disk gives back something else than was written.
         ValueError: If a logit does not fit the number type.
     """
     if folder.is_whole() and not _table_differs(folder, answer):
-        folder.blocks.drop()  # left where a kill came between the record and this
+        folder.blocks.drop()  # left over if a kill came between the record and this line
         return
     with locked(folder.lock) as alone:
         if not alone:
-            say(f"no locks in {folder.path}, so another process may compute the same soft targets")
+            log_line(f"no locks in {folder.path}, so another process may compute the same soft targets")
         if folder.has_record():
-            _reopen(folder, answer, say)
+            _reopen(folder, answer, log_line)
     if not folder.has_record():
-        _compute(folder, answer, say)
+        _compute(folder, answer, log_line)
     folder.blocks.drop()
     if not folder.is_whole():
         raise OSError(f"{folder.path} reads back other bytes than were written")
 
 
-def _reopen(folder: TeacherFolder, answer: TeacherPass, say: Callable[[str], None]) -> None:
-    """Have what is wrong computed again, unless another process has done so by now."""
+def _reopen(folder: TeacherFolder, answer: TeacherPass, log_line: Callable[[str], None]) -> None:
+    """Mark wrong blocks for a new computation, unless another process has computed them."""
     if not folder.is_whole():
-        say(f"stored logits in {folder.path} are damaged; computing again what is wrong")
+        log_line(f"stored logits in {folder.path} are damaged; computing again what is wrong")
         folder.reopen(keep=True)
     elif _table_differs(folder, answer):
-        say(f"stored logits in {folder.path} differ from what the teacher answers; computing them again")
+        log_line(f"stored logits in {folder.path} differ from what the teacher answers; computing them again")
         folder.reopen(keep=False)
 
 
-def _compute(folder: TeacherFolder, answer: TeacherPass, say: Callable[[str], None]) -> None:
-    """Compute the blocks that nobody has, and make the table when all are there."""
-    folder.blocks.missing(say)
+def _compute(folder: TeacherFolder, answer: TeacherPass, log_line: Callable[[str], None]) -> None:
+    """Compute the missing blocks, then join all blocks into the table."""
+    folder.blocks.missing(log_line)
     with folder.unless_finished():
-        _drop_blocks_of_other_code(folder, answer, say)
+        _drop_blocks_of_other_code(folder, answer, log_line)
     done = len(folder.blocks.finished())
-    say(
+    log_line(
         f"computing soft targets: teacher {folder.source} on {len(answer.entries):,} {answer.entries.data.unit}, "
         f"{size_text(folder.spec.size(folder.classes))} in {folder.path}"
         + (f"; {done:,} of {folder.blocks.count:,} blocks are there" if done else "")
     )
     while not folder.has_record():
-        missing = folder.blocks.missing(say)
+        missing = folder.blocks.missing(log_line)
         if not missing:
             with locked(folder.lock):
                 if not folder.has_record():
                     folder.join()
             return
-        computed = [_compute_block(folder, answer, block) for block in _shown(missing, folder.source)]
+        computed = [_compute_block(folder, answer, block) for block in _with_progress(missing, folder.source)]
         if not any(computed):  # others compute them: wait for one
             with locked(folder.blocks.lock_of(missing[0])):
                 pass
 
 
 def _compute_block(folder: TeacherFolder, answer: TeacherPass, block: int) -> bool:
-    """Compute a block unless another process has it or had it; whether it was computed here."""
+    """Compute a block unless another process computes or has computed it. Returns whether it was computed here."""
     with claimed(folder.blocks.lock_of(block)) as free:
         if not free or folder.blocks.has(block) or folder.has_record():
             return False
@@ -172,13 +172,13 @@ def _compute_block(folder: TeacherFolder, answer: TeacherPass, block: int) -> bo
 
 
 def _table_differs(folder: TeacherFolder, answer: TeacherPass) -> bool:
-    """Whether a sample is not what the teacher answers; only code that changed under the same weights gets this far."""
+    """Whether a sample differs from the teacher's logits. That happens only if code changed under the same weights."""
     entries = torch.randint(len(answer.entries), (_SAMPLE,), generator=torch.Generator().manual_seed(0))
     return bool(_differ(folder.table()[entries], answer(entries)).any())
 
 
-def _drop_blocks_of_other_code(folder: TeacherFolder, answer: TeacherPass, say: Callable[[str], None]) -> None:
-    """Delete blocks that were begun before the teacher's code changed; one entry of each is looked at."""
+def _drop_blocks_of_other_code(folder: TeacherFolder, answer: TeacherPass, log_line: Callable[[str], None]) -> None:
+    """Delete blocks that were begun before the teacher's code changed; one entry of each is checked."""
     files = folder.blocks.finished()
     if not files:
         return
@@ -187,7 +187,7 @@ def _drop_blocks_of_other_code(folder: TeacherFolder, answer: TeacherPass, say: 
     stored = torch.from_numpy(np.frombuffer(content, dtype=folder.blocks.dtype)).view(-1, folder.classes)
     live = answer(torch.cat([folder.blocks.entries_of(block)[:1] for block in files]))
     for block in torch.tensor(list(files))[_differ(stored, live)].tolist():
-        say(f"block {block} in {folder.path} differs from what the teacher answers; it is computed again")
+        log_line(f"block {block} in {folder.path} differs from what the teacher answers; it is computed again")
         folder.blocks.delete(block)
 
 
@@ -198,7 +198,7 @@ def _differ(stored: Tensor, live: Tensor) -> Tensor:
     return (kept & ~close).any(dim=-1)
 
 
-def _shown(blocks: Sequence[int], source: str) -> Iterator[int]:
+def _with_progress(blocks: Sequence[int], source: str) -> Iterator[int]:
     """The blocks, with a progress bar on a terminal."""
     yield from track(
         blocks,

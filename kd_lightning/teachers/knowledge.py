@@ -1,4 +1,4 @@
-"""Dark knowledge: what teachers know besides the label, and from which temperature on their soft targets say it."""
+"""Dark knowledge: what the soft targets hold in addition to the label, and from which temperature on."""
 
 import math
 from typing import NamedTuple
@@ -10,8 +10,8 @@ from kd_lightning.methods.hinton import Averaging, soft_targets
 from kd_lightning.metrics.classification import CALIBRATION_BINS, CalibrationError
 
 TEMPERATURES = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 20.0, 30.0, 50.0)
-# Shares of its largest value at which the dark knowledge counts as begun, and as said.
-_BEGUN, _SAID = 0.1, 0.9
+# The useful temperatures start and end at these shares of the largest dark knowledge.
+_FIRST_SHARE, _LAST_SHARE = 0.1, 0.9
 
 
 class Answers(NamedTuple):
@@ -68,16 +68,16 @@ class Knowledge(NamedTuple):
 
     @property
     def useful_range(self) -> tuple[float, float] | None:
-        """From which temperature the soft targets say more than the label, and from which on nearly all that they can.
+        """The temperatures from which the soft targets hold more than the label, and from which more adds little.
 
-        None where they never do: two classes, or teachers that spread the rest evenly.
+        None if they never do: with two classes, or if the teachers spread the rest evenly.
         """
         largest = max(each.dark_knowledge for each in self.temperatures)
         if not largest > 0:
             return None
-        begun = next(each for each in self.temperatures if each.dark_knowledge >= _BEGUN * largest)
-        said = next(each for each in self.temperatures if each.dark_knowledge >= _SAID * largest)
-        return begun.temperature, said.temperature
+        first = next(each for each in self.temperatures if each.dark_knowledge >= _FIRST_SHARE * largest)
+        last = next(each for each in self.temperatures if each.dark_knowledge >= _LAST_SHARE * largest)
+        return first.temperature, last.temperature
 
 
 def knowledge(teacher_logits: Tensor, labels: Tensor, averaging: Averaging = "arithmetic") -> Knowledge:

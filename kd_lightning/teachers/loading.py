@@ -75,7 +75,7 @@ def _loaded(teacher: NamedTeacher) -> list[LoadedTeacher]:
 
 
 def _adapted(loaded: LoadedTeacher, teacher: Teacher) -> LoadedTeacher:
-    """A loaded net with the weights, inputs and classes that its `Teacher` says."""
+    """A loaded net with the weights, inputs and classes of its `Teacher`."""
     net, source = loaded.net, loaded.source
     if teacher.weights is not None:
         load_weights(net, Path(teacher.weights))

@@ -1,4 +1,4 @@
-"""Logits made elsewhere: a file that teaches in place of a net."""
+"""LogitsFile: a file of logits made elsewhere, used in place of a teacher net."""
 
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -19,7 +19,7 @@ _CHECKED_AT_ONCE = 100_000  # rows
 
 @runtime_checkable
 class HasRowCount(Protocol):
-    """A data module that says how many rows its training file has; any TransferData may."""
+    """A data module that has the number of rows of its training file; any TransferData may."""
 
     @property
     def row_count(self) -> int:
@@ -27,12 +27,12 @@ class HasRowCount(Protocol):
 
 
 class LogitsFile(nn.Module):
-    """A teacher of which only the logits on the training examples are known, before softmax.
+    """A teacher of which only the logits on the training examples are given, before softmax.
 
     A `.npy` file holds (rows, classes), or (views, rows, classes) where the data has several views. Its rows are the
     training rows in their order, or all rows of the training file, of which the training and the validation rows are
-    taken. Logits of the validation rows may lie beside it in `<name>.val.npy`, (rows, classes). A `.safetensors` file
-    holds one tensor, or two that are named `train` and `val`.
+    taken. Logits of the validation rows may be in the same folder in `<name>.val.npy`, (rows, classes). A
+    `.safetensors` file holds one tensor, or two that are named `train` and `val`.
 
     Such a teacher answers no new inputs, so its soft targets are always stored.
 
@@ -103,7 +103,7 @@ class LogitsFile(nn.Module):
         return self.store.entry_count == len(self.store.all_entries)
 
     def forward(self, inputs: object) -> Tensor:
-        """Raise: nobody can ask it.
+        """Raise: a file can't answer new inputs.
 
         Raises:
             ValueError: Always.
@@ -177,7 +177,7 @@ def _table(train: Tensor, val: Tensor | None, entries: Entries, total: int, path
 
 
 def _check_values(values: Tensor, path: Path) -> None:
-    """Refuse logits that are none, and probabilities."""
+    """Refuse values that are not finite logits, and probabilities."""
     if not values.is_floating_point():
         raise ValueError(f"logits in {path} must be floating-point numbers, got {values.dtype}")
     for number, part in enumerate(values.split(_CHECKED_AT_ONCE)):  # type: ignore[no-untyped-call]

@@ -51,7 +51,9 @@ def write_table(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], parts:
 
 
 def read_parts(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], sizes: Iterable[int]) -> Iterator[bytes]:
-    """Read the rows of a .npy file that `write_table` wrote; of a shorter file the last parts are short or empty.
+    """Read the rows of a .npy file that `write_table` wrote.
+
+    If the file is too short, the last parts are short or empty.
 
     Args:
         path: The file.

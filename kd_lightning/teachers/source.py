@@ -20,8 +20,8 @@ from kd_lightning.teachers.logits_file import logits_files
 from kd_lightning.teachers.store import SoftTargetStore
 from kd_lightning.teachers.store_plan import Mode, StoreOptions, decide, store_specs
 
-# Bytes of averaged soft targets that are held in memory; beyond, each batch is averaged when it is asked for.
-_HELD_LIMIT = 256_000_000
+# Largest size in bytes of averaged soft targets in memory; above it, each batch is averaged when it is needed.
+_AVERAGED_LIMIT = 256_000_000
 _AVERAGE_BATCH = 10_000  # entries; keeps what is in between small
 
 
@@ -68,7 +68,7 @@ class TeacherSource(ABC):
     def __call__(self, batch: Batch, temperature: float) -> SoftTargets | None:
         """Compute the soft targets of a batch, (batch, classes), on the batch's device.
 
-        None for validation rows of which a file of logits says nothing.
+        None for validation rows that a file of logits lacks.
 
         Args:
             batch: As the student gets it.
@@ -77,7 +77,7 @@ class TeacherSource(ABC):
 
 
 class LiveTeachers(TeacherSource):
-    """The teachers look at each batch.
+    """Runs the teachers on each batch.
 
     Args:
         ensemble: The frozen teachers.
@@ -109,7 +109,7 @@ class LiveTeachers(TeacherSource):
 class StoredTeachers(TeacherSource):
     """The teachers' logits were computed before; each batch's are read by row and view.
 
-    Averaged soft targets are held in memory where they are small enough.
+    Averaged soft targets are kept in memory if they are small enough.
 
     Args:
         store: The teachers' logits.
@@ -119,23 +119,23 @@ class StoredTeachers(TeacherSource):
     def __init__(self, store: SoftTargetStore, softener: Softener) -> None:
         self.store = store
         self.softener = softener
-        self._held: SoftTargets | None = None  # of all entries
+        self._averaged: SoftTargets | None = None  # of all entries
 
-    def hold(self, temperature: float) -> None:
-        """Average all entries at this temperature now, where the result is small enough to hold.
+    def average_all(self, temperature: float) -> None:
+        """Average all entries at this temperature now, if the result is small enough.
 
-        Before the first batch, and not when it is asked for: a resumed run must get the same bits for each batch.
+        This happens before the first batch, and not later, so that a resumed run gets the same bits for each batch.
 
         Args:
             temperature: T > 0 of all batches, no unit.
         """
         count, classes = self.store.entry_count, self.store.classes
-        if count * classes * 4 > _HELD_LIMIT:
+        if count * classes * 4 > _AVERAGED_LIMIT:
             return
         log_probs = torch.empty(count, classes)
         for part in torch.split(torch.arange(count), _AVERAGE_BATCH):
             log_probs[part] = self.softener(self.store.entries(part), temperature).log_probs
-        self._held = SoftTargets(log_probs, temperature)
+        self._averaged = SoftTargets(log_probs, temperature)
 
     def __call__(self, batch: Batch, temperature: float) -> SoftTargets | None:
         """Read the batch's soft targets, or the logits to make them of.
@@ -147,9 +147,9 @@ class StoredTeachers(TeacherSource):
         if entries is None:
             return None
         device = batch.labels.device
-        if self._held is not None and self._held.temperature == temperature:
-            held = self._held.log_probs.index_select(0, entries)
-            return SoftTargets(held.to(device, non_blocking=True), temperature)
+        if self._averaged is not None and self._averaged.temperature == temperature:
+            averaged = self._averaged.log_probs.index_select(0, entries)
+            return SoftTargets(averaged.to(device, non_blocking=True), temperature)
         return self.softener(self.store.entries(entries).to(device, non_blocking=True), temperature)
 
 
@@ -166,7 +166,7 @@ def choose_source(
     fill: bool,
     device: torch.device,
 ) -> TeacherSource:
-    """Choose between the live teachers and their stored logits, say why, and fill the store where it is chosen.
+    """Choose between live teachers and stored logits, log the reason, and fill the store if it is chosen.
 
     Args:
         live: The teachers.
@@ -177,7 +177,7 @@ def choose_source(
         classes: Logits of a teacher.
         options: Where and how logits are stored.
         features: Whether the teachers' activations are needed, which are not stored.
-        fill: Whether a store may be filled; else the choice is only said.
+        fill: Whether a store may be filled; else the choice is only logged.
         device: Where the teachers run.
 
     Raises:
@@ -206,5 +206,7 @@ def choose_source(
     if not (stored and fill and specs is not None and source is not None):
         return live
     given = {number: file.store.tables[0] for number, file in files.items()}
-    store = open_store(specs, live.ensemble, source, given=given, options=options, device=device, say=rank_zero_info)
+    store = open_store(
+        specs, live.ensemble, source, given=given, options=options, device=device, log_line=rank_zero_info
+    )
     return StoredTeachers(store, live.softener)

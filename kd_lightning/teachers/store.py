@@ -16,7 +16,7 @@ from kd_lightning.data.transfer_data import TransferData
 
 
 class Entries:
-    """What a store has logits of, in order: each view of the training rows, then the validation rows.
+    """The entries of a store, in order: each view of the training rows, then the validation rows.
 
     Args:
         data: The data module, set up.
@@ -44,7 +44,7 @@ class Entries:
         return self.views * len(self.train_rows)
 
     def of(self, rows: Tensor, views: Tensor) -> Tensor:
-        """Numbers of the entries of some rows in some views, (batch,) int64 on the CPU.
+        """The entry numbers of some rows in some views, (batch,) int64 on the CPU.
 
         Args:
             rows: (batch,) int64.

@@ -1,4 +1,4 @@
-"""Whether soft targets are stored, and what such a store depends on."""
+"""The decision whether soft targets are stored, and everything that a store depends on."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ class StoreOptions:
     Args:
         folder: Folder of all stored logits; runs that need those of the same teacher on the same data share them.
         dtype: Number type of the stored logits.
-        limit_gb: The most that one run adds to it, in 10^9 bytes.
+        limit_gb: Largest size that one run may add, in 10^9 bytes.
         top_k: Must be None; older configurations hold it.
     """
 
@@ -146,20 +146,20 @@ def decide(
 
 
 def _fewer_passes(specs: Sequence[StoreSpec], to_make: int, epochs: float) -> Decision:
-    """Compare the passes that fill the store with those of live teachers; a teacher that is stored takes none."""
+    """Compare the passes that fill the store with the passes of live teachers. A stored teacher needs none."""
     views, live_passes = specs[0].views, epochs * len(specs)
     there = len(set(specs)) - to_make
-    known = f"{there} of {len(set(specs))} teachers are stored; for the others " if there else ""
+    stored = f"{there} of {len(set(specs))} teachers are stored; for the others " if there else ""
     if views * to_make < live_passes:
         passes = f"{epochs:g} passes{' of all' if there else ''}"
         return Decision(
-            stored=True, reason=f"{known}{views} view{'s' * (views > 1)} of each example instead of {passes}"
+            stored=True, reason=f"{stored}{views} view{'s' * (views > 1)} of each example instead of {passes}"
         )
     would_pay = math.ceil(live_passes / to_make) - 1
     advice = f"; at most {would_pay} would pay" if would_pay > 0 else ""
     return Decision(
         stored=False,
-        reason=f"{known}{views} views of each example would be no fewer passes than {epochs:g} epochs{advice}",
+        reason=f"{stored}{views} views of each example would be no fewer passes than {epochs:g} epochs{advice}",
     )
 
 

@@ -59,11 +59,11 @@ class Blocks:
         """Whether a block is there, damaged or not."""
         return any(self.folder.glob(f"{block:06}-*.block"))
 
-    def missing(self, say: Callable[[str], None]) -> list[int]:
+    def missing(self, log_line: Callable[[str], None]) -> list[int]:
         """Blocks that are not there; damaged ones are deleted.
 
         Args:
-            say: Called with a line about each damaged one.
+            log_line: Called with a line about each damaged one.
         """
         for file in set(self.folder.glob("*-*.block")) - set(self._finished.values()):
             block, expected = file.stem.split("-")
@@ -71,7 +71,7 @@ class Blocks:
                 if checksum(file.read_bytes()) == expected:
                     self._finished[int(block)] = file
                 else:
-                    say(f"block {int(block)} in {self.folder} is damaged; it is computed again")
+                    log_line(f"block {int(block)} in {self.folder} is damaged; it is computed again")
                     file.unlink()
         return [block for block in range(self.count) if block not in self._finished]
 
@@ -98,7 +98,7 @@ class Blocks:
         self.replace(self.folder / f"{block:06}-{checksum(content)}.block", lambda part: part.write_bytes(content))
 
     def replace(self, file: Path, write: Callable[[Path], object]) -> None:
-        """Write a file beside the blocks, then give it its name, here or in another folder of the same disk.
+        """Write a temporary file in the blocks' folder, then rename it to its final path on the same disk.
 
         Args:
             file: The name.
@@ -114,7 +114,7 @@ class Blocks:
             part.unlink(missing_ok=True)
 
     def drop(self) -> None:
-        """Remove the blocks, their locks, and what killed processes left among them."""
+        """Remove the blocks, their locks and temporary files of killed processes."""
         self._finished.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -186,7 +186,7 @@ class TeacherFolder:
 
     @contextmanager
     def unless_finished(self) -> Iterator[None]:
-        """Go on where a block's file is gone, if another process has made the table and cleared up by now."""
+        """Ignore that a block's file is gone, if another process has made the table and removed the blocks."""
         try:
             yield
         except FileNotFoundError:
@@ -194,7 +194,7 @@ class TeacherFolder:
                 raise
 
     def reopen(self, *, keep: bool) -> None:
-        """Make blocks of the table again, so that what is wrong with it can be computed again.
+        """Turn the table back into blocks, so that wrong ones can be computed again.
 
         Args:
             keep: Whether blocks that are as they were written are kept; else all are computed again.

@@ -38,7 +38,7 @@ LINE = 100  # characters of a command's line, beyond which a list in it is broke
 
 
 class Dashboard(LeanCallback):
-    """Fills TensorBoard's tabs: custom scalars, hparams, text, and pictures of what the net gets wrong.
+    """Fills TensorBoard's tabs: custom scalars, hparams, text, and pictures of the net's mistakes.
 
     Other loggers only get the curves.
 
@@ -57,7 +57,7 @@ class Dashboard(LeanCallback):
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what stays as it is: charts, hyperparameters, configuration and command."""
+        """Write what does not change during the run: charts, hyperparameters, configuration and command."""
         for writer in _writers(trainer):
             writer.add_custom_scalars(CHARTS)
             for summary in hparams_summaries(hyperparameters(self.config, trainer, pl_module)):
@@ -87,7 +87,7 @@ class Dashboard(LeanCallback):
             for name, figure in figures(module, examined, names) if examined is not None else ():
                 for writer in writers:
                     writer.add_image(f"{PICTURE_TAGS}{name}", pixels(figure), step)
-        except Exception as error:  # a picture is never worth a run
+        except Exception as error:  # a failed picture must not end the run
             rank_zero_info(f"pictures are left out: {type(error).__name__}: {error}")
 
     def _is_due(self, trainer: Trainer) -> bool:

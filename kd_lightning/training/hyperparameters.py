@@ -1,4 +1,4 @@
-"""What runs are sorted by in TensorBoard's hparams tab."""
+"""The columns of TensorBoard's hparams tab."""
 
 import inspect
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _PLACES = {
 }
 _NUMBERS = ("temperature", "soft_weight", "lr", "batch_size", "epochs", "seed", "parameters", "teachers")
 COLUMNS = (*_PLACES, "lr", "optimizer", "net", "parameters", "teachers")
-# TensorBoard shows five columns before one chooses others, those that are said to differ first.
+# TensorBoard shows the first five columns by default.
 FIRST_COLUMNS = ("lr", "net", "soft_weight", "teachers", "temperature")
 FINAL_METRICS = ("test/errors", "val/accuracy", "val/loss", "test/accuracy", "test/nll", "test/ece")
 

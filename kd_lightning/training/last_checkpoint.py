@@ -1,4 +1,4 @@
-"""Crash-safe checkpoints: written beside the old one, when it is time, and at a signal."""
+"""Crash-safe checkpoints: written next to the old file, at an interval and at a signal, then renamed."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ from kd_lightning.training.signals import Stopped, StopSignals
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, flushes to disk, then replaces: a kill never leaves a half-written checkpoint.
+    """Writes a temporary file, flushes it to disk, then renames it: a kill never leaves a half-written checkpoint.
 
     Lightning's own writer stages in $TMPDIR and moves, which across file systems is a copy that can be cut.
     """
@@ -60,7 +60,7 @@ def _disk_is_full(path: Path) -> OSError:
     older = any(path.parent.glob("*.ckpt"))
     return OSError(
         f"can't write checkpoint {path}: {size_text(shutil.disk_usage(path.parent).free)} are free on its disk; "
-        "make room and go on with --ckpt_path last, "
+        "make room and resume with --ckpt_path last, "
         + ("an older checkpoint is whole" if older else "from the first step, as no checkpoint was written before")
     )
 
@@ -95,7 +95,7 @@ class LastCheckpoint(Checkpoint):
         self, run: Path, interval: float = 60.0, check_every: int = 20, signals: StopSignals | None = None
     ) -> None:
         super().__init__()
-        if not interval >= 0:  # so that it refuses NaN, too
+        if not interval >= 0:  # written so that NaN is refused too
             raise ValueError(f"save_every must be >= 0, got {interval}")
         self.path = run / CHECKPOINT_DIR / LAST
         self.interval = interval
@@ -113,27 +113,27 @@ class LastCheckpoint(Checkpoint):
         self.signals.install()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """From here on there is something to save."""
+        """From now on there are steps to save."""
         self.signals.begin_steps()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write when it is due: never between the micro-batches of one step, nor before an epoch's validation.
+        """Save if a save is due, but only after a full optimizer step.
 
-        What falls due at an epoch's last batch is written after the epoch.
+        A save due at an epoch's last batch waits for the epoch's validation.
         """
         if batch_idx + 1 == trainer.num_training_batches or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         if trainer.global_step == trainer.max_steps or (trainer.should_stop and _may_stop(trainer)):
-            # The run ends here, within an epoch: only now does the loader's place belong to the weights.
+            # The run ends here, within an epoch: only now do the loader's place and the weights belong together.
             self._write(trainer)
             return
         if trainer.world_size == 1 or trainer.global_step - self._looked_at_step >= self.check_every:
             self._write_if_due(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write when it is due, for epochs of a single batch or step; after the last epoch the run's end does it.
+        """Save if a save is due, for epochs of a single step. After the last epoch `on_train_end` saves.
 
         A checkpoint of all steps is not written before the final weights are there: nothing is left to do for a run
         that is resumed from it.
@@ -142,7 +142,7 @@ class LastCheckpoint(Checkpoint):
             self._write_if_due(trainer)
 
     def _write_if_due(self, trainer: Trainer) -> None:
-        """Write where the last checkpoint is old or a signal came, and stop for the signal; all ranks alike."""
+        """Save if the last checkpoint is old or a signal came, and stop after a signal; the same on all ranks."""
         step = self._looked_at_step = trainer.global_step
         stop = self.signals.received
         due = bool(stop) or time.monotonic() - self._written_at >= self.interval
@@ -187,7 +187,7 @@ class LastCheckpoint(Checkpoint):
                 record["validation"] = {}  # nobody measured the final weights
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Go on with the weights of the last step."""
+        """Continue with the weights of the last step."""
         weights = checkpoint.get(RECORD_KEY, {}).get(STEP_WEIGHTS)
         if weights:
             pl_module.load_state_dict(weights, strict=False)
@@ -210,7 +210,7 @@ class LastCheckpoint(Checkpoint):
     def _write(self, trainer: Trainer) -> None:
         if not all(bool(parameter.isfinite().all()) for parameter in trainer.lightning_module.parameters()):
             raise ValueError(diverged(trainer.global_step))
-        # What was logged up to here must not be younger than the checkpoint: a resumed run will not log it again.
+        # Flush the logs before the checkpoint: a resumed run does not log these steps again.
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.flush()

@@ -65,7 +65,7 @@ class RunProgress(ProgressBar):
             self._show(trainer.global_step, _description(trainer), trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the last state standing; only now, when the last checkpoint is written."""
+        """Leave the last state on the screen, after the last checkpoint is written."""
         if self._progress is not None:
             self._show(trainer.global_step, _description(trainer), trainer)
         self._stop()
@@ -120,10 +120,10 @@ class RunProgress(ProgressBar):
         if self._progress is None:
             return
         self._shown_at = time.monotonic()
-        known = trainer.callback_metrics
-        figures = "  ".join(f"{name} {float(known[key]):.3f}" for key, name in _SHOWN.items() if key in known)
+        measured = trainer.callback_metrics
+        figures = "  ".join(f"{name} {float(measured[key]):.3f}" for key, name in _SHOWN.items() if key in measured)
         self._progress.update(self._task, completed=done, description=description, figures=figures)
-        with suppress(OSError):  # on a full disk or a closed pipe: printing is never worth a run
+        with suppress(OSError):  # on a full disk or a closed pipe: a failed print must not end the run
             if self._progress.console.is_terminal:
                 self._progress.refresh()
             else:

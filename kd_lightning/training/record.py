@@ -1,8 +1,7 @@
-"""What `test` and `predict` write into a run's folder: metrics.json and predictions.csv."""
+"""What `test` writes into a run's folder: metrics.json and details.json."""
 
-import csv
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
@@ -33,13 +32,13 @@ from kd_lightning.runs.files import (
 from kd_lightning.teachers.ensemble import teachers_of
 
 _COUNTS = {"errors", "examples", "teacher_errors"}
-# Arguments of a data module that say how examples are served, not which.
+# Arguments of a data module about how examples are served, not about which.
 _SERVING = {"batch_size", "eval_batch_size", "num_workers", "pin_memory", "persistent_workers", "prefetch_factor"}
 
 
 @runtime_checkable
 class NamesTestData(Protocol):
-    """A data module that says which of its arguments decide on the test set; of others nearly all are taken to."""
+    """A data module that lists the arguments that change its test set. For any other, nearly all arguments count."""
 
     test_data_arguments: Sequence[str]
 
@@ -123,7 +122,7 @@ def _test_limits(trainer: Mapping[str, Any]) -> dict[str, Any]:
 class EvaluationRecord(LeanCallback):
     """Writes details: the test's tables, the names of the classes, and what net and teachers cost to use.
 
-    In the process that tests, since a forked process hands nothing back but the logged numbers.
+    It runs in the process that tests, because a forked process returns only the logged numbers.
 
     Args:
         file: Where to.
@@ -232,14 +231,14 @@ def _sequence_counts(found: Mapping[str, Any] | None) -> set[str]:
 
 
 def _over_sequences(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What metrics.json says of whole sequences; the interval of the rows is also theirs."""
+    """The entries of metrics.json about whole sequences; their interval replaces that of the rows."""
     counts = {name: found[name] for name in ("unit", "kind", "count", "errors", "teacher_errors") if name in found}
     rate = {"interval": error_interval(found["errors"], found["count"])} if found["count"] else {}
     return {"error_rate_interval": found["row_error_interval"], "sequences": counts | rate}
 
 
 def _end_of_run(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """How many steps a checkpoint's run made, and was to make: its last checkpoint says so, its best does not."""
+    """Steps that a checkpoint's run made, and planned to make, from its last checkpoint; its best may be older."""
     last = path.with_name(LAST)
     if run_folder(path) is not None and last.is_file():
         try:
@@ -248,35 +247,3 @@ def _end_of_run(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
             return {"steps_done": None, "steps_planned": None}
     planned = checkpoint.get(RECORD_KEY, {}).get("planned_steps")
     return {"steps_done": checkpoint["global_step"], "steps_planned": planned}
-
-
-def prediction_rows(batches: Sequence[Any], names: Sequence[str] | None) -> Iterator[dict[str, Any]]:
-    """Rows of predictions.csv.
-
-    Args:
-        batches: What `predict_step` returned, in order.
-        names: File of each example where image files were predicted.
-    """
-    counted = 0
-    for batch in batches:
-        for position, prediction in enumerate(batch["prediction"].tolist()):
-            known = int(batch["index"][position])
-            index = known if known >= 0 else counted
-            label = int(batch["label"][position])
-            row: dict[str, Any] = {"index": index}
-            if names is not None:
-                row["file"] = names[index]
-            yield row | {
-                "label": label if label >= 0 else "",
-                "prediction": prediction,
-                "confidence": f"{float(batch['confidence'][position]):.6f}",
-            }
-            counted += 1
-
-
-def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write rows of one shape as CSV with a header."""
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["index"])
-        writer.writeheader()
-        writer.writerows(rows)

@@ -1,4 +1,4 @@
-"""What Lightning's own callbacks forget or keep too long when a run is resumed, and what ended a fit."""
+"""Corrections to Lightning's callbacks when a run is resumed, and the reason why a fit ended."""
 
 import math
 import traceback
@@ -24,11 +24,11 @@ State = dict[str, Any]  # what a callback keeps in a checkpoint; each has its ow
 
 
 class ResumedCallbacks(LeanCallback):
-    """Has the callbacks of a resumed run go on as if it had not been interrupted.
+    """Lets the callbacks of a resumed run continue as if it had not been interrupted.
 
     ModelCheckpoint forgets the best score when the folder was moved or copied, Timer takes the time of earlier jobs for
-    its own, EarlyStopping trains a run on that it had ended, and what callbacks set up at an epoch's start is missing
-    after a resume within an epoch.
+    its own, EarlyStopping continues a run that it had ended, and callbacks miss their set-up at an epoch's start after
+    a resume within an epoch.
 
     Args:
         config: The resolved configuration.
@@ -56,11 +56,13 @@ class ResumedCallbacks(LeanCallback):
                 continue
             refuse_other_form(callback.state_dict(), state, f"callbacks.{callback.state_key}")
             if isinstance(callback, Timer):
-                state["time_elapsed"] = {}  # the limit is one of each job
+                state["time_elapsed"] = {}  # the limit counts per job
             elif isinstance(callback, ModelCheckpoint):
                 state |= checkpoints_in_folder(callback, state)
             elif isinstance(callback, EarlyStopping):
-                state["patience"] = callback.patience  # Lightning takes the old one, whatever is configured
+                state["patience"] = (
+                    callback.patience
+                )  # Lightning would restore the old one and ignore the configuration
                 if _arguments(callback, before) != _arguments(callback, self.config):
                     state["stopping_reason"] = NOT_STOPPED.value  # the user wants to train on
                 trainer.should_stop |= state["stopping_reason"] != NOT_STOPPED.value
@@ -92,18 +94,18 @@ class ResumedCallbacks(LeanCallback):
         self._checkpoint = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set up what callbacks set up at an epoch's start, which a resume within an epoch leaves out."""
+        """Do what callbacks do at an epoch's start, which a resume within an epoch skips."""
         schedule = accumulation_schedule(trainer)
         if schedule is not None:
             trainer.accumulate_grad_batches = schedule.get_accumulate_grad_batches(trainer.current_epoch)
         if self._averaging is not None and trainer.fit_loop.restarted_mid_epoch:
             self._averaging.on_train_epoch_start(trainer, pl_module)
         if self._planned_before is not None:
-            _say_other_length(trainer, self._planned_before)
+            _log_other_length(trainer, self._planned_before)
 
 
 class Ending(LeanCallback):
-    """Says at the end of a fit what ended it, where that was not the end of the run as it was planned.
+    """Logs at the end of a fit why it ended, if that was before its planned end.
 
     Args:
         first_step: Steps that the resumed checkpoint had made; 0 for a new run.
@@ -115,7 +117,7 @@ class Ending(LeanCallback):
         self.has_checkpoint = has_checkpoint
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say it.
+        """Log the reason.
 
         Raises:
             ValueError: If no step was made and there is no checkpoint either.
@@ -133,17 +135,17 @@ class Ending(LeanCallback):
 
 
 def refuse_other_form(ours: object, theirs: object, place: str) -> None:
-    """Refuse a state from a checkpoint where it can't stand for one of ours.
+    """Refuse a state from a checkpoint that has another form than ours.
 
-    Entries that only one of them has are left to whoever takes them.
+    Entries that only one of them has are not checked.
 
     Args:
         ours: A state as it is now.
         theirs: The state that is to replace it.
-        place: Where it stands in the checkpoint.
+        place: Its place in the checkpoint.
 
     Raises:
-        ValueError: If a number, a text, a tensor, a list or a dict stands in place of another of them.
+        ValueError: If a number, a text, a tensor, a list or a dict is found where another of them is expected.
     """
     match ours:
         case bool() | int() | float():
@@ -174,7 +176,7 @@ def restoring_errors(path: str | None) -> Iterator[None]:
         path: The file; None where none is restored.
 
     Raises:
-        ValueError: In place of errors that say nothing to the user.
+        ValueError: In place of errors that the user can't understand.
     """
     try:
         yield
@@ -190,8 +192,8 @@ def restoring_errors(path: str | None) -> Iterator[None]:
 def checkpoints_in_folder(callback: ModelCheckpoint, state: State) -> State:
     """The best checkpoints that lie in a callback's folder by now, as entries of its state.
 
-    Lightning goes by the paths at the time of saving, and drops all scores when the folder is another. A file may
-    also be younger than the checkpoint that a killed run goes on from: its own score counts.
+    Lightning compares the paths with those at the time of saving, and drops all scores if the folder has changed. A
+    file may also be newer than the checkpoint that is resumed: its own score counts.
 
     Args:
         callback: With its folder.
@@ -203,9 +205,9 @@ def checkpoints_in_folder(callback: ModelCheckpoint, state: State) -> State:
     if callback.monitor is None:
         newest = folder / Path(state["best_model_path"]).name
         return moved | {"best_model_path": str(newest) if newest.is_file() else ""}
-    known = {Path(path).name: score for path, score in state["best_k_models"].items()}
-    files = [folder / name for name in known or [f"{callback.filename}.ckpt"]]
-    found = {str(path): _own_score(path, callback.state_key, known.get(path.name)) for path in files if path.is_file()}
+    scores = {Path(path).name: score for path, score in state["best_k_models"].items()}
+    files = [folder / name for name in scores or [f"{callback.filename}.ckpt"]]
+    found = {str(path): _own_score(path, callback.state_key, scores.get(path.name)) for path in files if path.is_file()}
     scores = {path: score for path, score in found.items() if score is not None}
     ranked = sorted(scores, key=lambda path: float(scores[path]), reverse=callback.mode == "max")
     best, worst = (ranked[0], ranked[-1]) if ranked else ("", "")
@@ -218,32 +220,32 @@ def checkpoints_in_folder(callback: ModelCheckpoint, state: State) -> State:
     }
 
 
-def _own_score(path: Path, key: str, known: Tensor | None) -> Tensor | None:
+def _own_score(path: Path, key: str, score: Tensor | None) -> Tensor | None:
     """The score that a kept checkpoint had when it was written; None where the file can't be used.
 
     Args:
         path: The file.
         key: Under which it has the state of the callback that wrote it.
-        known: What the resumed checkpoint says; a file with only weights says nothing itself.
+        score: The score in the resumed checkpoint, for a file with only weights.
     """
     try:
         states = read_checkpoint(path).get("callbacks", {})
     except ValueError:
         return None
-    score: Tensor | None = states.get(key, {}).get("current_score", known)
-    return score
+    current: Tensor | None = states.get(key, {}).get("current_score", score)
+    return current
 
 
 def _arguments(callback: Callback, config: dict[str, Any]) -> list[Any]:
-    """What a configuration says of the callbacks of a kind."""
+    """The configured arguments of the callbacks of a class."""
     given = config.get("trainer", {}).get("callbacks") or []
     entries = given if isinstance(given, list) else [given]
     name = type(callback).__name__
     return [entry for entry in entries if str(entry.get("class_path")).rpartition(".")[2] == name]
 
 
-def _say_other_length(trainer: Trainer, before: float) -> None:
-    """Say what another length of the run makes of its learning rate.
+def _log_other_length(trainer: Trainer, before: float) -> None:
+    """Log how a new length of the run changes its learning rate.
 
     Args:
         trainer: At the start of a resumed run.
@@ -265,17 +267,17 @@ def _say_other_length(trainer: Trainer, before: float) -> None:
 
 
 def why_it_ended(trainer: Trainer) -> str:
-    """What ended a fit, in the words of a sentence's second half; empty where it came to its planned end."""
+    """Why a fit ended, as the second half of a sentence; empty at its planned end."""
     finished = not trainer.should_stop and trainer.current_epoch == trainer.max_epochs
     if finished or trainer.global_step >= planned_steps(trainer):
         return ""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by Lightning's connector
         remaining = callback.time_remaining() if isinstance(callback, Timer) else None
         if remaining is not None and remaining <= 0:
-            return "the time was up that max_time gives to each job; the same command with --ckpt_path last goes on"
+            return "the time was up that max_time gives to each job; the same command with --ckpt_path last resumes it"
         if isinstance(callback, EarlyStopping) and callback.stopping_reason != NOT_STOPPED:
             message = str(callback.stopping_reason_message).removesuffix(" Signaling Trainer to stop.").rstrip(".")
-            return f"EarlyStopping ended the run ({message}); with other arguments for it the run goes on"
+            return f"EarlyStopping ended the run ({message}); with other arguments for it the run can be resumed"
     if trainer.should_stop:
-        return "a callback ended it; the same command with --ckpt_path last goes on"
+        return "a callback ended it; the same command with --ckpt_path last resumes it"
     return "the training data came to an end"

@@ -1,4 +1,4 @@
-"""What a run keeps of itself: its configuration, its teachers and its time."""
+"""The record of a run: its configuration, its teachers and its training time."""
 
 import math
 import time
@@ -48,7 +48,7 @@ class RunRecord(LeanCallback):
 
     @rank_zero_only
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Take the folder: before the first step, when data and teachers have been found good."""
+        """Write into the folder, just before the first step, after data and teachers were checked."""
         if self._taken:
             return
         self._taken = True
@@ -63,10 +63,10 @@ class RunRecord(LeanCallback):
 
     @rank_zero_only
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave no curves of a run that failed before its first step: they would stand in the next one's way.
+        """Delete the curves of a run that failed before its first step: they would block the next one.
 
-        Where the run began its configuration was written. What this process knows says little: under ddp_fork the
-        parent of the processes that train comes here, too.
+        The written configuration shows that the first step was reached: under ddp_fork this method also runs in the
+        parent process, which does not train.
         """
         if _stamp(self.run / CONFIG_FILE) != self._config_before:
             return
@@ -90,12 +90,12 @@ class RunRecord(LeanCallback):
         record["train_seconds"] = self._earlier_seconds + time.monotonic() - self._started_at
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Go on counting the training time."""
+        """Continue to count the training time."""
         self._earlier_seconds = checkpoint.get(RECORD_KEY, {}).get("train_seconds", 0.0)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """What changes when a file is written again; None where there is none."""
+    """Values that change when the file is written again; None if there is no file."""
     if not path.exists():
         return None
     found = path.stat()

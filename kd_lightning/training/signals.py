@@ -1,4 +1,4 @@
-"""Stopping a run from outside: signals that ask for it, a launcher that died, and one fit at a time in a folder.
+"""Stopping a run from outside: by signals, or when its launcher died. Also the lock of a run's folder.
 
 Imports nothing that takes time: a signal may come while torch and Lightning are being imported.
 """
@@ -17,23 +17,23 @@ from pathlib import Path
 from types import FrameType
 
 LOCK_FILE = ".lock"
-# What a process ends with after the signal. 143, 130 and 129 are the shell's own for SIGTERM, Ctrl-C and a closed
-# terminal; 75 is sysexits.h's "try again later", by which a job script knows that it should requeue: the scheduler said
-# that the time is up.
+# Exit code of a process after the signal. 143, 130 and 129 are the shell's own for SIGTERM, Ctrl-C and a closed
+# terminal; 75 is sysexits.h's "try again later", which tells a job script to requeue: the scheduler's time limit is
+# near.
 EXIT_CODES = {signal.SIGTERM: 143, signal.SIGUSR1: 75, signal.SIGINT: 130, signal.SIGHUP: 129}
 # Number of the process that starts the other ranks of a node under `ddp`; they find it in their environment.
 LAUNCHER = "KD_LIGHTNING_LAUNCHER"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-# A rank may hear the same signal from the terminal and from its launcher; what comes later is another wish.
+# A rank may get the same signal from the terminal and from its launcher. A later one is a new request.
 _SAME_WISH_SECONDS = 1.0
 # Lightning's launcher looks every 5 s whether a rank ended with another code than 0, and then kills the run's others.
 _LAUNCHER_ENDS_WITHIN_SECONDS = 10.0
 
 
 class Stopped(SystemExit):
-    """The run was asked to stop, and has saved what there was to save.
+    """A signal asked the run to stop, and it has saved its state.
 
-    A SystemExit, so that no `except Exception` on the way takes it for a failure, and a forked rank ends with its code.
+    It is a SystemExit, so that no `except Exception` catches it and a forked rank ends with its code.
 
     Args:
         signum: The signal.
@@ -47,12 +47,11 @@ class Stopped(SystemExit):
 class StopSignals:
     """Takes over SIGTERM, SIGUSR1, SIGHUP and Ctrl-C.
 
-    While a net trains, a signal is noted, and the run looks between two steps, when nothing is half done. At any other
-    time there is nothing to save, and the signal raises `Stopped` at once.
+    While a net trains, a signal is only stored, and the run checks for it between two steps. At any other time there is
+    nothing to save, and the signal raises `Stopped` at once.
 
-    Lightning's own handlers work inside the signal: they write a checkpoint, or talk to other ranks, while a step is
-    under way, which repeats a batch or waits for ever:
-    https://github.com/Lightning-AI/pytorch-lightning/issues/21406
+    Lightning's own handlers save inside the signal handler, in the middle of a step, which can repeat a batch or wait
+    for ever: https://github.com/Lightning-AI/pytorch-lightning/issues/21406
     """
 
     def __init__(self) -> None:
@@ -63,11 +62,11 @@ class StopSignals:
         self._ignored: frozenset[signal.Signals] | None = None
 
     def install(self) -> None:
-        """Take the signals over in this process; only the main thread can, and elsewhere nothing is done.
+        """Install the handlers in this process. Only the main thread can; in other threads nothing is done.
 
-        What is ignored from the start stays ignored, as `nohup` and a job script's `trap "" USR1` want it. Ctrl-C is
-        the exception: shells ignore it for what runs in the background, and torch tells ranks by it that their parent
-        is gone.
+        Signals that are ignored from the start stay ignored, as `nohup` and a job script's `trap "" USR1` expect.
+        Ctrl-C is the exception: shells ignore it for background jobs, and torch sends it to ranks whose parent has
+        died.
         """
         if threading.current_thread() is not threading.main_thread():
             return
@@ -79,10 +78,10 @@ class StopSignals:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Take the signals over, and put the former handlers back at the end.
+        """Install the handlers, and restore the former ones at the end.
 
         Raises:
-            Stopped: If a signal came after the run had looked for the last time, and the run is one of a study.
+            Stopped: If a signal came after the last check of a run that is one of a study.
         """
         before = {signum: signal.getsignal(signum) for signum in EXIT_CODES}
         self.install()
@@ -97,11 +96,11 @@ class StopSignals:
                     signal.raise_signal(self.received)
 
     def begin_steps(self) -> None:
-        """Say that from now on this process looks between its steps."""
+        """From now on this process checks for signals between its steps."""
         self._looks_between_steps = True
 
     def end_steps(self) -> None:
-        """Say that this process no longer looks: all is saved."""
+        """This process no longer checks for signals: everything is saved."""
         self._looks_between_steps = False
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
@@ -122,7 +121,7 @@ class StopSignals:
                 _write_line("stopping after this step; Ctrl-C again stops at once and loses what is not saved")
 
     def _end(self, signum: int, *, again: bool) -> None:
-        """Pass the signal on to the other processes of the run and end, or wait for the ranks that this one started.
+        """Forward the signal to the run's other processes and end, or wait for the ranks that this one started.
 
         Raises:
             Stopped: If this process started no ranks.
@@ -139,7 +138,7 @@ class StopSignals:
             raise KeyboardInterrupt
 
     def _launcher(self) -> int | None:
-        """The process that started this rank; None where it is no rank, or torchrun or a scheduler started it."""
+        """The process that started this rank; None if this is no rank, or if torchrun or a scheduler started it."""
         parent = os.getppid()
         forked = parent == self._first_process
         return parent if forked or (_is_started_rank() and os.environ.get(LAUNCHER) == str(parent)) else None
@@ -168,10 +167,10 @@ def let_launcher_end_first() -> None:
 
 
 def end_with_launcher() -> None:
-    """Have this rank killed when the process that started it ends, however that ends.
+    """Let the kernel kill this rank when the process that started it ends for any reason.
 
-    Under `ddp` the process that the user started is rank 0, which starts the others. Where it is killed before all have
-    met, torch lets the others wait half an hour for it. On Linux the kernel tells them; elsewhere nobody does.
+    Under `ddp` the process that the user started is rank 0, which starts the others. If it is killed before all ranks
+    are connected, torch lets the others wait half an hour. Only Linux can signal them.
     """
     if not _is_started_rank():
         os.environ[LAUNCHER] = str(os.getpid())
@@ -188,10 +187,10 @@ def end_with_launcher() -> None:
 
 @contextmanager
 def only_fit_in(run: Path) -> Iterator[None]:
-    """Hold a run's folder for one fit; the system gives it back when the process ends, however it ends.
+    """Lock a run's folder for one fit; the system releases the lock when the process ends for any reason.
 
     Raises:
-        BlockingIOError: If another fit holds it.
+        BlockingIOError: If another fit has the lock.
     """
     from lightning.pytorch.utilities import rank_zero_info
 
@@ -220,13 +219,13 @@ def only_fit_in(run: Path) -> Iterator[None]:
 
 
 def _ignored_signals() -> frozenset[signal.Signals]:
-    """What this process ignores, but for Ctrl-C."""
+    """The signals that this process ignores, except Ctrl-C."""
     ignored = {signum for signum in EXIT_CODES if signal.getsignal(signum) is signal.SIG_IGN}
     return frozenset(ignored - {signal.SIGINT})
 
 
 def _is_started_rank() -> bool:
-    """Whether Lightning started this process as a further rank; torchrun watches over its own."""
+    """Whether Lightning started this process as a further rank; torchrun ends its own ranks itself."""
     return os.environ.get("LOCAL_RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" not in os.environ
 
 

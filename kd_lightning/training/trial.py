@@ -1,4 +1,4 @@
-"""What is said before the first step, and fits that make no run: a trial of one step, and preparations."""
+"""The line before the first step, and fits that make no run: --dry_run and --prepare."""
 
 import math
 from typing import Any
@@ -17,7 +17,7 @@ from kd_lightning.teachers.source import StoredTeachers
 
 
 class Banner(LeanCallback):
-    """Says before the first step what trains on what; the module then says what it knows of its teachers."""
+    """Logs before the first step which net trains on which data."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say it."""
@@ -47,10 +47,10 @@ class TrialDone(Exception):  # noqa: N818  # not an error: all went well
 
 
 class DryRun(LeanCallback):
-    """Ends the training after one step; whether the teachers' logits would be stored is only said."""
+    """Ends the training after one step. It only logs whether the teachers' logits would be stored."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Have the teachers run live."""
+        """Let the teachers run live."""
         for setup in _teacher_setups(trainer):
             setup.fill_store = False
 
@@ -71,7 +71,7 @@ class Prepare(LeanCallback):
     """Ends the fit before the first step, when the data is there and the teachers' logits are stored."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Have the teachers' logits stored, whether this run by itself would pay for it or not."""
+        """Let the teachers' logits be stored, also if this run is too short to save time by it."""
         for setup in _teacher_setups(trainer):
             setup.must_store = True
 

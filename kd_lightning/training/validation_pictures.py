@@ -14,7 +14,7 @@ from kd_lightning.metrics.classification import TABLE_CLASSES
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.distill import DistillModule
 
-# Validation examples that are looked at, at most, and how many mistakes are shown.
+# Largest number of validation examples that are used, and number of mistakes that are shown.
 EXAMPLES, MISTAKES = 5000, 16
 NUMBERS = 50_000_000  # pixels and channels of all of them together, at most: 200 MB
 
@@ -51,12 +51,12 @@ def examine(trainer: Trainer, module: ClassifierModule) -> Examined | None:
             return None
         shown = inputs if isinstance(inputs, Tensor) and inputs.ndim == 4 and inputs.shape[1] in {1, 3} else None
         pictures = pictures and shown is not None
-        taught = module.teacher_log_probs(inputs)
+        teacher_log_probs = module.teacher_log_probs(inputs)
         answers = [
             labels if shown is None or not pictures else shown,
             labels,
             module(inputs).float(),
-            *([] if taught is None else [taught]),
+            *([] if teacher_log_probs is None else [teacher_log_probs]),
         ]
         parts.append(tuple(answer[labels >= 0].cpu() for answer in answers))
         count += len(labels)
@@ -76,7 +76,7 @@ def figures(
 
     Args:
         module: Its teachers answer at its temperature.
-        examined: What was asked.
+        examined: The examples and the net's logits.
         names: Of the classes, their numbers by default.
     """
     from kd_lightning.reports import class_plots, plots  # matplotlib takes half a second to import
@@ -84,29 +84,29 @@ def figures(
     images, labels, logits, at_one = examined
     confidence, predicted = logits.softmax(dim=1).max(dim=1)
     classes = logits.shape[1]
-    known = names if names and len(names) == classes else None
-    called = plots.short_names(known or [str(number) for number in range(classes)])
+    class_names = names if names and len(names) == classes else None
+    called = plots.short_names(class_names or [str(number) for number in range(classes)])
     if classes <= TABLE_CLASSES:
         counts = torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes)
-        yield "confusion", class_plots.confusion(counts.tolist(), names=known)
+        yield "confusion", class_plots.confusion(counts.tolist(), names=class_names)
     if images is None:
         return
     wrong = (predicted != labels).nonzero().squeeze(1)
     worst = wrong[confidence[wrong].argsort(descending=True)][:MISTAKES]
     if len(worst):
-        around = "\n" if known else " "
+        around = "\n" if class_names else " "
         titles = [
             f"{called[int(labels[n])]}{around}as {called[int(predicted[n])]}\n{100 * confidence[n]:.1f} %"
             for n in worst.tolist()
         ]
         heading = f"most confident of {len(wrong)} mistakes: label as prediction, confidence"
-        yield "mistakes", plots.mistakes(_shown(images[worst]), titles, heading)
+        yield "mistakes", plots.mistakes(_as_lists(images[worst]), titles, heading)
     if not isinstance(module, DistillModule) or module.live_teachers is None or at_one is None:
         return
     temperature = module.temperature
-    # The example whose soft targets say most beside the label: the teachers' least sure right answer.
-    sure, taught = at_one.max(dim=1)
-    row = int(torch.where(taught == labels, sure, 2.0).argmin())
+    # Show the correctly classified example with the teachers' lowest confidence.
+    highest, named = at_one.max(dim=1)
+    row = int(torch.where(named == labels, highest, 2.0).argmin())
     image = images[row : row + 1]
     softened = module.live_teachers.answer(image.to(module.device), temperature).log_probs
     answers = {
@@ -115,7 +115,7 @@ def figures(
         f"teachers, T = {temperature:g}": softened[0].exp().tolist(),
         f"student, T = {temperature:g}": (logits[row] / temperature).softmax(dim=0).tolist(),
     }
-    yield "soft targets", plots.softened_targets(_shown(image)[0], int(labels[row]), answers, known)
+    yield "soft targets", plots.softened_targets(_as_lists(image)[0], int(labels[row]), answers, class_names)
 
 
 def pixels(figure: Any) -> Any:
@@ -128,7 +128,7 @@ def pixels(figure: Any) -> Any:
     return torch.from_numpy(pixels[..., :3].copy()).permute(2, 0, 1)
 
 
-def _shown(images: Tensor) -> list[Any]:
+def _as_lists(images: Tensor) -> list[Any]:
     """Images of one channel as (height, width) lists, of three as (height, width, 3), in [0, 1]."""
     images = images.float()
     low, high = images.min(), images.max()

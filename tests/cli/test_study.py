@@ -20,7 +20,8 @@ from kd_lightning.cli import study as study_module
 from kd_lightning.cli.command_line import main
 from kd_lightning.cli.study import Options, check_row, fit_command, planned, process_count, run_study
 from kd_lightning.reports.curves import read_curves
-from kd_lightning.reports.study_file import StudyRow, read_study
+from kd_lightning.reports.study_file import read_study
+from kd_lightning.reports.study_row import StudyRow
 from kd_lightning.runs.locks import claimed
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -16,7 +16,7 @@ from kd_lightning.modules.distill import DistillModule
 from kd_lightning.modules.optimization import WarmupCosine
 from kd_lightning.modules.teacher import TeacherModule
 from kd_lightning.nets.digits import MLP
-from kd_lightning.training.record import prediction_rows
+from kd_lightning.training.predictions import prediction_rows
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kd_lightning.reports.studies import collect, is_done, print_summary, write_summary
-from kd_lightning.reports.study_file import Study, StudyRow
+from kd_lightning.reports.study_row import Study, StudyRow
 
 ROOT = Path("runs")
 TEACHER = StudyRow("small", "teacher", "a teacher", "test", (Path("a.yaml"),), {"x.y": 3}, 2, paper=67)

@@ -45,8 +45,8 @@ def opened(
     """The store of these teachers, filled where it has to be."""
     specs = store_specs(ensemble, data, options=options)
     assert specs is not None
-    say: Callable[[str], None] = (said if said is not None else []).append
-    return open_store(specs, ensemble, data, options=options, device=CPU, say=say)
+    log_line: Callable[[str], None] = (said if said is not None else []).append
+    return open_store(specs, ensemble, data, options=options, device=CPU, log_line=log_line)
 
 
 def folders(root: Path) -> dict[str, int]:

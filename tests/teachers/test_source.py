@@ -52,7 +52,7 @@ def test_stored_targets_are_the_live_ones(
     stored = _chosen(live, data, tmp_path)
     assert isinstance(stored, StoredTeachers)
     if held:
-        stored.hold(4.0)
+        stored.average_all(4.0)
         monkeypatch.setattr(stored.store, "entries", None)  # no longer needed
     batch = _batch(data)
     expected = _log_probs(live, batch, 4.0)
@@ -64,7 +64,7 @@ def test_another_temperature_than_the_held_one_is_computed(
 ) -> None:
     stored = _chosen(live, data, tmp_path)
     assert isinstance(stored, StoredTeachers)
-    stored.hold(4.0)
+    stored.average_all(4.0)
     batch = _batch(data)
     torch.testing.assert_close(_log_probs(stored, batch, 2.0), _log_probs(live, batch, 2.0), atol=1e-4, rtol=1e-4)
 
@@ -72,10 +72,10 @@ def test_another_temperature_than_the_held_one_is_computed(
 def test_what_is_too_large_is_not_held(
     live: LiveTeachers, data: MNISTDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source_file, "_HELD_LIMIT", 100)
+    monkeypatch.setattr(source_file, "_AVERAGED_LIMIT", 100)
     stored = _chosen(live, data, tmp_path)
     assert isinstance(stored, StoredTeachers)
-    stored.hold(4.0)
+    stored.average_all(4.0)
     monkeypatch.setattr(stored, "softener", None)
     with pytest.raises(TypeError):  # it would be asked for
         stored(_batch(data), 4.0)

@@ -35,11 +35,11 @@ def test_a_full_disk_promises_an_older_checkpoint_only_where_there_is_one(
         assert main([*fit, "1"]) == 1
     said = capsys.readouterr().err
     assert f"can't write checkpoint {run / 'checkpoints' / 'last.ckpt'}: " in said
-    assert "go on with --ckpt_path last, from the first step, as no checkpoint was written before" in said
+    assert "resume with --ckpt_path last, from the first step, as no checkpoint was written before" in said
     assert main([*fit, "1"]) == 0
     with _small_disk():
         assert main([*fit, "2"]) == 1
-    assert "go on with --ckpt_path last, an older checkpoint is whole" in capsys.readouterr().err
+    assert "resume with --ckpt_path last, an older checkpoint is whole" in capsys.readouterr().err
     assert checkpoint(run)["global_step"] == 1
 
 

@@ -1,10 +1,10 @@
-"""One line of predictions for each sequence."""
+"""predictions.csv has one row for each sequence."""
 
 import pytest
 import torch
 
 from kd_lightning.data.sequences import Sequences
-from kd_lightning.training.sequence_predictions import sequence_rows
+from kd_lightning.training.predictions import sequence_rows
 
 SEQUENCES = Sequences(
     "words", "word", torch.tensor([0, 2, 5]), torch.tensor([1, -1]), torch.tensor([[0], [1]]), ["a.wav", "b.wav"]
