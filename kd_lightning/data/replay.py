@@ -130,7 +130,12 @@ class Replay:
         size = self.source.batch_size or 1
         if self.source.num_workers == 0 or len(rows) <= size:
             return self.at_once(rows, views).inputs
-        return joined([batch.inputs for batch in self.read(_places(rows, views, size))])
+        return joined(list(self.inputs_in_batches(rows, views)))
+
+    def inputs_in_batches(self, rows: Tensor, views: Tensor) -> Iterator[Inputs]:
+        """As `inputs`, in batches of the user's size, for what does not fit into memory together."""
+        for batch in self.read(_places(rows, views, self.source.batch_size or 1)):
+            yield batch.inputs
 
     def _batch(self, collated: object, rows: Tensor, views: Tensor) -> Batch:
         batch = Batch.of(collated)
