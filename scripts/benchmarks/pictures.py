@@ -1,6 +1,7 @@
 """Live against stored teachers on a user's own pictures, from folders, as a whole fit takes them."""
 
 import itertools
+import json
 import shutil
 import sys
 import time
@@ -9,7 +10,11 @@ from typing import NamedTuple
 
 from scripts.benchmarks.loops import quiet_fit
 
-_SEED = ["--seed_everything", "0", "--trainer.enable_progress_bar", "false", "--trainer.logger", "false"]
+_STUDENT = {
+    "class_path": "kd_lightning.SmallConvNet",
+    "init_args": {"channels": [8, 16], "hidden": 64, "side": 32, "in_channels": 3},
+}
+_QUIET = ["--seed_everything", "0", "--trainer.enable_progress_bar", "false", "--trainer.logger", "false"]
 
 
 class PictureFits(NamedTuple):
@@ -52,18 +57,14 @@ class PictureFits(NamedTuple):
         return figures | {"live / stored": live / stored, "live / stored by an earlier run": live / again}
 
     def _student(self) -> list[str]:
-        net = (
-            '{"class_path": "kd_lightning.SmallConvNet", "init_args": {"channels": [8, 16], "hidden": 64, "side": 32, '
-        )
-        net += '"in_channels": 3}}'
         store = ["--model.temperature", "4", "--model.store.folder", str(self.root / "store")]
-        return ["--model.student", net, "--trainer.max_epochs", str(self.epochs), *store]
+        return ["--model.student", json.dumps(_STUDENT), "--trainer.max_epochs", str(self.epochs), *store]
 
     def _fit(self, run: str, module: str, *flags: str) -> None:
         data = ["--data", "kd_lightning.ImageFolderDataModule", "--data.data_dir", str(self.root / "pictures")]
         data += ["--data.test_dir", "null", "--data.cache_dir", str(self.root / "cache"), "--data.batch_size", "128"]
         data += ["--data.augment", "kd_lightning.CropMirror", "--data.augment.views", str(self.views)]
-        quiet_fit(["--model", module, *data, *_SEED, *flags], self.root / run)
+        quiet_fit(["--model", module, *data, *_QUIET, *flags], self.root / run)
 
 
 def copy_some(folder: Path, to: Path, count: int) -> int:

@@ -141,7 +141,7 @@ def growth_cases(bench: Bench) -> list[Case]:
 def stored_cost(bench: Bench, repeats: int) -> dict[str, float]:
     """What the stored teachers add to an epoch of the plain student, at two widths and batch 128.
 
-    The ratio is the median of those of each turn: both then ran within the same seconds.
+    The ratio is the median of those of each turn, in which all ran one after the other.
     """
     widths = (800, 300)
     cases = [case for case in frame_cases(bench, list(widths), [128]) if "fit" in case.name]
