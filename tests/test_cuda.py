@@ -1,14 +1,29 @@
 """What only a GPU can show: resident data, pinned transfers, live and stored teachers, bfloat16, resuming, export."""
 
 from pathlib import Path
+from typing import Any
 
+import lightning
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms import v2
 
-from kd_lightning import MLP, MNISTDataModule, SmallConvNet, hard_loss, main
+from kd_lightning import (
+    MLP,
+    AdaptedNet,
+    DistillModule,
+    MNISTDataModule,
+    SeededViews,
+    SmallConvNet,
+    StoreOptions,
+    hard_loss,
+    main,
+)
 from kd_lightning.data.inputs import tensors_of
 from kd_lightning.teachers.ensemble import FrozenEnsemble, LoadedTeacher
+from tests.data.pictures import Pictures
 from tests.modules.test_distiller import Taught, fit, pairs
 from tests.modules.test_distiller import teacher as teacher_net
 
@@ -48,8 +63,6 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_loader_pins_its_batches_and_resident_data_is_on_the_gpu() -> None:
-    import lightning
-
     for resident in (False, True):
         data = MNISTDataModule(dataset="mnist5k", val_size=100, device_resident=resident)
         data.trainer = lightning.Trainer(accelerator="gpu", devices=1, logger=False, enable_checkpointing=False)
@@ -66,7 +79,14 @@ def test_resident_data_trains_to_the_same_weights(teacher: Path, tmp_path: Path)
     _assert_close(tmp_path / "copied", tmp_path / "resident", 1e-6)
 
 
-@pytest.mark.parametrize("net", [MLP(hidden=[64]), SmallConvNet(channels=[8], hidden=16)], ids=["mlp", "conv"])
+NETS = {
+    "mlp": MLP(hidden=[64]),
+    "conv": SmallConvNet(channels=[8], hidden=16),
+    "adapted": AdaptedNet(MLP(hidden=[8], inputs=196), inputs=[v2.Resize([14, 14])], classes=[[0, 3, 4], 2]),
+}
+
+
+@pytest.mark.parametrize("net", NETS.values(), ids=NETS)
 def test_live_teachers_answer_as_on_the_cpu(net: torch.nn.Module) -> None:
     ensemble = FrozenEnsemble([LoadedTeacher(net, "a net", {}), LoadedTeacher(net, "again", {})])
     images = torch.rand(32, 1, 28, 28, generator=torch.Generator().manual_seed(0))
@@ -80,6 +100,39 @@ def test_stored_targets_train_as_live_ones(teacher: Path, tmp_path: Path) -> Non
         store = ["--model.store.dtype", "float32", "--model.soft_targets", mode]
         assert _distill(teacher, tmp_path / mode, *store) == 0
     _assert_close(tmp_path / "live", tmp_path / "stored", 2e-3)
+
+
+def _taught_by(named: Any, folder: Path, mode: Any) -> dict[str, Tensor]:
+    """A student's weights after some steps on pictures that a user's own loader pins."""
+    torch.manual_seed(1)
+    module = DistillModule(
+        MLP(hidden=[8], inputs=3 * 8 * 8, classes=3),
+        teachers=named,
+        temperature=4.0,
+        soft_targets=mode,
+        store=StoreOptions(folder=str(folder / "store"), dtype="float32"),
+        teachers_must_beat_chance=False,
+    )
+    data = SeededViews(Pictures(str(folder / "pictures"), pin_memory=True), views=2, seed=0)
+    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+    lightning.Trainer(accelerator="gpu", devices=1, max_epochs=3, enable_model_summary=False, **quiet).fit(module, data)
+    return module.student.state_dict()
+
+
+def test_replayed_pictures_are_stored_as_they_are_live(tmp_path: Path) -> None:
+    net = MLP(hidden=[8], inputs=3 * 8 * 8, classes=3)
+    taught = [_taught_by(net, tmp_path, mode) for mode in ("live", "stored")]
+    for name, tensor in taught[0].items():
+        torch.testing.assert_close(taught[1][name], tensor, atol=2e-3, rtol=2e-3, msg=name)
+    assert taught[0]["0.mean"].shape == (3,)  # measured
+
+
+def test_a_file_of_logits_teaches(tmp_path: Path) -> None:
+    file = tmp_path / "logits.npy"
+    np.save(file, np.random.default_rng(0).standard_normal((2, 60, 3), dtype=np.float32))  # views, rows, classes
+    alone = _taught_by(str(file), tmp_path, "stored")
+    beside = _taught_by([str(file), MLP(hidden=[8], inputs=3 * 8 * 8, classes=3)], tmp_path, "auto")
+    assert not torch.equal(alone["2.weight"], beside["2.weight"])
 
 
 def test_feature_losses_train(teacher: Path, tmp_path: Path) -> None:

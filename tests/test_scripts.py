@@ -2,13 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from scripts.benchmarks.pictures import PictureFits, copy_some
+from scripts.benchmarks.turns import stored_cost
 from scripts.claims import best_offset, claims_table, matching_offset
 from scripts.reliability import run as try_all
 from scripts.reliability import summary
+from tests.data.pictures import draw_pictures
 
 
 def test_a_bias_is_matched_to_the_class_frequencies_without_labels() -> None:
@@ -34,6 +38,42 @@ def test_the_table_of_the_claims_is_that_of_all_kept_runs() -> None:
     assert lines[0] == ["no 3", "none", "11.0 ± 1.4", "2.0 ± 1.4"]
     assert [line[:2] for line in lines[1:3]] == [["no 3", "matching"], ["no 3", "best on test"]]
     assert lines[3:] == [["few", "training accuracy 100.0 ± 0.0 %", "42.0 ± 2.8", "–"]]
+
+
+def test_what_stored_teachers_cost_is_the_ratio_of_each_turn(tmp_path: Path) -> None:
+    class Fake:
+        root = tmp_path
+
+        def __init__(self) -> None:
+            self.times = 0
+
+        def hand_written(self, width: int, batch: int) -> float:
+            raise AssertionError
+
+        def fit(self, width: int, batch: int, teachers: int, *flags: str) -> float:
+            self.times += 1
+            return 2.0 if teachers else 1.0 if width == 800 else 4.0
+
+    (tmp_path / "teachers" / "0").mkdir(parents=True)
+    bench: Any = Fake()
+    figures = stored_cost(bench, 3)
+    assert (figures["2x800, ratio"], figures["2x300, ratio"]) == (2.0, 0.5)
+    assert figures["2x800, 1 stored teachers, s per epoch"] == 2.0
+    assert bench.times == 12
+
+
+@pytest.mark.slow
+def test_live_and_stored_teachers_are_timed_on_pictures(tmp_path: Path) -> None:
+    draw_pictures(tmp_path / "mine", each=12, side=32)
+    assert copy_some(tmp_path / "mine", tmp_path / "some", 20) == 18
+    teacher = json.dumps(
+        {"class_path": "kd_lightning.SmallConvNet", "init_args": {"channels": [4], "side": 32, "in_channels": 3}}
+    )
+    figures = PictureFits(tmp_path / "fits", tmp_path / "mine", teacher, images=30, epochs=1, views=2).seconds()
+    assert figures["images"] == 30
+    assert figures["live / stored"] > 0
+    with pytest.raises(SystemExit, match=r"pictures must name a folder with a folder of .* got nowhere"):
+        copy_some(Path("nowhere"), tmp_path / "none", 5)
 
 
 def _trial(name: str, number: int, *lost: str, left: tuple[str, ...] = ()) -> dict[str, object]:

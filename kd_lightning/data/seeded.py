@@ -39,8 +39,6 @@ class SeededViews(ReplayedRows):
         >>> Trainer(max_epochs=50).fit(DistillModule(student, teachers="runs/teacher"), datamodule=data)
     """
 
-    test_data_arguments = ("data",)  # see training.record.NamesTestData
-
     def __init__(self, data: LightningDataModule, views: int = 10, view_seed: int = 0, seed: int | None = None) -> None:
         if views < 1:
             raise ValueError(f"views must be >= 1, got {views}")

@@ -7,6 +7,8 @@ from pathlib import Path
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from kd_lightning.nets.normalize import layers_to_set
+
 
 class Teacher:
     """A teacher with its own inputs, classes, weights file or share in the average.
@@ -27,7 +29,7 @@ class Teacher:
         weight: Share in the average, >= 0.
 
     Raises:
-        ValueError: If weights are given for a path.
+        ValueError: If weights are given for a path, or a `Normalize` among the inputs has no mean and deviation.
 
     Example:
         >>> cats = Teacher(
@@ -46,6 +48,12 @@ class Teacher:
     ) -> None:
         if weights is not None and not isinstance(net, nn.Module):
             raise ValueError(f"weights {weights} need a net to be loaded into, got the path {net}, which has its own")
+        before = inputs if isinstance(inputs, list) else [] if inputs is None else [inputs]
+        if any(list(layers_to_set(module)) for module in before):
+            raise ValueError(
+                "Normalize in a teacher's inputs needs mean and std, got none: only those of the net that trains are "
+                "measured; give the ones that the teacher was trained with"
+            )
         self.net = net
         self.weights = weights
         self.inputs = inputs

@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from kd_lightning import __version__
 from kd_lightning.data.batches import Batch
 from kd_lightning.data.inputs import Inputs
+from kd_lightning.data.seeded import SeededViews
 from kd_lightning.data.transfer_data import class_names_of, data_of, unit_of
 from kd_lightning.metrics.classification import error_interval
 from kd_lightning.metrics.costs import measure_costs
@@ -81,10 +82,9 @@ def scope_of_test(
         checkpoint: The tested file.
         run: The folder that the result goes to.
     """
-    arguments = datamodule.test_data_arguments if isinstance(datamodule, NamesTestData) else None
-    data = _test_data(config.get("data"), arguments)
+    data = _test_data(config.get("data"), datamodule)
     limits = _test_limits(config["trainer"])
-    expected = data if run_config is None else _test_data(run_config.get("data"), arguments)
+    expected = data if run_config is None else _test_data(run_config.get("data"), datamodule)
     foreign = None
     if run_folder(checkpoint) is None and (run / CONFIG_FILE).is_file():
         foreign = f"{checkpoint} is not a checkpoint of the run {run}"
@@ -98,11 +98,19 @@ def scope_of_test(
     return EvaluationScope(unit_of(datamodule), data, limits, foreign)
 
 
-def _test_data(described: Any, arguments: Sequence[str] | None) -> dict[str, Any]:  # Any: a configuration's value
-    """Class and arguments of a configured data module that decide on the test set."""
+def _test_data(described: Any, datamodule: object) -> dict[str, Any]:  # Any: a configuration's value
+    """Class and arguments of a configured data module that decide on the test set.
+
+    Args:
+        described: Its configuration; None where there is none.
+        datamodule: The test's data, which may know these arguments.
+    """
     if not isinstance(described, Mapping):
         return {}
     given = dict(described.get("init_args") or {})
+    if isinstance(datamodule, SeededViews):
+        return _test_data(given.get("data"), datamodule.data)
+    arguments = datamodule.test_data_arguments if isinstance(datamodule, NamesTestData) else None
     kept = given.keys() - _SERVING if arguments is None else arguments
     name_of_class = str(described.get("class_path")).rpartition(".")[2]  # one class has several paths
     return {"class": name_of_class, **{name: given.get(name) for name in sorted(kept)}}

@@ -22,8 +22,17 @@ from torch.utils.data import (
     random_split,
 )
 
-from kd_lightning import MLP, DistillModule, SeededViews, StoreOptions, TeacherModule, TransferData, WarmupCosine
+from kd_lightning import (
+    MLP,
+    DistillModule,
+    SeededViews,
+    StoreOptions,
+    TeacherModule,
+    TransferData,
+    WarmupCosine,
+)
 from kd_lightning.data.batches import Batch
+from kd_lightning.data.statistics import InputStatistics
 from tests.data.pictures import Pictures, draw_pictures, pixels
 
 QUIET: dict[str, Any] = {
@@ -204,6 +213,52 @@ def test_rows_and_batches() -> None:
     assert data.predict_names is not None
     assert data.predict_names[0].endswith("000.jpg")
     assert next(iter(data.predict_dataloader())).indices[:3].tolist() == [0, 1, 2]
+
+
+def test_a_net_takes_the_numbers_of_the_training_pictures(caplog: pytest.LogCaptureFixture) -> None:
+    module, data = TeacherModule(_net(0)), _seeded(views=3)
+    with caplog.at_level("INFO"):
+        _fit(module, data)
+    data.setup("fit")
+    shown = pixels(data.inputs(data.train_rows, torch.zeros(60, dtype=torch.int64)))
+    torch.testing.assert_close(module.net[0].mean, shown.mean(dim=(0, 2, 3)))  # type: ignore[index]
+    torch.testing.assert_close(module.net[0].std, shown.std(dim=(0, 2, 3), correction=0))  # type: ignore[index]
+    assert "inputs are normalised by mean [" in caplog.text
+    assert data.row_count == 87
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_some_rows_spread_over_all_are_measured(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = _seeded(workers, views=3)
+    data.setup("fit")
+    monkeypatch.setattr("kd_lightning.data.replayed_rows.MEASURED_ROWS", 20)
+    torch.manual_seed(0)
+    drawn = torch.rand(1)
+    torch.manual_seed(0)
+    mean, std = data.input_statistics()
+    assert torch.equal(torch.rand(1), drawn)  # the run's own draws stay as they are
+    shown = pixels(data.inputs(torch.arange(0, 60, 3), torch.zeros(20, dtype=torch.int64)))
+    assert mean == pytest.approx(shown.mean(dim=(0, 2, 3)).tolist(), rel=1e-5)
+    assert std == pytest.approx(shown.std(dim=(0, 2, 3), correction=0).tolist(), rel=1e-5)
+    assert mean == data.input_statistics().mean
+    data.teardown("fit")
+
+
+def test_numbers_that_the_data_module_knows_are_taken() -> None:
+    class Knows(Pictures):
+        def input_statistics(self) -> InputStatistics:
+            return InputStatistics(0.5, 0.25)
+
+    assert SeededViews(Knows()).input_statistics() == (0.5, 0.25)
+
+
+def test_inputs_of_several_tensors_stay_as_they_are() -> None:
+    class Pairs(lightning.LightningDataModule):
+        def train_dataloader(self) -> Any:
+            collate = lambda rows: ([torch.rand(len(rows), 3)] * 2, torch.zeros(len(rows), dtype=torch.int64))  # noqa: E731
+            return DataLoader(EXAMPLES, batch_size=4, shuffle=True, collate_fn=collate)
+
+    assert SeededViews(Pairs()).input_statistics() == (0.0, 1.0)
 
 
 def test_what_the_other_run_trained_on_is_told_by_the_files(pictures: Path) -> None:

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.transforms import v2
 
-from kd_lightning import MLP, AdaptedNet, DistillModule, Teacher, load_teachers
+from kd_lightning import MLP, AdaptedNet, DistillModule, Normalize, Teacher, load_teachers
 from kd_lightning.nets.description import fingerprint
 from kd_lightning.teachers.ensemble import FrozenEnsemble, LoadedTeacher, weights_of
 from kd_lightning.teachers.named import listed_teachers
@@ -48,6 +48,13 @@ def test_weights_that_are_missing_or_do_not_fit(tmp_path: Path) -> None:
         load_teachers(Teacher(_net(), weights=tmp_path / "other.pt"))
     with pytest.raises(ValueError, match=r"weights a.pt need a net to be loaded into, got the path runs/a"):
         Teacher("runs/a", weights="a.pt")
+
+
+@pytest.mark.parametrize("inputs", [Normalize(), [nn.Identity(), nn.Sequential(Normalize())]], ids=["one", "inner"])
+def test_nothing_is_measured_for_a_teachers_inputs(inputs: Any) -> None:
+    with pytest.raises(ValueError, match=r"^Normalize in a teacher's inputs needs mean and std, got none: only"):
+        Teacher(_net(), inputs=inputs)
+    Teacher(_net(), inputs=[nn.Identity(), Normalize(0.1, 0.3)])
 
 
 def test_a_run_gets_inputs_classes_and_a_weight() -> None:

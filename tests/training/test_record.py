@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kd_lightning.cli import main
-from kd_lightning.data import MNISTDataModule
+from kd_lightning.data import MNISTDataModule, SeededViews
 from kd_lightning.data.mnist_files import DatasetName
 from kd_lightning.runs.resume import RESULT_FILES
 from kd_lightning.training.record import EvaluationScope, scope_of_test
@@ -163,6 +163,25 @@ def test_other_arguments_of_a_data_module_mean_other_data() -> None:
     for limit in ({"limit_test_batches": 1}, {"limit_test_batches": 0.5}, {"fast_dev_run": True}, {"fast_dev_run": 3}):
         limited = scope(ours, "mnist5k", limit)
         assert (limited.metrics_file, limited.limits) == ("metrics-other.json", limit)
+
+
+def test_seeded_views_are_tested_on_what_they_wrap() -> None:
+    def scope(data: LightningDataModule, **arguments: Any) -> EvaluationScope:
+        def config(**changed: Any) -> dict[str, Any]:
+            inner = {"class_path": "mine.Own", "init_args": {"folder": "a", "side": 8} | changed}
+            views = {"class_path": "kd_lightning.SeededViews", "init_args": {"data": inner, "views": len(changed) + 1}}
+            return {"data": views, "trainer": {}}
+
+        checkpoint = Path("run/checkpoints/best.ckpt")
+        return scope_of_test(config(**arguments), config(), SeededViews(data), checkpoint, Path("run"))
+
+    class Names(LightningDataModule):
+        test_data_arguments = ("folder",)
+
+    assert scope(LightningDataModule(), num_workers=2, batch_size=7).foreign is None
+    assert scope(LightningDataModule(), side=9).foreign == "tested on other data, side 9 in place of the run's 8"
+    assert scope(Names(), side=9).foreign is None
+    assert scope(Names()).data == {"class": "Own", "folder": "a"}
 
 
 def test_a_checkpoint_from_elsewhere_is_not_the_runs_row(tested: Path, tmp_path: Path) -> None:
