@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from kd_lightning import __version__, data, modules, nets, teachers  # noqa: F401 (short class names in YAML: imported classes)
 from kd_lightning.cli.arguments import ARGUMENTS, DESCRIPTION, PROG, SUBCOMMANDS
+from kd_lightning.cli.beforehand import WarnOfTeachers
 from kd_lightning.cli.lossy_output import output_may_be_lost
 from kd_lightning.cli.outcome import lines_of_fit, print_table, table_of_test, table_of_validation
 from kd_lightning.cli.trainer_options import (
@@ -200,7 +201,7 @@ class DistillCLI(OpenCommandLine):
             self._scope = scope_of_test(self.config_dump, self._tested_config, self.datamodule, tested, self._run_dir)
             records.append(EvaluationRecord(self._run_dir / self._scope.details_file))
         if self.subcommand == "fit":
-            records += [Banner(), self._ending(fitting)]
+            records += [Banner(), WarnOfTeachers(self._run_dir, self._saved_config()), self._ending(fitting)]
         if dry:
             records.append(DryRun() if self._value("dry_run") else Prepare())
         last = None
