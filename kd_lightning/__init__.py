@@ -32,6 +32,7 @@ _HOMES = {
     "ImageFolderDataModule": "data",
     "InMemoryDataModule": "data",
     "Jitter": "data",
+    "Linear": "modules",
     "LogitMatching": "methods",
     "LogitsFile": "teachers",
     "MNISTDataModule": "data",

@@ -133,6 +133,18 @@ def test_commands_that_train_are_understood(guide: Path) -> None:
         assert main([*arguments, *shown]) == 0, arguments
 
 
+def test_configurations_name_the_weight_and_the_temperature() -> None:
+    """Their results must not depend on the defaults."""
+    found = 0
+    for file in (DOCS.parent / "configs").rglob("*.yaml"):
+        model = yaml.safe_load(file.read_text(encoding="utf-8")).get("model", {})
+        if str(model.get("class_path")).endswith("DistillModule"):
+            found += 1
+            weight = model["init_args"]["soft_weight"]
+            assert weight == 0 or model["init_args"]["temperature"] > 0, file
+    assert found >= 6
+
+
 def test_the_readmes_configuration_is_the_shipped_one() -> None:
     (shown,) = blocks(README, "yaml")
     shipped = (ROOT / "configs" / "mnist" / "distill.yaml").read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from kd_lightning import __version__, data, modules, nets, teachers  # noqa: F401 (short class names in YAML: imported classes)
 from kd_lightning.cli.arguments import ARGUMENTS, DESCRIPTION, PROG, SUBCOMMANDS
+from kd_lightning.cli.beforehand import WarnOfTeachers
 from kd_lightning.cli.config_types import register_config_types
 from kd_lightning.cli.lossy_output import output_may_be_lost
 from kd_lightning.cli.outcome import lines_of_fit, print_table, table_of_test, table_of_validation
@@ -161,7 +162,8 @@ class DistillCLI(OpenCommandLine):
             self._scope = scope_of_test(self.config_dump, self._tested_config, self.datamodule, tested, self._run_dir)
             own.append(EvaluationRecord(self._run_dir / self._scope.details_file))
         if self.subcommand == "fit":
-            own += [Banner(), ending(self._run_dir, self._resumed_step, keeps_checkpoints=leaves_run)]
+            own += [Banner(), WarnOfTeachers(self._run_dir, self._saved_config())]
+            own.append(ending(self._run_dir, self._resumed_step, keeps_checkpoints=leaves_run))
             if self._only_tries:
                 own.append(DryRun() if self._value("dry_run") else Prepare())
         if leaves_run:

@@ -14,7 +14,7 @@ class Relational(FeatureLoss):
     """Huber loss over the distances of all pairs of examples, and over the angles of all triples.
 
     Distances are divided by their mean over the batch. The activations' shapes may differ. The angles take batch^3
-    numbers of memory.
+    numbers of memory, and none where their factor is 0.
 
     Args:
         student: Path of the student's module whose output is compared.
@@ -44,9 +44,10 @@ class Relational(FeatureLoss):
             teacher: (batch, ...) float.
         """
         of_student, of_teacher = student.float().flatten(1), teacher.float().flatten(1)  # (b, ...) -> (b, width)
-        distances = F.smooth_l1_loss(_distances(of_student), _distances(of_teacher))
-        angles = F.smooth_l1_loss(_angles(of_student), _angles(of_teacher))
-        return self.distance_weight * distances + self.angle_weight * angles
+        loss = self.distance_weight * F.smooth_l1_loss(_distances(of_student), _distances(of_teacher))
+        if self.angle_weight > 0:
+            loss = loss + self.angle_weight * F.smooth_l1_loss(_angles(of_student), _angles(of_teacher))
+        return loss
 
 
 def _distances(rows: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from kd_lightning.modules.loader_place import LoaderPlace
 from kd_lightning.modules.optimization import PlateauSteps, SchedulerCallable
 from kd_lightning.modules.optimized import OptimizedModule
 from kd_lightning.modules.precision import PrecisionCheck
+from kd_lightning.modules.schedules import as_plain
 from kd_lightning.modules.train_log import TrainLog
 from kd_lightning.nets.description import describe_net, with_numbers
 from kd_lightning.nets.logits import logits_of
@@ -67,6 +68,7 @@ class ClassifierModule(OptimizedModule, ABC):
         # which a checkpoint that loads safely can't hold. Teachers are never kept.
         objects = ["net", "student", "optimizer", "scheduler", "store", "soft_loss", "feature_losses"]
         self.save_hyperparameters(ignore=["teachers", *([] if built_by_command_line() else objects)])
+        as_plain(self.hparams)
         if compile:
             net.compile()  # in place: the names in a checkpoint stay as they are
         self.val_accuracy = Mean()

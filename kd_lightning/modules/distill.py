@@ -15,7 +15,7 @@ from kd_lightning.metrics.classification import EvaluationMetrics
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.distiller import Distiller
 from kd_lightning.modules.optimization import SchedulerCallable, gradient_shares
-from kd_lightning.modules.teacher_setup import TeacherSetup
+from kd_lightning.modules.schedules import Linear
 from kd_lightning.teachers.ensemble import FrozenEnsemble, Precision
 from kd_lightning.teachers.logits_file import logits_files
 from kd_lightning.teachers.named import Teacher, refuse_shared_weights
@@ -43,8 +43,9 @@ class DistillModule(ClassifierModule):
             a glob of either, a file of logits (.npy or .safetensors, see `LogitsFile`), a module, a `Teacher` (one with
             its own inputs, classes or weights file), or a list of such. Modules are copied when a fit begins: your own
             stay as they are.
-        temperature: T in [0.001, 1000], no unit, divides the logits of teachers and student in the soft loss.
-        soft_weight: Share of the soft loss, in [0, 1].
+        temperature: T in [0.001, 1000], no unit, divides the logits of teachers and student in the soft loss; a number,
+            or a `Linear` schedule over the run.
+        soft_weight: Share of the soft loss, in [0, 1]; a number or a `Linear` schedule.
         label_smoothing: Share of the labels that the hard loss spreads evenly over all classes, in [0, 1).
         soft_loss: What compares the student's logits with the soft targets; KL by default.
         feature_losses: Further terms that compare activations; each is added with its own weight.
@@ -78,8 +79,8 @@ class DistillModule(ClassifierModule):
         student: nn.Module,
         # With Path among the types the parser takes a file's name as it is; otherwise it reads text files as options.
         teachers: str | Path | Teacher | list[str | Path | Teacher | nn.Module] | nn.Module | None = None,
-        temperature: float = 20.0,
-        soft_weight: float = 0.9,
+        temperature: float | Linear = 20.0,
+        soft_weight: float | Linear = 0.5,
         label_smoothing: float = 0.0,
         soft_loss: SoftLoss | None = None,
         feature_losses: list[FeatureLoss] | None = None,
@@ -131,7 +132,7 @@ class DistillModule(ClassifierModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """The curves of the training, and what loads, checks and stores the teachers."""
-        return [*super().configure_callbacks(), TeacherSetup(self.distiller, self.net)]
+        return [*super().configure_callbacks(), *self.distiller.callbacks(self.net)]
 
     def setup(self, stage: str) -> None:
         """Have the tests measure the agreement with the teachers, where they are loaded."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from kd_lightning.data.batches import Batch
@@ -19,6 +19,7 @@ from kd_lightning.methods.hinton import (
     soft_cross_entropy,
 )
 from kd_lightning.methods.taps import FeatureTerms
+from kd_lightning.modules.schedules import Linear, ScheduleSteps
 from kd_lightning.modules.teacher_setup import TeacherSetup
 from kd_lightning.teachers.ensemble import FrozenEnsemble, LoadedTeacher, Precision, weights_of
 from kd_lightning.teachers.loading import load_teachers
@@ -57,8 +58,9 @@ class Distiller(LightningModule):
             a glob of either, a file of logits (.npy or .safetensors, see `LogitsFile`), a module, a `Teacher` (one with
             its own inputs, classes or weights file), or a list of such. Modules are copied when a fit begins: your own
             stay as they are.
-        temperature: T in [0.001, 1000], no unit, divides the logits of teachers and student in the soft loss.
-        soft_weight: Share of the soft loss, in [0, 1].
+        temperature: T in [0.001, 1000], no unit, divides the logits of teachers and student in the soft loss; a number,
+            or a `Linear` schedule over the run.
+        soft_weight: Share of the soft loss, in [0, 1]; a number or a `Linear` schedule.
         label_smoothing: Share of the labels that the hard loss spreads evenly over all classes, in [0, 1).
         soft_loss: What compares the student's logits with the soft targets; KL by default.
         feature_losses: Further terms that compare activations; each is added with its own weight. They name your
@@ -73,6 +75,9 @@ class Distiller(LightningModule):
             checked on before the first step.
 
     Attributes:
+        temperature: T of the current step.
+        soft_weight: Share of the soft loss in the current step.
+        schedules: The schedules of these two, by name; empty where both stay as they are.
         source: Where a batch's soft targets come from; None before the teachers are loaded.
         live_teachers: The loaded teachers.
         teacher_records: The entries of teachers.json.
@@ -94,8 +99,8 @@ class Distiller(LightningModule):
     def __init__(
         self,
         teachers: str | Path | Teacher | list[str | Path | Teacher | nn.Module] | nn.Module | None = None,
-        temperature: float = 20.0,
-        soft_weight: float = 0.9,
+        temperature: float | Linear = 20.0,
+        soft_weight: float | Linear = 0.5,
         label_smoothing: float = 0.0,
         soft_loss: SoftLoss | None = None,
         feature_losses: list[FeatureLoss] | None = None,
@@ -107,13 +112,18 @@ class Distiller(LightningModule):
         teachers_must_beat_chance: bool = True,
     ) -> None:
         super().__init__()
-        check_temperature(temperature)
-        if not 0 <= soft_weight <= 1:
-            raise ValueError(f"soft_weight must be in [0, 1], got {soft_weight}")
+        temperatures, weights = Linear.of(temperature), Linear.of(soft_weight)
+        for each in temperatures:
+            check_temperature(each)
+        for each in weights:
+            if not 0 <= each <= 1:
+                raise ValueError(f"soft_weight must be in [0, 1], got {each}")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
-        self.temperature = temperature
-        self.soft_weight = soft_weight
+        named = {"temperature": temperatures, "soft_weight": weights}
+        self.schedules = {name: value for name, value in named.items() if value.start != value.end}
+        self.temperature = temperatures.end  # of a schedule, what counts outside a training
+        self.soft_weight = weights.end
         self.label_smoothing = label_smoothing
         self.soft_loss = soft_loss or KL()
         self.feature_losses = FeatureTerms(feature_losses or [])
@@ -171,7 +181,7 @@ class Distiller(LightningModule):
     @property
     def needs_teachers(self) -> bool:
         """Whether the loss has a part that teachers are needed for."""
-        return self.soft_weight > 0 or len(self.feature_losses) > 0
+        return self.soft_weight > 0 or "soft_weight" in self.schedules or len(self.feature_losses) > 0
 
     @property
     def teachers(self) -> FrozenEnsemble | None:
@@ -208,6 +218,15 @@ class Distiller(LightningModule):
         self.live_teachers = LiveTeachers(ensemble, softener)
         self.source = self.live_teachers if self.needs_teachers else None
 
+    def callbacks(self, student: nn.Module) -> list[Callback]:
+        """What loads, checks and stores the teachers and, where there are schedules, follows them.
+
+        Args:
+            student: The net whose layers feature losses name.
+        """
+        setup = TeacherSetup(self, student)
+        return [setup, ScheduleSteps(self)] if self.schedules else [setup]
+
     @property
     def trainer(self) -> Trainer:
         """The trainer of the module that this is an attribute of."""
@@ -225,5 +244,5 @@ class Distiller(LightningModule):
             return
         if sum(isinstance(part, Distiller) for part in trainer.lightning_module.children()) > 1:
             raise ValueError("a LightningModule takes one Distiller, got several; give one of them all teachers")
-        others = [each for each in trainer.callbacks if not isinstance(each, TeacherSetup)]  # type: ignore[attr-defined]
-        trainer.callbacks = [*others, TeacherSetup(self, trainer.lightning_module)]  # type: ignore[attr-defined]  # set by Lightning's connector
+        others = [each for each in trainer.callbacks if not isinstance(each, TeacherSetup | ScheduleSteps)]  # type: ignore[attr-defined]
+        trainer.callbacks = [*others, *self.callbacks(trainer.lightning_module)]  # type: ignore[attr-defined]  # set by Lightning's connector

@@ -61,7 +61,7 @@ class TeacherSetup(LeanCallback):
             ValueError: If teachers are needed and none is named, or one can't be used.
         """
         distiller = self.distiller
-        if not any(part is distiller for part in (*vars(pl_module).values(), *pl_module.children())):
+        if not belongs_to(distiller, pl_module):
             trainer.callbacks = [each for each in trainer.callbacks if each is not self]  # type: ignore[attr-defined]
             return  # the trainer ran another module before
         named, training = distiller.options.teachers, stage in {"fit", "validate"}
@@ -130,7 +130,7 @@ class TeacherSetup(LeanCallback):
             device=pl_module.device,
         )
         self._stored = isinstance(distiller.source, StoredTeachers)
-        if isinstance(distiller.source, StoredTeachers):
+        if isinstance(distiller.source, StoredTeachers) and "temperature" not in distiller.schedules:
             distiller.source.average_all(distiller.temperature)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -204,6 +204,11 @@ class TeacherSetup(LeanCallback):
     def _move(self, device: torch.device) -> None:
         if self.distiller.teachers is not None:
             self.distiller.teachers.to(device)
+
+
+def belongs_to(distiller: "Distiller", module: LightningModule) -> bool:
+    """Whether a module has this distiller; a trainer keeps the callbacks of the module that it ran before."""
+    return any(part is distiller for part in (*vars(module).values(), *module.children()))
 
 
 def _example(trainer: Trainer) -> Inputs:

@@ -73,7 +73,7 @@ def differences(groups: Sequence[Group], names: Sequence[str]) -> tuple[list[str
     lines = []
     for key in sorted({key for config in configs for key in config}):
         values = [_text(config, key) for config in configs]
-        different = set(values) if key in _MAIN else {value for value in values if value}
+        different = set(values) if key.startswith(_MAIN) else {value for value in values if value}
         if len(different) > 1:
             lines.append([key.removesuffix(_CLASS), *values])
     return ["setting", *names], lines

@@ -56,8 +56,12 @@ MAY_CHANGE = (
     "model.init_args.store.folder",
     "model.init_args.store.limit_gb",
 )
-# Options that older runs did not have, with the value that gives the older behaviour.
-ADDED_OPTIONS = {"data.init_args.label_fraction": 1.0, "model.init_args.label_smoothing": 0.0}
+# Options that older runs did not have, or that had another default, with the value that gives the older behaviour.
+ADDED_OPTIONS = {
+    "data.init_args.label_fraction": 1.0,
+    "model.init_args.label_smoothing": 0.0,
+    "model.init_args.soft_weight": 0.9,
+}
 
 
 def run_files(run: Path) -> Iterator[Path]:

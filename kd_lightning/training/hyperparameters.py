@@ -44,7 +44,7 @@ def hyperparameters(config: dict[str, Any], trainer: Trainer, module: LightningM
             value = value.get(key) if isinstance(value, dict) else None
         if isinstance(value, bool | int | float):
             values[name] = value
-        elif value is not None:
+        elif value is not None and not isinstance(value, Mapping):  # a column holds one number, a schedule has two
             values[name] = str(value).rpartition(".")[2] if "." in str(value) else str(value)
     if values.get("soft_weight") == 0:
         values.pop("temperature", None)  # a plain student has none

@@ -203,7 +203,7 @@ def test_every_config_runs_one_step_by_its_own_command(config: Path, teacher: Pa
         (["--model.teachers", "null"], "no teachers are given"),
         (["--model.tempreature", "3"], "has no option tempreature; did you mean temperature?"),
         (["--model.student.widht", "3"], "model.student: kd_lightning.MLP has no option widht; it has hidden,"),
-        (["--model.temperature", "hot"], "model.temperature: Expected a <class 'float'>. Got value: hot"),
+        (["--model.temperature", "hot"], "model.temperature: Expected a <class 'float'>, got hot"),
         (["--model.student", "my_project.Nope"], "model.student: No module named 'my_project'"),
         (
             ["--model.optimizer", "torch.optim.Adam", "--model.optimizer.lrr", "3"],

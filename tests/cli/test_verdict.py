@@ -66,3 +66,45 @@ def test_plain_and_distilled_start_from_the_same_weights(tmp_path: Path) -> None
         assert main(["fit", "--config", config, "--run_dir", str(tmp_path / name), *still, *options]) == 0
     first, second = (_first_weights(tmp_path / name) for name in ("plain", "distilled"))
     assert all(torch.equal(first[key], second[key]) for key in first if key.startswith("net."))
+
+
+def _verdict(tmp_path: Path, teacher: list[str], student: dict[str, str], seeds: int) -> dict[str, Any]:
+    """Train a teacher and give the verdict on its student.
+
+    Args:
+        tmp_path: The current folder.
+        teacher: More flags of the teacher's fit.
+        student: What stands for what in the student's configuration.
+        seeds: How many.
+    """
+    assert main(["fit", "--config", str(CONFIGS / "teacher.yaml"), "--run_dir", "teacher", *TEACHER, *teacher]) == 0
+    config = _config(tmp_path, tmp_path / "teacher")
+    text = config.read_text(encoding="utf-8")
+    for before, after in student.items():
+        assert before in text
+        text = text.replace(before, after)
+    config.write_text(text, encoding="utf-8")
+    command = ["study", str(config), "--verdict", "true", "--seeds", str(seeds), "--threads", "1", "--report", "false"]
+    assert main(command) == 0
+    written = (tmp_path / "runs" / "mine-verdict" / "verdict.json").read_text(encoding="utf-8")
+    verdict: dict[str, Any] = json.loads(written)
+    return verdict
+
+
+@pytest.mark.slow
+def test_a_teacher_that_is_no_better_than_the_student_does_not_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    weak = ["--model.net.hidden", "[16]", "--trainer.max_epochs", "1"]
+    verdict = _verdict(tmp_path, weak, {"max_epochs: 2": "max_epochs: 6"}, seeds=3)
+    assert verdict["word"] in {"does not help", "can't tell"}
+    assert verdict["against_plain"]["mean"] < 0
+
+
+@pytest.mark.slow
+def test_two_seeds_of_a_small_difference_can_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    verdict = _verdict(tmp_path, [], {"soft_weight: 0.9": "soft_weight: 0.05"}, seeds=2)
+    assert verdict["word"] == "can't tell"
+    assert verdict["more_seeds"] is None or verdict["more_seeds"] > 0

@@ -83,3 +83,7 @@ def test_a_run_begun_before_the_option_was_there_goes_on() -> None:
     assert forbidden_changes(before, now) == []
     now["data"]["init_args"]["label_fraction"] = 0.5
     assert forbidden_changes(before, now) == ["data.init_args.label_fraction: the run has 1.0, asked for 0.5"]
+    weight: dict[str, Any] = {"model": {"init_args": {"soft_weight": 0.9}}}  # the default of before
+    assert forbidden_changes({}, weight) == []
+    weight["model"]["init_args"]["soft_weight"] = 0.5
+    assert forbidden_changes({}, weight) == ["model.init_args.soft_weight: the run has 0.9, asked for 0.5"]

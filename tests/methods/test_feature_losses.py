@@ -103,6 +103,14 @@ def test_similarity_and_relations_ignore_rotation() -> None:
         assert loss(student, student @ rotation).item() == pytest.approx(0, abs=1e-5)
 
 
+def test_relations_without_angles_are_those_of_distances(monkeypatch: pytest.MonkeyPatch) -> None:
+    student, teacher = _activations(6, 4), _activations(6, 4, seed=1)
+    whole, angles = Relational("a", "b")(student, teacher), Relational("a", "b", distance_weight=0)(student, teacher)
+    monkeypatch.delattr("kd_lightning.methods.relational._angles")  # which would take batch^3 numbers
+    distances = Relational("a", "b", angle_weight=0)(student, teacher)
+    torch.testing.assert_close(distances, whole - angles)
+
+
 def test_attention_of_another_size_is_resized_and_of_vectors_refused() -> None:
     loss = AttentionTransfer("a", "b")
     assert loss(_activations(2, 3, 8, 8), _activations(2, 5, 4, 4)).isfinite()

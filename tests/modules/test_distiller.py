@@ -92,7 +92,7 @@ def test_two_lines_train_and_leave_the_teacher_out(tmp_path: Path) -> None:
     before = [parameter.clone() for parameter in taught.net.parameters()]
     trainer = fit(taught, pairs())
     assert not any(torch.equal(*pair) for pair in zip(before, taught.net.parameters(), strict=True))
-    mixed = 0.9 * taught.losses["soft_loss"] + 0.1 * taught.losses["hard_loss"]
+    mixed = 0.5 * taught.losses["soft_loss"] + 0.5 * taught.losses["hard_loss"]
     torch.testing.assert_close(taught.losses["loss"], mixed)
     assert taught.distiller.teacher_records[0]["errors"] == 0  # counted before the first step
     assert len(trainer.optimizers[0].param_groups[0]["params"]) == len(before)
@@ -136,7 +136,7 @@ def test_teachers_are_checked_before_the_first_step() -> None:
         fit(TaughtWithForward(teachers=other_classes, teachers_must_beat_chance=False), pairs())
     with pytest.raises(ValueError, match=r"teacher Sequential is no better than chance: .* errors on 64 training"):
         fit(Taught(teachers=teacher(1)), pairs())
-    with pytest.raises(ValueError, match=r"soft_weight is 0.9 and no teachers are given"):
+    with pytest.raises(ValueError, match=r"soft_weight is 0.5 and no teachers are given"):
         fit(Taught(), pairs())
     student = Taught(teachers_must_beat_chance=False)
     student.distiller = Distiller(teachers=student.net)

@@ -25,6 +25,20 @@ def test_what_configurations_differ_in(tmp_path: Path) -> None:
     ]
 
 
+def test_a_schedule_is_shown_by_both_ends(tmp_path: Path) -> None:
+    for name, temperature in {"still": 4.0, "falling": {"start": 20.0, "end": 4.0}}.items():
+        make_run(tmp_path, name, 5, model=student(0.9, temperature=temperature))
+    groups = group_runs([read_run(folder) for folder in find_runs([str(tmp_path)])])
+    header, lines = differences(groups, group_names(groups))
+    still, falling = header.index("still"), header.index("falling")
+    shown = {line[0]: (line[still], line[falling]) for line in lines}
+    assert shown == {
+        "model.temperature": ("4.0", ""),
+        "model.temperature.end": ("", "4.0"),
+        "model.temperature.start": ("", "20.0"),
+    }
+
+
 def test_a_net_costs_the_same_under_any_name(tmp_path: Path) -> None:
     slow = {"net": {**COSTS["net"], "single_ms": 41.0, "batch_ms": 50.0}}
     make_run(tmp_path, "plain", 6, model=student(0.0), costs=slow)
