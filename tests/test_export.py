@@ -63,7 +63,7 @@ def test_onnx_alone_takes_pixels_and_gives_probabilities(run: Path) -> None:
     session = onnxruntime.InferenceSession(file)
     metadata = session.get_modelmeta().custom_metadata_map
     images = _images()
-    net = load_net(run / "checkpoints" / "best.ckpt").net.eval()
+    net = load_net(run / "checkpoints" / "best.ckpt")
     for count in (1, 7, 1000):
         (answers,) = session.run(None, {"inputs": images[:count].numpy()})
         expected = net(images[:count].float() / 255).softmax(dim=1)
@@ -90,7 +90,7 @@ def test_safetensors_come_back_as_a_net(run: Path) -> None:
     file = run / "weights.safetensors"
     run_export([str(run), "--format", "safetensors", "--inputs", "uint8", "--output", str(file)])
     images = _images()[:20]
-    net = load_net(run / "checkpoints" / "best.ckpt").net.eval()
+    net = load_net(run / "checkpoints" / "best.ckpt")
     assert torch.equal(load_exported(file)(images), net(images.float() / 255))
     with pytest.raises(FileNotFoundError, match="no exported file"):
         load_exported(run / "nowhere.safetensors")
