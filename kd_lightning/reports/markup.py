@@ -21,7 +21,8 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; border-bottom: 1px solid var(--line); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .8rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; } thead th { border-bottom: 2px solid var(--strong); }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+thead th { border-bottom: 2px solid var(--strong); }
 td, th { white-space: nowrap; } .long td { white-space: normal; max-width: 24rem; overflow-wrap: anywhere; }
 .long td:first-child { white-space: nowrap; }
 @media (max-width: 64rem) { table { font-size: .85rem; } th, td { padding: .25rem .45rem; } }
