@@ -109,20 +109,25 @@ class _RunConfig(LeanCallback):
         self.taken = taken
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Describe module, data and trainer.
+        """Describe module, data and trainer."""
+        if stage == "fit":
+            self.config.update(run_config(trainer, pl_module, self.run))
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let a fit go on that resumes the run."""
+        self.taken = False
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse to mix two runs.
 
         Raises:
             FileExistsError: If the folder holds another run.
         """
-        if stage == "fit":
-            if self.taken and not trainer.ckpt_path:
-                raise FileExistsError(
-                    f"{self.run} already holds a run; start over with keep_run(..., overwrite=True), choose another "
-                    f"folder, or go on with fit(..., ckpt_path={str(self.run / CHECKPOINT_DIR / LAST)!r})"
-                )
-            self.taken = False  # by this fit
-        if stage == "fit" or not self.config:
-            self.config.update(run_config(trainer, pl_module, self.run))
+        if self.taken:
+            raise FileExistsError(
+                f"{self.run} already holds a run; start over with keep_run(..., overwrite=True), choose another "
+                f"folder, or go on with fit(..., ckpt_path={str(self.run / CHECKPOINT_DIR / LAST)!r})"
+            )
 
 
 def run_config(trainer: Trainer, module: LightningModule, run: Path) -> dict[str, Any]:
