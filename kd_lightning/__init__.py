@@ -4,8 +4,8 @@ from importlib import import_module
 
 __version__ = "0.1.0"
 
-# The room of each public name, imported when first used: torch and Lightning take seconds that `report` need not pay.
-# Type checkers read __init__.pyi.
+# The room or file of each public name, imported when first used: torch and Lightning take seconds that `report` need
+# not pay. Type checkers read __init__.pyi.
 _HOMES = {
     "DIST": "methods",
     "DKD": "methods",
@@ -26,7 +26,7 @@ _HOMES = {
     "FrozenEnsemble": "teachers",
     "HasSequences": "data",
     "Hints": "methods",
-    "History": "training",
+    "History": "training.history",
     "JensenShannon": "methods",
     "ImageFolderDataModule": "data",
     "InMemoryDataModule": "data",
@@ -55,7 +55,7 @@ _HOMES = {
     "TransferData": "data",
     "WarmupCosine": "modules",
     "hard_loss": "methods",
-    "keep_run": "training",
+    "keep_run": "training.run_folder",
     "load_exported": "export",
     "load_net": "teachers",
     "load_teachers": "teachers",

@@ -108,9 +108,10 @@ def test_commands_and_links_of_the_guides_lead_somewhere() -> None:
             assert (root / path).is_file(), f"{guide}: {script}"
 
 
-def test_the_tutorials_commands_are_understood(tmp_path: Path) -> None:
+@pytest.mark.parametrize("guide", ["tutorial.md", "datasets.md"])
+def test_the_guides_fits_are_understood(guide: str, tmp_path: Path) -> None:
     root = DOCS.parent
-    for block in _blocks("tutorial.md", "bash"):
+    for block in _blocks(guide, "bash"):
         for line in block.splitlines():
             if line.startswith("python -m kd_lightning fit"):
                 arguments = line.removeprefix("python -m kd_lightning ").replace("'", "").split()
