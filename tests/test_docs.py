@@ -108,7 +108,7 @@ def test_commands_and_links_of_the_guides_lead_somewhere() -> None:
             assert (root / path).is_file(), f"{guide}: {script}"
 
 
-@pytest.mark.parametrize("guide", ["tutorial.md", "datasets.md"])
+@pytest.mark.parametrize("guide", ["tutorial.md", pytest.param("datasets.md", marks=pytest.mark.slow)])
 def test_the_guides_fits_are_understood(guide: str, tmp_path: Path) -> None:
     root = DOCS.parent
     for block in _blocks(guide, "bash"):

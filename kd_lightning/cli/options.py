@@ -28,11 +28,8 @@ GROUPS = (
     ("model.scheduler", "beside those of torch", ("WarmupCosine",)),
     (
         "model.soft_loss",
-        "in place of KL",
-        (
-            *("KL", "ReverseKL", "JensenShannon", "LogitMatching", "DKD", "DIST", "NKD"),
-            *("Standardised", "MatchedScale"),
-        ),
+        "KL by default",
+        ("KL", "ReverseKL", "JensenShannon", "LogitMatching", "DKD", "DIST", "NKD", "Standardised", "MatchedScale"),
     ),
     ("model.feature_losses", "further terms", ("Hints", "AttentionTransfer", "SimilarityPreserving", "Relational")),
 )
