@@ -4,8 +4,8 @@ from importlib import import_module
 
 __version__ = "0.1.0"
 
-# The room of each public name, imported at its first use: torch and Lightning take seconds to import, and `report` does
-# not need them. Type checkers read __init__.pyi.
+# The room or file of each public name, imported at its first use: torch and Lightning take seconds to import, and
+# `report` does not need them. Type checkers read __init__.pyi.
 _HOMES = {
     "CIFARDataModule": "data",
     "DIST": "methods",
@@ -28,6 +28,7 @@ _HOMES = {
     "FrozenEnsemble": "teachers",
     "HasSequences": "data",
     "Hints": "methods",
+    "History": "training.history",
     "JensenShannon": "methods",
     "ImageFolderDataModule": "data",
     "InMemoryDataModule": "data",
@@ -60,7 +61,9 @@ _HOMES = {
     "TransferData": "data",
     "WarmupCosine": "modules",
     "hard_loss": "methods",
+    "keep_run": "training.run_folder",
     "load_exported": "export",
+    "load_net": "teachers",
     "load_teachers": "teachers",
     "main": "cli",
     "soft_cross_entropy": "methods",

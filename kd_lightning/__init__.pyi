@@ -57,7 +57,10 @@ from kd_lightning.teachers import LogitsFile as LogitsFile
 from kd_lightning.teachers import PretrainedNet as PretrainedNet
 from kd_lightning.teachers import StoreOptions as StoreOptions
 from kd_lightning.teachers import Teacher as Teacher
+from kd_lightning.teachers import load_net as load_net
 from kd_lightning.teachers import load_teachers as load_teachers
+from kd_lightning.training.history import History as History
+from kd_lightning.training.run_folder import keep_run as keep_run
 
 __version__: str
 __all__: list[str]

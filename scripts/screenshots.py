@@ -130,7 +130,7 @@ def run(runs: str, output: str = "docs", report: str | None = None) -> None:
             _save(driver, folder / f"tensorboard-{tab.replace('_', '-')}.png")
         page = Path(report) if report else Path(runs) / "report.html"
         if page.is_file():
-            driver.set_window_size(1200, 1500)
+            driver.set_window_size(1300, 1500)  # as wide as the table
             driver.get(page.absolute().as_uri())
             _save(driver, folder / "report.png")
 

@@ -81,3 +81,19 @@ def test_the_report_shows_and_asks_for_nothing(runs: Path, driver: Any) -> None:
     assert driver.execute_script("return performance.getEntriesByType('resource').length") == 0
     wide = driver.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert wide == 0
+
+
+def test_the_report_is_dark_where_the_reader_wants_it(runs: Path, driver: Any) -> None:
+    shown = {}
+    for scheme in ("light", "dark"):
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        driver.get((runs / "report.html").as_uri())
+        shown[scheme] = driver.execute_script(
+            "const body = getComputedStyle(document.body), chart = getComputedStyle(document.querySelector('svg'));"
+            "return [body.backgroundColor, body.color, chart.filter]"
+        )
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert shown["light"] == ["rgb(255, 255, 255)", "rgb(34, 34, 34)", "none"]
+    assert shown["dark"][:2] == ["rgb(27, 27, 27)", "rgb(221, 221, 221)"]
+    assert "invert" in shown["dark"][2]

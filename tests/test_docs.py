@@ -123,7 +123,11 @@ def test_commands_and_links_of_the_guides_lead_somewhere() -> None:
             assert (ROOT / path).is_file(), f"{guide}: {script}"
 
 
-@pytest.mark.parametrize("guide", [README, DOCS / "tutorial.md"], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "guide",
+    [README, DOCS / "tutorial.md", pytest.param(DOCS / "datasets.md", marks=pytest.mark.slow)],
+    ids=lambda path: path.stem,
+)
 def test_commands_that_train_are_understood(guide: Path) -> None:
     commands = [each for block in blocks(guide, "bash") for each in arguments_of(block) if each[0] == "fit"]
     assert len(commands) > 1

@@ -10,6 +10,7 @@ import torch
 from scripts.benchmarks.pictures import PictureFits, copy_some
 from scripts.benchmarks.turns import stored_cost
 from scripts.claims import best_offset, claims_table, matching_offset
+from scripts.method_picture import method_picture
 from scripts.reliability import run as try_all
 from scripts.reliability import summary
 from tests.data.pictures import draw_pictures
@@ -119,3 +120,9 @@ def test_a_trial_is_tried_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture
         assert "SIGKILL" in kept["how"]
         assert capsys.readouterr().out.count("nothing lost") == trials
     assert "| kill -9 of a fit | 1 | " in (tmp_path / "reliability.md").read_text()
+
+
+def test_the_picture_of_the_method_names_its_parts() -> None:
+    axes, *_ = method_picture().axes
+    shown = {text.get_text() for text in axes.texts}
+    assert {"teachers", "student", "soft loss", "T² · KL(p ‖ q)", "hard loss", "loss"} <= shown

@@ -32,14 +32,24 @@ OTHER_COMMANDS = {
     "study": "kd_lightning.cli.study:run_study",
     "report": "kd_lightning.reports.page:run_report",
     "export": "kd_lightning.export:run_export",
+    "options": "kd_lightning.cli.options:run_options",
     "completion": "kd_lightning.cli.completion:run_completion",
 }
+# What --help says of each.
+OTHER_COMMANDS_HELP = {
+    "inspect": "Show what teachers know before a student is trained.",
+    "study": "Run the rows of a table over several seeds, or ask whether distillation helps.",
+    "report": "Compare runs: a table, and a page with curves and pictures.",
+    "export": "Take the student out as ONNX, pt2 or safetensors, and compare it.",
+    "options": "List this package's own options with types and defaults, on one screen.",
+    "completion": "Print a script that completes options in a shell.",
+}
+OPTIONS_COMMAND = f"{PROG} options"
+OPTIONS_POINTER = f"This package's own options stand on one screen: {OPTIONS_COMMAND}"
 
 DESCRIPTION = f"""Train teachers, distil a student, from YAML files.
 
-The way through: fit a teacher, fit a student against it, test both, compare the runs with '{PROG} report
-RUN...', and take the student out with '{PROG} export RUN'. '{PROG} study STUDY' does all
-of it for the rows of a table, over several seeds. Each has its own --help. What goes
+The way through: fit a teacher, fit a student against it, test both, report, export; or all of it with study. What goes
 wrong is said in one line; with {DEBUG_VARIABLE}=1 in the environment the whole traceback comes before it."""
 
 

@@ -6,7 +6,7 @@ import inspect
 import jsonargparse
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
-from kd_lightning.cli.arguments import OTHER_COMMANDS, SUBCOMMANDS
+from kd_lightning.cli.arguments import OTHER_COMMANDS_HELP, SUBCOMMANDS
 from kd_lightning.cli.distill_cli import DistillCLI
 from kd_lightning.data.mnist import MNISTDataModule
 from kd_lightning.modules.distill import DistillModule
@@ -64,8 +64,8 @@ def _run(shell: str) -> None:
             action = subcommand.add_argument(f"--{option}")
             if option in FILES:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]  # where shtab looks
-    for name in OTHER_COMMANDS:
-        subcommands.add_parser(name, help=name)  # shtab leaves out what has no help
+    for name, text in OTHER_COMMANDS_HELP.items():
+        subcommands.add_parser(name, help=text)  # shtab leaves out what has no help
     print(shtab.complete(plain, shell))
 
 

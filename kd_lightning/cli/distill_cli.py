@@ -11,7 +11,14 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from kd_lightning import __version__, data, modules, nets, teachers  # noqa: F401 (short class names in YAML: imported classes)
-from kd_lightning.cli.arguments import ARGUMENTS, DESCRIPTION, PROG, SUBCOMMANDS
+from kd_lightning.cli.arguments import (
+    ARGUMENTS,
+    DESCRIPTION,
+    OPTIONS_POINTER,
+    OTHER_COMMANDS_HELP,
+    PROG,
+    SUBCOMMANDS,
+)
 from kd_lightning.cli.beforehand import WarnOfTeachers
 from kd_lightning.cli.config_types import register_config_types
 from kd_lightning.cli.lossy_output import output_may_be_lost
@@ -50,6 +57,8 @@ class DistillCLI(OpenCommandLine):
     """
 
     subcommand_help = SUBCOMMANDS
+    other_commands_help = OTHER_COMMANDS_HELP
+    subcommand_hint = OPTIONS_POINTER
 
     def __init__(
         self,

@@ -114,6 +114,7 @@ class CropMirror(Jitter):
             raise ValueError(f"crop and mirror views must be from 2 to {every} for {pixels} pixels, got {views}")
         order = torch.randperm(every - 1, generator=torch.Generator().manual_seed(seed)) + 1  # without the identity
         chosen = torch.cat([torch.zeros(1, dtype=torch.int64), order])[:views]
+        self.views, self.seed = views, seed
         self.view_count = len(chosen)
         self._mirrored = chosen % 2 == 1
         self._top, self._left = self._top[chosen // 2], self._left[chosen // 2]
@@ -158,7 +159,8 @@ class Affine(Augment):
             )
         if views < 2:
             raise ValueError(f"affine views must be >= 2, got {views}")
-        self.pixels = pixels
+        self.degrees, self.scale, self.shear, self.pixels = ranges
+        self.views, self.seed = views, seed
         self.view_count = views
         uniform = torch.rand(5, views, generator=torch.Generator().manual_seed(seed)) * 2 - 1
         angle = uniform[0] * degrees * torch.pi / 180

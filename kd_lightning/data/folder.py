@@ -69,6 +69,8 @@ class ImageFolderDataModule(PictureDataModule):
             )
         if not limit_gb > 0:
             raise ValueError(f"limit_gb must be > 0, got {limit_gb}")
+        self.data_dir, self.train_dir, self.test_dir = data_dir, train_dir, test_dir
+        self.size, self.channels, self.background = size, channels, background
         self.train_folder = Path(data_dir, train_dir)
         self.test_folder = None if test_dir is None else Path(data_dir, test_dir)
         self.test_size = test_size

@@ -50,7 +50,7 @@ class SeededViews(ReplayedRows):
                 )
         super().__init__(ReplayedParts(data, view_seed, views))
         self.data = data
-        self.seed = seed
+        self.views, self.view_seed, self.seed = views, view_seed, seed
         self.prepare_data_per_node = data.prepare_data_per_node
         self._place: dict[str, Any] | None = None  # where a resumed run's training loader goes on
 

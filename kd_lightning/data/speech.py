@@ -105,7 +105,7 @@ class SpokenDigitsDataModule(InMemoryDataModule):
         self.data_dir = data_dir
         self.fold = fold
         self.states = states
-        self.before = before
+        self.before, self.after = before, after
         self.recordings = [recordings] if isinstance(recordings, str) else recordings
         self._frames = Frames(before, after)
         self._utterances: dict[str, Utterances] = {}  # train, test and predict

@@ -35,12 +35,12 @@ def run_export(arguments: Sequence[str]) -> None:
     """
     options = _parser().parse_args(list(arguments))
     checkpoint = named_checkpoint(Path(), options.run, "best.ckpt")
-    loaded = load_net(checkpoint)
+    trained = load_net(checkpoint)
     run = run_folder(checkpoint) or checkpoint.parent
     output = Path(options.output) if options.output else run / f"student{SUFFIXES[options.format]}"
     if output.exists() and not options.overwrite:
         raise FileExistsError(f"{output} exists; choose another --output, or replace it with --overwrite true")
-    net = ExportedNet(loaded.net, options.inputs, options.outputs).eval()
+    net = ExportedNet(trained, options.inputs, options.outputs).eval()
     batches = [
         (own_tensor(net, inputs), labels)
         for inputs, labels in evaluation_batches(run, options.data_dir, raw=options.inputs == "uint8")

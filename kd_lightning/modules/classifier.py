@@ -2,7 +2,8 @@
 
 import os
 from abc import ABC, abstractmethod
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Self, cast
 
 import torch
 from lightning.pytorch import Callback
@@ -29,6 +30,7 @@ from kd_lightning.modules.train_log import TrainLog
 from kd_lightning.nets.description import describe_net, with_numbers
 from kd_lightning.nets.logits import logits_of
 from kd_lightning.runs.checkpoints import RECORD_KEY
+from kd_lightning.teachers.loading import net_to_give
 
 
 class ClassifierModule(OptimizedModule, ABC):
@@ -75,6 +77,19 @@ class ClassifierModule(OptimizedModule, ABC):
         self.test_metrics = EvaluationMetrics()
         self.step_is_logged = False  # set by TrainLog before each step
         self.learns_from_labels_only = True
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:  # Any: Lightning's own
+        """Build a module from a checkpoint, as Lightning does; a net that the checkpoint describes need not be given.
+
+        Raises:
+            ValueError: If the module was made in Python with a net of which the checkpoint holds only the weights.
+        """
+        if cls.net_argument not in kwargs and isinstance(checkpoint_path, str | Path):
+            net = net_to_give(Path(checkpoint_path), cls.net_argument)
+            if net is not None:
+                kwargs[cls.net_argument] = net
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     @abstractmethod
     def losses(self, batch: Batch, logits: Tensor) -> dict[str, Tensor]:

@@ -96,15 +96,26 @@ class OpenCommandLine(LightningCLI):
     Attributes:
         subcommand_help: One line for each subcommand in `--help`. Lightning's are the first lines of docstrings, which
             break off in the middle.
+        other_commands_help: The same for subcommands that another parser takes; `--help` lists them too.
+        subcommand_hint: A line before and after the hundreds of options that `--help` of a subcommand lists.
     """
 
     subcommand_help: ClassVar[dict[str, str]] = {}
+    other_commands_help: ClassVar[dict[str, str]] = {}
+    subcommand_hint: ClassVar[str] = ""
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:  # Any: Lightning's own
         super()._add_subcommands(parser, **kwargs)
         action = parser._subcommands_action
-        for listed in action._choices_actions if action else []:
+        if action is None:
+            return
+        for listed in action._choices_actions:
             listed.help = self.subcommand_help[listed.dest]
+        for name, text in self.other_commands_help.items():
+            action._choices_actions.append(action._ChoicesPseudoAction(name, [], text))
+        action.metavar = "SUBCOMMAND"
+        for one in action.choices.values():
+            one.description, one.epilog = f"{one.description} {self.subcommand_hint}.", self.subcommand_hint
 
     def _parse_ckpt_path(self) -> None:
         """Leave the configuration as it was given.

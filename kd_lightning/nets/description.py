@@ -1,8 +1,10 @@
 """What a net is: its class and arguments, its size, and a hash of its weights."""
 
 import hashlib
+import inspect
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jsonargparse
@@ -13,6 +15,9 @@ from kd_lightning.nets.construction import constructor_errors
 from kd_lightning.nets.normalize import Normalize
 
 Built = TypeVar("Built")
+
+_NOT_PLAIN = object()
+_DEEPEST = 4  # objects within objects that are described
 
 
 def parameter_count(net: nn.Module) -> int:
@@ -65,6 +70,50 @@ def describe_net(net: nn.Module) -> dict[str, Any] | None:
     if not isinstance(init_args, dict):
         return None
     return with_numbers(net, {"class_path": f"{type(net).__module__}.{type(net).__qualname__}", "init_args": init_args})
+
+
+def describe_object(made: object) -> dict[str, Any]:
+    """The class_path and init_args of an object, as far as it keeps its arguments.
+
+    Taken are `init_args`, Lightning's `hparams`, and attributes that have an argument's name. An argument that is an
+    object is described in turn; one of which nothing plain is kept is left out.
+    """
+    return _described(made, _DEEPEST)
+
+
+def _described(made: object, depth: int) -> dict[str, Any]:
+    found = {name: getattr(made, name) for name in _argument_names(type(made)) if hasattr(made, name)}
+    found |= dict(getattr(made, "hparams", {})) | getattr(made, "init_args", {})
+    plain = {name: _plain(value, depth) for name, value in found.items()}
+    given = {name: value for name, value in plain.items() if value is not _NOT_PLAIN}
+    return {"class_path": f"{type(made).__module__}.{type(made).__qualname__}", "init_args": given}
+
+
+def _argument_names(cls: type) -> list[str]:
+    """Arguments of a class's constructor; where it hands on `**options`, those of the next class too."""
+    names: list[str] = []
+    for each in cls.__mro__:
+        if "__init__" not in vars(each) or each is object:
+            continue
+        parameters = list(inspect.signature(each).parameters.values())
+        names += [one.name for one in parameters if one.kind not in {one.VAR_KEYWORD, one.VAR_POSITIONAL}]
+        if not any(one.kind is one.VAR_KEYWORD for one in parameters):
+            break
+    return names
+
+
+def _plain(value: Any, depth: int) -> Any:  # Any: an argument may be anything
+    """A plain value as it is, a path as text, an object as its class and arguments; _NOT_PLAIN for others."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple):
+        parts = [_plain(part, depth) for part in value]
+        return _NOT_PLAIN if any(part is _NOT_PLAIN for part in parts) else parts
+    if isinstance(value, Tensor | dict | type) or inspect.isroutine(value) or depth == 0:
+        return _NOT_PLAIN
+    return _described(value, depth - 1)
 
 
 def with_numbers(net: nn.Module, description: dict[str, Any]) -> dict[str, Any]:

@@ -9,20 +9,31 @@ from matplotlib.figure import Figure
 from kd_lightning.reports import plots
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 110rem; margin: 1.5rem auto; padding: 0 1.5rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; border-bottom: 1px solid #ddd; }
+:root { color-scheme: light dark; --page: #fff; --text: #222; --quiet: #666; --line: #ddd; --strong: #999;
+  --code: #f4f4f4; --problem: #a33; --finding: #d1603d; --verdict: #2a6fbb; }
+@media (prefers-color-scheme: dark) { :root { --page: #1b1b1b; --text: #ddd; --quiet: #a0a0a0; --line: #3a3a3a;
+  --strong: #777; --code: #2b2b2b; --problem: #f08a80; --finding: #e58a6b; --verdict: #6fa8e6; }
+  .pictures svg { filter: invert(.895) hue-rotate(180deg); }
+  .pictures img, .verdict img { filter: brightness(.88); border-radius: 4px; } }
+@media print { :root { color-scheme: light; } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page); max-width: 110rem;
+  margin: 1.5rem auto; padding: 0 1.5rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; border-bottom: 1px solid var(--line); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid #e5e5e5; text-align: right; vertical-align: top; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; } thead th { border-bottom: 2px solid #999; }
+th, td { padding: .3rem .8rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+thead th { border-bottom: 2px solid var(--strong); }
 td, th { white-space: nowrap; } .long td { white-space: normal; max-width: 24rem; overflow-wrap: anywhere; }
 .long td:first-child { white-space: nowrap; }
 @media (max-width: 64rem) { table { font-size: .85rem; } th, td { padding: .25rem .45rem; } }
-.note { color: #666; font-size: .85rem; } .finding { border-left: 4px solid #d1603d; padding-left: .8rem; }
-.verdict { border-left: 4px solid #2a6fbb; padding-left: .8rem; } .verdict p { margin: .2rem 0; }
-.problem { color: #a33; } .scroll { overflow-x: auto; } code { background: #f4f4f4; padding: .1rem .3rem; }
+.note { color: var(--quiet); font-size: .85rem; }
+.finding { border-left: 4px solid var(--finding); padding-left: .8rem; }
+.verdict { border-left: 4px solid var(--verdict); padding-left: .8rem; } .verdict p { margin: .2rem 0; }
+.problem { color: var(--problem); } .scroll { overflow-x: auto; }
+code { background: var(--code); padding: .1rem .3rem; }
 .pictures { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); }
 .pictures.wide { grid-template-columns: repeat(auto-fill, minmax(min(32rem, 100%), 1fr)); }
-figure { margin: 0; } figcaption { color: #666; font-size: .85rem; overflow-wrap: anywhere; }
+figure { margin: 0; } figcaption { color: var(--quiet); font-size: .85rem; overflow-wrap: anywhere; }
 .pictures svg, .pictures img { width: 100%; height: auto; } .verdict img { max-width: 100%; }
 """
 

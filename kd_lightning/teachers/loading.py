@@ -71,7 +71,7 @@ def _loaded(teacher: NamedTeacher) -> list[LoadedTeacher]:
             return [LoadedTeacher(_copied(teacher), type(teacher).__qualname__, {})]
         case _:
             found = teacher_checkpoints(teacher)
-            return [load_logits(path) if path.suffix in SUFFIXES else load_net(path) for path in found]
+            return [load_logits(path) if path.suffix in SUFFIXES else _read_net(path) for path in found]
 
 
 def _adapted(loaded: LoadedTeacher, teacher: Teacher) -> LoadedTeacher:
@@ -133,8 +133,28 @@ def _may_teach(path: Path) -> bool:
     return path.suffix not in {".html", ".md", ".csv", ".json", ".yaml", ".png", ".onnx", ".pt2"}
 
 
-def load_net(path: Path) -> LoadedTeacher:
-    """Rebuild the net of a checkpoint that this package wrote, a teacher's or a student's.
+def load_net(path: str | os.PathLike[str], net: nn.Module | None = None) -> nn.Module:
+    """The trained net of a run, a teacher's or a student's, in eval mode.
+
+    Args:
+        path: A run's folder (its best checkpoint, or its last where there was no validation), or a checkpoint.
+        net: A net of the same shape, which gets the weights in place; needed where the checkpoint does not say how its
+            net is built, as for a net of your own that a script made.
+
+    Raises:
+        FileNotFoundError: If there is no such run or file.
+        ValueError: If the file is damaged, does not say how its net is built, or does not fit the net given.
+
+    Example:
+        >>> net = load_net("runs/mnist/distilled")
+        >>> classes = net(images).argmax(dim=1)
+    """
+    file = run_checkpoint(Path(path)) if Path(path).is_dir() else Path(path)
+    return _read_net(file, net).net.eval()
+
+
+def _read_net(path: Path, net: nn.Module | None = None) -> LoadedTeacher:
+    """Rebuild the net of a checkpoint that this package wrote, or give its weights to the net given.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -143,12 +163,12 @@ def load_net(path: Path) -> LoadedTeacher:
     checkpoint = read_checkpoint(path)
     record = checkpoint.get(RECORD_KEY, {})
     description = record.get("net")
-    if description is None:
+    if net is None and description is None:
         raise ValueError(
-            f"checkpoint {path} does not say how its net is built; pass the net itself: "
-            "teachers=[TeacherModule.load_from_checkpoint(path, net=net).net]"
+            f"checkpoint {path} does not say how its net is built; pass the net itself, "
+            "kd_lightning.load_net(path, net=net), which can also teach: teachers=[that]"
         )
-    net = build_net(description)
+    net = build_net(description) if net is None else net
     weights = {
         name.removeprefix("net."): tensor
         for name, tensor in checkpoint["state_dict"].items()
@@ -156,6 +176,33 @@ def load_net(path: Path) -> LoadedTeacher:
     }
     _load_state(net, weights, path)
     return LoadedTeacher(net, str(path), record.get("data", {}))
+
+
+def net_to_give(path: Path, argument: str) -> nn.Module | None:
+    """The net that a module's constructor must be given to be loaded from a checkpoint, built as the checkpoint says.
+
+    Args:
+        path: The checkpoint.
+        argument: Name of the constructor's argument.
+
+    Returns:
+        None where the checkpoint holds that argument, as those of the command line do, and for other files.
+
+    Raises:
+        ValueError: If the checkpoint says nothing of how the net is built.
+    """
+    if not path.is_file():
+        return None
+    checkpoint = read_checkpoint(path)
+    if RECORD_KEY not in checkpoint or argument in checkpoint.get("hyper_parameters", {}):
+        return None
+    description = checkpoint[RECORD_KEY].get("net")
+    if description is None:
+        raise ValueError(
+            f"checkpoint {path} holds the weights of {argument}, not how it is built: "
+            f"load_from_checkpoint(path, {argument}=...) needs the net"
+        )
+    return build_net(description)
 
 
 def load_weights(net: nn.Module, path: Path) -> None:

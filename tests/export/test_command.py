@@ -35,7 +35,7 @@ def test_an_onnx_file_takes_pixels_and_gives_probabilities(run: Path) -> None:
     session = onnxruntime.InferenceSession(file)
     metadata = session.get_modelmeta().custom_metadata_map
     images = mnist5k_images()
-    net = load_net(run / "checkpoints" / "best.ckpt").net.eval()
+    net = load_net(run / "checkpoints" / "best.ckpt")
     for count in (1, 7, 1000):
         (answers,) = session.run(None, {"inputs": images[:count].numpy()})
         expected = net(images[:count].float() / 255).softmax(dim=1)

@@ -19,7 +19,7 @@ def test_safetensors_come_back_as_a_net(run: Path) -> None:
     file = run / "weights.safetensors"
     run_export([str(run), "--format", "safetensors", "--inputs", "uint8", "--output", str(file)])
     images = mnist5k_images()[:20]
-    net = load_net(run / "checkpoints" / "best.ckpt").net.eval()
+    net = load_net(run / "checkpoints" / "best.ckpt")
     assert torch.equal(load_exported(file)(images), net(images.float() / 255))
     with pytest.raises(FileNotFoundError, match="no exported file"):
         load_exported(run / "nowhere.safetensors")

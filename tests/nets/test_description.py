@@ -1,11 +1,31 @@
 """A net is described, built again and told apart."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from lightning import LightningDataModule
 from torch import nn
 
-from kd_lightning import MLP, SmallConvNet
-from kd_lightning.nets.description import build_net, describe_net, fingerprint, in_eval_mode, parameter_count
+from kd_lightning import (
+    MLP,
+    CropMirror,
+    Elastic,
+    ImageFolderDataModule,
+    MNISTDataModule,
+    SmallConvNet,
+    SpokenDigitsDataModule,
+)
+from kd_lightning.nets.description import (
+    build_net,
+    build_object,
+    describe_net,
+    describe_object,
+    fingerprint,
+    in_eval_mode,
+    parameter_count,
+)
 
 
 @pytest.mark.parametrize(
@@ -47,3 +67,39 @@ def test_eval_mode_ends_and_every_layer_has_its_own_mode_again() -> None:
     with in_eval_mode(net):
         assert not any(layer.training for layer in net.modules())
     assert [layer.training for layer in net.modules()] == [True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("data", "given"),
+    [
+        (MNISTDataModule("mnist5k", val_size=40, augment=Elastic(degrees=3, views=9)), {"dataset": "mnist5k"}),
+        (ImageFolderDataModule("x", size=[8, 9], val_size=3, augment=CropMirror(views=9)), {"size": [8, 9]}),
+        (SpokenDigitsDataModule(before=3, val_speaker="theo"), {"before": 3, "val_speaker": "theo"}),
+    ],
+    ids=["mnist", "folder", "speech"],
+)
+def test_described_data_is_built_again(data: LightningDataModule, given: dict[str, Any]) -> None:
+    description = describe_object(data)
+    assert description["init_args"].items() >= given.items()
+    assert describe_object(build_object(description, LightningDataModule)) == description
+
+
+class Kept:
+    """Keeps some of its arguments."""
+
+    def __init__(self, path: Path, inner: object, function: object, lost: int, **more: int) -> None:
+        self.path, self.inner, self.function = path, inner, function
+
+
+def test_what_is_not_kept_or_not_plain_is_left_out() -> None:
+    kept = Kept(Path("a"), Kept(Path("b"), None, None, lost=1), print, lost=1)
+    described = describe_object(kept)["init_args"]
+    assert described["path"] == "a"
+    assert described["inner"]["init_args"] == {"path": "b", "inner": None, "function": None}
+    assert described.keys() == {"path", "inner"}
+
+
+def test_a_circle_of_objects_ends() -> None:
+    kept = Kept(Path("a"), None, None, lost=1)
+    kept.inner = kept
+    assert "init_args" in describe_object(kept)

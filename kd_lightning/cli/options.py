@@ -1,0 +1,219 @@
+"""The subcommand `options`: this package's own options with type, default and meaning; also as Markdown."""
+
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import docstring_parser  # comes with jsonargparse[signatures], which reads the same docstrings for --help
+import jsonargparse
+
+from kd_lightning.cli.arguments import ARGUMENTS, OPTIONS_COMMAND, PROG
+from kd_lightning.reports.console import table_console
+
+# Classes that a configuration can name: the place of their options, what they are, their names.
+GROUPS = (
+    ("model", "what trains", ("DistillModule", "TeacherModule")),
+    (
+        "data",
+        "what it trains on",
+        ("MNISTDataModule", "ImageFolderDataModule", "SpokenDigitsDataModule", "SeededViews"),
+    ),
+    ("data.augment", "views of the training images", ("Jitter", "Affine", "Elastic", "CropMirror")),
+    ("model.student, model.net", "the net", ("MLP", "SmallConvNet", "AdaptedNet")),
+    ("model.teachers", "where a path is not enough", ("Teacher", "LogitsFile", "PretrainedNet")),
+    ("model.store", "the teachers' logits, kept on disk", ("StoreOptions",)),
+    ("model.scheduler", "beside those of torch", ("WarmupCosine",)),
+    (
+        "model.soft_loss",
+        "KL by default",
+        ("KL", "ReverseKL", "JensenShannon", "LogitMatching", "DKD", "DIST", "NKD", "Standardised", "MatchedScale"),
+    ),
+    ("model.feature_losses", "further terms", ("Hints", "AttentionTransfer", "SimilarityPreserving", "Relational")),
+)
+SHOWN_FIRST = (("model", "DistillModule"), ("data", "MNISTDataModule"))
+REQUIRED = "required"
+
+
+class Option(NamedTuple):
+    """An option as people read it.
+
+    Attributes:
+        name: As in a YAML file.
+        type: What it takes.
+        default: As in a YAML file; REQUIRED where there is none.
+        text: What it means.
+    """
+
+    name: str
+    type: str
+    default: str
+    text: str
+
+
+def run_options(arguments: Sequence[str]) -> None:
+    """Print the options of the package, or of one class.
+
+    Args:
+        arguments: A class's name, and --markdown.
+
+    Raises:
+        ValueError: If there is no such class.
+    """
+    parser = jsonargparse.ArgumentParser(
+        prog=OPTIONS_COMMAND,
+        description="This package's own options: name, type, default, meaning. Those of the trainer are Lightning's.",
+        exit_on_error=False,
+    )
+    parser.add_argument("name", nargs="?", default=None, help="A class, such as MLP or my_project.MyNet.")
+    parser.add_argument("--markdown", type=bool, default=False, help="Print docs/options.md, with all classes.")
+    given = parser.parse_args(list(arguments))
+    if given.markdown:
+        print(markdown(), end="")
+    elif given.name:
+        _print_class(find_class(given.name))
+    else:
+        _print_screen()
+
+
+def options_of(cls: type) -> list[Option]:
+    """A class's options; where its constructor hands on `**options`, those of the next class too."""
+    found: dict[str, Option] = {}
+    for each in cls.__mro__:
+        if "__init__" not in vars(each) or each is object:
+            continue
+        texts = {p.arg_name: p.description or "" for p in docstring_parser.parse(inspect.getdoc(each) or "").params}
+        parameters = list(inspect.signature(vars(each)["__init__"]).parameters.values())[1:]  # without self
+        for parameter in parameters:
+            if parameter.kind not in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL}:
+                found.setdefault(parameter.name, _option(parameter, " ".join(texts.get(parameter.name, "").split())))
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return list(found.values())
+
+
+def options_of_run() -> list[Option]:
+    """The options that `fit` and the like have in addition to Lightning's."""
+    return [Option(name, type(default).__name__, _value(default), text) for name, (default, text) in ARGUMENTS.items()]
+
+
+def find_class(name: str) -> type:
+    """A class of this package by its name, or any by its import path.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    module, _, last = name.rpartition(".")
+    try:
+        found = getattr(import_module(module or "kd_lightning"), last)
+    except (ImportError, AttributeError) as error:
+        known = ", ".join(each for *_, names in GROUPS for each in names)
+        raise ValueError(
+            f"no class {name}; expected an import path such as my_project.MyNet, or one of {known}"
+        ) from error
+    if not isinstance(found, type):
+        raise ValueError(f"{name} must be a class, got {found!r:.40}")
+    return found
+
+
+def markdown() -> str:
+    """The content of docs/options.md."""
+    lines = [
+        "# Options",
+        "",
+        f"Written by `{OPTIONS_COMMAND} --markdown true`; a test keeps it in step with the code. In a terminal",
+        f"`{OPTIONS_COMMAND}` shows the first tables, and `{OPTIONS_COMMAND} CLASS` those of a class.",
+        "",
+        "A class goes into a YAML file by `class_path`, its options by `init_args`; a flag sets one, such as",
+        "`--model.temperature 4`. The options below `trainer` are Lightning's: `fit --help` lists them.",
+        "",
+        "## The run",
+        "",
+        *_markdown_table(options_of_run()),
+    ]
+    for place, what, names in GROUPS:
+        lines += ["", f"## {place}: {what}"]
+        for name in names:
+            cls = find_class(name)
+            lines += [
+                "",
+                f"### {name}",
+                "",
+                _first_line(cls),
+                "",
+                *(_markdown_table(options_of(cls)) or ["No options."]),
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_table(options: Sequence[Option]) -> list[str]:
+    if not options:
+        return []
+    cells = [tuple(each.replace("|", "\\|") for each in option) for option in options]
+    rows = [f"| `{name}` | {kind} | {default} | {text} |" for name, kind, default, text in cells]
+    return ["| option | type | default | meaning |", "| --- | --- | --- | --- |", *rows]
+
+
+def _print_screen() -> None:
+    width = table_console().width
+    for title, options in _shown_first():
+        print(title)
+        for name, kind, default, text in options:
+            sentence = re.split(r"(?<=[.;]) ", text)[0].rstrip(".;")
+            print(_cut(f"  {name:26}{_cut(kind, 20):21}{default:17} {sentence}", width))
+    print("classes, for class_path")
+    for place, _, names in GROUPS:
+        print(_cut(f"  {place:26}{', '.join(names)}", width))
+    print(f"All of a class's options: {OPTIONS_COMMAND} CLASS. Those below trainer are Lightning's: {PROG} fit --help")
+
+
+def _shown_first() -> Iterator[tuple[str, list[Option]]]:
+    yield "the run, --NAME", options_of_run()
+    for place, name in SHOWN_FIRST:
+        yield f"{name}, --{place}.NAME", options_of(find_class(name))
+
+
+def _cut(text: str, width: int) -> str:
+    """A text in so many characters."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def _print_class(cls: type) -> None:
+    print(f"{cls.__name__}: {_first_line(cls)}")
+    for name, kind, default, text in options_of(cls):
+        print(f"\n{name}: {kind}, {default if default == REQUIRED else f'default {default}'}")
+        print(textwrap.fill(text, table_console().width, initial_indent="    ", subsequent_indent="    "))
+
+
+def _first_line(cls: type) -> str:
+    return (inspect.getdoc(cls) or "").partition("\n\n")[0].replace("\n", " ")
+
+
+def _option(parameter: inspect.Parameter, text: str) -> Option:
+    empty = parameter.default is inspect.Parameter.empty
+    return Option(parameter.name, _kind(parameter.annotation), REQUIRED if empty else _value(parameter.default), text)
+
+
+def _kind(annotation: Any) -> str:  # Any: an annotation is a type or one of typing's forms
+    """An annotation for people: class names without their modules, the words of a Literal."""
+    text = (
+        annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else str(annotation)
+    )
+    text = re.sub(r"(?:\w+\.)+(\w+)", r"\1", text)
+    text = re.sub(
+        r"Literal\[([^]]*)\]", lambda found: " | ".join(re.findall(r"'([^']*)'", found[1]) or [found[1]]), text
+    )
+    if "Callable" in text:  # a class that gets its first argument later, such as an optimizer
+        return "class | null" if "None" in text or "Optional" in text else "class"
+    return text.replace("NoneType", "null").replace("None", "null")
+
+
+def _value(default: object) -> str:
+    """A default as YAML writes it."""
+    if default is None or isinstance(default, bool):
+        return {None: "null", True: "true", False: "false"}[default]
+    if isinstance(default, str | int | float | list | tuple):
+        return str(default) or '""'
+    return f"{type(default).__name__}()"
