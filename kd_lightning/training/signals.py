@@ -121,35 +121,40 @@ class StopSignals:
                 _write_line("stopping after this step; Ctrl-C again stops at once and loses what is not saved")
 
     def _end(self, signum: int, *, again: bool) -> None:
-        """Forward the signal to the run's other processes and end, or wait for the ranks that this one started.
+        """Pass the signal on to the other processes of the run and end, or wait for others to end.
+
+        A process that forked ranks waits for them. A rank of `ddp` continues until its launcher ends, which ends the
+        rank too: the launcher may be waiting for all ranks to meet, in a call that no signal interrupts.
 
         Raises:
-            Stopped: If this process started no ranks.
+            Stopped: If there is nobody to wait for.
             KeyboardInterrupt: If it waits for ranks and Ctrl-C comes again.
         """
         ranks = [child for child in multiprocessing.active_children() if not child.daemon]
-        for process in (*(rank.pid for rank in ranks), self._launcher()):
+        forked = os.getppid() == self._first_process
+        launcher = os.getppid() if forked else _launcher()
+        for process in (*(rank.pid for rank in ranks), launcher):
             if process is not None:
                 with suppress(ProcessLookupError):
                     os.kill(process, signum)
-        if not ranks:
+        if not ranks and (launcher is None or forked):
             raise Stopped(signum)
-        if again and signum == signal.SIGINT:
+        if ranks and again and signum == signal.SIGINT:
             raise KeyboardInterrupt
-
-    def _launcher(self) -> int | None:
-        """The process that started this rank; None if this is no rank, or if torchrun or a scheduler started it."""
-        parent = os.getppid()
-        forked = parent == self._first_process
-        return parent if forked or (_is_started_rank() and os.environ.get(LAUNCHER) == str(parent)) else None
 
 
 def exit_on_signals() -> None:
-    """End at once with the signal's exit code: for the seconds of the imports, when nothing needs cleaning up."""
+    """End at once with the signal's exit code: for the seconds of the imports, when nothing needs cleaning up.
+
+    A rank of `ddp` leaves it to its launcher, which is past them and may be waiting for the rank.
+    """
 
     def end(signum: int, _: FrameType | None) -> None:
-        let_launcher_end_first()
-        os._exit(EXIT_CODES[signal.Signals(signum)])
+        launcher = _launcher()
+        if launcher is None:
+            os._exit(EXIT_CODES[signal.Signals(signum)])
+        with suppress(ProcessLookupError):
+            os.kill(launcher, signum)
 
     for signum in EXIT_CODES.keys() - _ignored_signals():
         signal.signal(signum, end)
@@ -160,9 +165,8 @@ def let_launcher_end_first() -> None:
 
     Otherwise that process, seeing a rank with another exit code than 0, kills itself before it gives its own.
     """
-    launcher = os.environ.get(LAUNCHER)
     ends = time.monotonic() + _LAUNCHER_ENDS_WITHIN_SECONDS
-    while _is_started_rank() and str(os.getppid()) == launcher and time.monotonic() < ends:
+    while _launcher() is not None and time.monotonic() < ends:
         time.sleep(0.05)
 
 
@@ -222,6 +226,12 @@ def _ignored_signals() -> frozenset[signal.Signals]:
     """The signals that this process ignores, except Ctrl-C."""
     ignored = {signum for signum in EXIT_CODES if signal.getsignal(signum) is signal.SIG_IGN}
     return frozenset(ignored - {signal.SIGINT})
+
+
+def _launcher() -> int | None:
+    """The process that started this rank under `ddp`; None where torchrun or a scheduler did, or it is no rank."""
+    parent = os.getppid()
+    return parent if _is_started_rank() and os.environ.get(LAUNCHER) == str(parent) else None
 
 
 def _is_started_rank() -> bool:

@@ -260,6 +260,20 @@ def test_a_stopped_rank_waits_for_its_launcher_but_not_for_long(
     assert (time.monotonic() - began >= 0.2) == waits
 
 
+def test_a_rank_of_ddp_leaves_a_signal_before_the_first_step_to_its_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The launcher may be waiting for the rank in a call that no signal interrupts: the rank must still come."""
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda process, signum: sent.append((process, signum)))
+    monkeypatch.setenv(LAUNCHER, str(os.getppid()))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with StopSignals().installed():
+        signal.raise_signal(signal.SIGTERM)
+    assert sent == [(os.getppid(), signal.SIGTERM)]
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with StopSignals().installed(), pytest.raises(Stopped):
+        signal.raise_signal(signal.SIGTERM)
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize(
     ("strategy", "to"), [("ddp_fork", "parent"), ("ddp_fork", "rank"), ("ddp", "parent"), ("ddp", "rank")]
