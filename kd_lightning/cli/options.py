@@ -19,13 +19,14 @@ GROUPS = (
     (
         "data",
         "what it trains on",
-        ("MNISTDataModule", "ImageFolderDataModule", "SpokenDigitsDataModule", "SeededViews"),
+        ("MNISTDataModule", "CIFARDataModule", "ImageFolderDataModule", "SpokenDigitsDataModule", "SeededViews"),
     ),
-    ("data.augment", "views of the training images", ("Jitter", "Affine", "Elastic", "CropMirror")),
-    ("model.student, model.net", "the net", ("MLP", "SmallConvNet", "AdaptedNet")),
+    ("data.augment", "views of the training images", ("Jitter", "Affine", "Elastic", "CropMirror", "Mixtures")),
+    ("model.student, model.net", "the net", ("MLP", "SmallConvNet", "ResNet", "VGG", "AdaptedNet")),
     ("model.teachers", "where a path is not enough", ("Teacher", "LogitsFile", "PretrainedNet")),
+    ("model.temperature, model.soft_weight", "where a number is not enough", ("Linear",)),
     ("model.store", "the teachers' logits, kept on disk", ("StoreOptions",)),
-    ("model.scheduler", "beside those of torch", ("WarmupCosine",)),
+    ("model.scheduler", "in addition to those of torch", ("WarmupCosine", "RisingMomentum")),
     (
         "model.soft_loss",
         "KL by default",

@@ -27,7 +27,7 @@ def test_one_screen_holds_the_options_of_run_student_and_data(capsys: pytest.Cap
     shown = [line.split()[0] for line in lines if line.startswith("  ")]
     assert {*ARGUMENTS, *inspect.signature(kd_lightning.DistillModule).parameters} <= set(shown)
     (temperature,) = (line for line in lines if line.startswith("  temperature "))
-    assert temperature.split()[:3] == ["temperature", "float", "20.0"]
+    assert temperature.split()[:5] == ["temperature", "float", "|", "Linear", "20.0"]
 
 
 def test_every_class_that_a_configuration_can_name_is_listed() -> None:
