@@ -156,11 +156,10 @@ def _fewer_passes(specs: Sequence[StoreSpec], to_make: int, epochs: float) -> De
             stored=True, reason=f"{stored}{views} view{'s' * (views > 1)} of each example instead of {passes}"
         )
     would_pay = math.ceil(live_passes / to_make) - 1
-    advice = f"; at most {would_pay} would pay" if would_pay > 0 else ""
-    return Decision(
-        stored=False,
-        reason=f"{stored}{views} views of each example would be no fewer passes than {epochs:g} epochs{advice}",
-    )
+    advice = f"; with at most {would_pay} it would" if would_pay > 0 else ""
+    count = f"{views} view{'s' * (views > 1)}"
+    reason = f"{stored}storing {count} of each example saves no pass in {epochs:g} epoch{'s' * (epochs != 1)}{advice}"
+    return Decision(stored=False, reason=reason)
 
 
 def store_specs(ensemble: FrozenEnsemble, data: object, *, options: StoreOptions) -> dict[int, StoreSpec] | None:

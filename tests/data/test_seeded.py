@@ -127,7 +127,7 @@ def test_a_changed_picture_and_an_added_one_get_targets_of_their_own(
 
 def test_auto_says_how_many_views_would_pay(caplog: pytest.LogCaptureFixture) -> None:
     _fit(_student("auto"), _seeded(views=5))
-    assert "5 views of each example would be no fewer passes than 3 epochs; at most 2 would pay" in caplog.text
+    assert "storing 5 views of each example saves no pass in 3 epochs; with at most 2 it would" in caplog.text
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])

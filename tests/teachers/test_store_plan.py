@@ -21,10 +21,10 @@ def test_auto_weighs_views_against_epochs(tmp_path: Path) -> None:
         return decide(mode, object(), epochs=epochs, specs=specs or None, classes=10, options=options)
 
     assert choose("auto", 80, _spec()) == (True, "25 views of each example instead of 80 passes")
-    few = "25 views of each example would be no fewer passes than 20 epochs; at most 19 would pay"
+    few = "storing 25 views of each example saves no pass in 20 epochs; with at most 19 it would"
     assert choose("auto", 20, _spec()) == (False, few)
     assert choose("auto", 20, _spec("a"), _spec("b")) == (False, few)
-    assert choose("auto", 1, _spec())[1].endswith("no fewer passes than 1 epochs")
+    assert choose("auto", 1, _spec())[1]== "storing 25 views of each example saves no pass in 1 epoch"
     assert choose("auto", 2, _spec(views=1)).stored
     assert not choose("auto", 1, _spec(views=1)).stored
     assert choose("stored", 1, _spec()).stored
@@ -54,9 +54,9 @@ def test_teachers_that_are_stored_do_not_count(tmp_path: Path) -> None:
         (folder / RECORD).touch()
     assert choose(2, "ac") == (True, "made by an earlier run")
     assert not choose(2, "b").stored
-    known = "2 of 3 teachers are stored; for the others 25 views of each example "
-    assert choose(20, "abc", limit=0.031) == (True, known + "instead of 20 passes of all")
-    assert choose(2, "abc") == (False, known + "would be no fewer passes than 2 epochs; at most 5 would pay")
+    known = "2 of 3 teachers are stored; for the others "
+    assert choose(20, "abc", limit=0.031) == (True, known + "25 views of each example instead of 20 passes of all")
+    assert choose(2, "abc") == (False, known + "storing 25 views of each example saves no pass in 2 epochs; with at most 5 it would")
 
 
 def test_options_are_checked() -> None:
