@@ -2,7 +2,7 @@
 
 import sys
 
-from kd_lightning.training.signals import end_with_launcher, exit_on_signals
+from kd_lightning.training.signals import end_with_launcher, exit_on_signals, ignore_signals
 
 
 def run() -> None:
@@ -13,7 +13,9 @@ def run() -> None:
     from kd_lightning.cli.lossy_output import lossy
 
     sys.stderr = lossy(sys.stderr)  # a line that can't be written must not change the exit code
-    sys.exit(main())
+    code = main()
+    ignore_signals()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -160,6 +160,12 @@ def exit_on_signals() -> None:
         signal.signal(signum, end)
 
 
+def ignore_signals() -> None:
+    """Let no signal change the exit code any more: the work is done, and Python is about to end."""
+    for signum in EXIT_CODES:
+        signal.signal(signum, signal.SIG_IGN)
+
+
 def let_launcher_end_first() -> None:
     """Have a stopped rank wait until the process that started it has ended too, but not for long.
 

@@ -206,6 +206,14 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's death signal is Linux's")
+def test_a_signal_after_the_work_changes_no_exit_code() -> None:
+    late = "atexit.register(os.kill, os.getpid(), signal.SIGUSR1)"
+    program = f"import atexit, os, signal, sys; {late}; sys.argv[1:] = ['report', 'nowhere']"
+    command = [sys.executable, "-c", f"{program}; from kd_lightning.__main__ import run; run()"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
+    assert done.returncode == 1, done.stderr
+
+
 def test_a_rank_ends_with_the_process_that_started_it() -> None:
     command = [sys.executable, "-c", RANK_ZERO]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT)
