@@ -24,7 +24,7 @@ def test_auto_weighs_views_against_epochs(tmp_path: Path) -> None:
     few = "storing 25 views of each example saves no pass in 20 epochs; with at most 19 it would"
     assert choose("auto", 20, _spec()) == (False, few)
     assert choose("auto", 20, _spec("a"), _spec("b")) == (False, few)
-    assert choose("auto", 1, _spec())[1]== "storing 25 views of each example saves no pass in 1 epoch"
+    assert choose("auto", 1, _spec())[1] == "storing 25 views of each example saves no pass in 1 epoch"
     assert choose("auto", 2, _spec(views=1)).stored
     assert not choose("auto", 1, _spec(views=1)).stored
     assert choose("stored", 1, _spec()).stored
@@ -56,7 +56,8 @@ def test_teachers_that_are_stored_do_not_count(tmp_path: Path) -> None:
     assert not choose(2, "b").stored
     known = "2 of 3 teachers are stored; for the others "
     assert choose(20, "abc", limit=0.031) == (True, known + "25 views of each example instead of 20 passes of all")
-    assert choose(2, "abc") == (False, known + "storing 25 views of each example saves no pass in 2 epochs; with at most 5 it would")
+    no_pass = "storing 25 views of each example saves no pass in 2 epochs; with at most 5 it would"
+    assert choose(2, "abc") == (False, known + no_pass)
 
 
 def test_options_are_checked() -> None:
