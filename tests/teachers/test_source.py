@@ -98,7 +98,7 @@ def test_a_soft_loss_prepares_the_teachers_logits(live: LiveTeachers, data: MNIS
     ("changes", "line"),
     [
         ({"mode": "live"}, "soft targets: live (as asked)"),
-        ({"mode": "auto", "epochs": 2.0}, "soft targets: live (9 views of each"),
+        ({"mode": "auto", "epochs": 2.0}, "soft targets: live (storing 9 views of each"),
         ({"mode": "auto", "resumed": False}, "soft targets: live (as the run began)"),
         ({"mode": "auto", "features": True}, "soft targets: live (feature losses need the teachers' activations)"),
         ({"mode": "stored", "fill": False}, "soft targets: stored (as asked)"),

@@ -56,8 +56,8 @@ def test_teachers_that_are_stored_do_not_count(tmp_path: Path) -> None:
     assert not choose(2, "b").stored
     known = "2 of 3 teachers are stored; for the others "
     assert choose(20, "abc", limit=0.031) == (True, known + "25 views of each example instead of 20 passes of all")
-    no_pass = "storing 25 views of each example saves no pass in 2 epochs; with at most 5 it would"
-    assert choose(2, "abc") == (False, known + no_pass)
+    no_gain = "storing 25 views of each example saves no pass in 2 epochs; with at most 5 it would"
+    assert choose(2, "abc") == (False, known + no_gain)
 
 
 def test_options_are_checked() -> None:
