@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import logging
 import os
 import sys
 import time
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from kd_lightning.cli.command_line import main
+from kd_lightning.cli.study_console import quiet
 from kd_lightning.data.mnist_files import read_digits
 from kd_lightning.nets.digits import MLP
 from kd_lightning.teachers.ensemble import FrozenEnsemble
@@ -160,9 +160,7 @@ def quiet_fit(arguments: list[str], run: Path) -> None:
     """
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # as in a process of its own
     said = io.StringIO()
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    with quiet(), contextlib.redirect_stderr(said):
         code = main(["fit", *arguments, "--run_dir", str(run), "--overwrite", "true"])
     if code:
         sys.exit(said.getvalue())
