@@ -25,7 +25,6 @@ from kd_lightning.cli.lossy_output import output_may_be_lost
 from kd_lightning.cli.outcome import lines_of_fit, print_table, table_of_test, table_of_validation
 from kd_lightning.cli.run_start import claim_folder, evaluated_checkpoint, resumed_checkpoint
 from kd_lightning.cli.trainer_options import callbacks_for_fit, refuse_fit_without_result, refuse_numbers_out_of_range
-from kd_lightning.cli.trainer_parts import as_list, callbacks_of_run, curves_logger, ending, with_run_plugins
 from kd_lightning.data.transfer_data import unit_of
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.lightning_internals import FreePassProfiler, OpenCommandLine
@@ -40,6 +39,7 @@ from kd_lightning.training.predictions import write_predictions
 from kd_lightning.training.progress import RunProgress
 from kd_lightning.training.record import EvaluationRecord, metrics_record, scope_of_test
 from kd_lightning.training.resuming import restoring_errors
+from kd_lightning.training.run_parts import as_list, callbacks_of_run, curves_logger, ending, with_run_plugins
 from kd_lightning.training.signals import StopSignals
 from kd_lightning.training.trial import Banner, DryRun, Prepare, TrialDone
 

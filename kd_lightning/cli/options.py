@@ -9,31 +9,44 @@ from typing import Any, NamedTuple
 
 import docstring_parser  # comes with jsonargparse[signatures], which reads the same docstrings for --help
 import jsonargparse
+from lightning.pytorch import LightningDataModule
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
+from kd_lightning import data, methods, modules, nets, teachers
 from kd_lightning.cli.arguments import ARGUMENTS, OPTIONS_COMMAND, PROG
+from kd_lightning.data.augment import Augment
+from kd_lightning.methods.base import FeatureLoss, SoftLoss
+from kd_lightning.modules.classifier import ClassifierModule
+from kd_lightning.nets.construction import constructor_parameters
 from kd_lightning.reports.console import table_console
 
-# Classes that a configuration can name: the place of their options, what they are, their names.
-GROUPS = (
-    ("model", "what trains", ("DistillModule", "TeacherModule")),
-    (
-        "data",
-        "what it trains on",
-        ("MNISTDataModule", "CIFARDataModule", "ImageFolderDataModule", "SpokenDigitsDataModule", "SeededViews"),
-    ),
-    ("data.augment", "views of the training images", ("Jitter", "Affine", "Elastic", "CropMirror", "Mixtures")),
-    ("model.student, model.net", "the net", ("MLP", "SmallConvNet", "ResNet", "VGG", "AdaptedNet")),
+# Classes that a configuration can name: the place of their options, what they are, and what has such a class: the
+# public classes below these bases, or, by name, those that have no common one.
+_BASES: tuple[tuple[str, str, tuple[type | str, ...]], ...] = (
+    ("model", "what trains", (ClassifierModule,)),
+    ("data", "what it trains on", (LightningDataModule,)),
+    ("data.augment", "views of the training images", (Augment, "Mixtures")),
+    ("model.student, model.net", "the net", (nn.Sequential, "AdaptedNet")),
     ("model.teachers", "where a path is not enough", ("Teacher", "LogitsFile", "PretrainedNet")),
-    ("model.temperature, model.soft_weight", "where a number is not enough", ("Linear",)),
+    ("model.temperature", "where a number is not enough; likewise model.soft_weight", ("Linear",)),
     ("model.store", "the teachers' logits, kept on disk", ("StoreOptions",)),
-    ("model.scheduler", "in addition to those of torch", ("WarmupCosine", "RisingMomentum")),
-    (
-        "model.soft_loss",
-        "KL by default",
-        ("KL", "ReverseKL", "JensenShannon", "LogitMatching", "DKD", "DIST", "NKD", "Standardised", "MatchedScale"),
-    ),
-    ("model.feature_losses", "further terms", ("Hints", "AttentionTransfer", "SimilarityPreserving", "Relational")),
+    ("model.scheduler", "in addition to those of torch", (LRScheduler,)),
+    ("model.soft_loss", "KL by default", (SoftLoss,)),
+    ("model.feature_losses", "further terms", (FeatureLoss,)),
 )
+
+
+def _names(kinds: tuple[type | str, ...]) -> tuple[str, ...]:
+    """Names of the public classes that are no abstract ones, below these bases or so called."""
+    rooms = (data, methods, modules, nets, teachers)
+    public = {name: getattr(room, name) for room in rooms for name in room.__all__}
+    made = {name: each for name, each in public.items() if isinstance(each, type) and not inspect.isabstract(each)}
+    bases = tuple(kind for kind in kinds if isinstance(kind, type))
+    return tuple(name for name, each in made.items() if name in kinds or issubclass(each, bases))
+
+
+GROUPS = tuple((place, what, _names(kinds)) for place, what, kinds in _BASES)
 SHOWN_FIRST = (("model", "DistillModule"), ("data", "MNISTDataModule"))
 REQUIRED = "required"
 
@@ -82,16 +95,9 @@ def run_options(arguments: Sequence[str]) -> None:
 def options_of(cls: type) -> list[Option]:
     """A class's options; where its constructor hands on `**options`, those of the next class too."""
     found: dict[str, Option] = {}
-    for each in cls.__mro__:
-        if "__init__" not in vars(each) or each is object:
-            continue
-        texts = {p.arg_name: p.description or "" for p in docstring_parser.parse(inspect.getdoc(each) or "").params}
-        parameters = list(inspect.signature(vars(each)["__init__"]).parameters.values())[1:]  # without self
-        for parameter in parameters:
-            if parameter.kind not in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL}:
-                found.setdefault(parameter.name, _option(parameter, " ".join(texts.get(parameter.name, "").split())))
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-            break
+    for owner, parameter in constructor_parameters(cls):
+        texts = {p.arg_name: p.description or "" for p in docstring_parser.parse(inspect.getdoc(owner) or "").params}
+        found.setdefault(parameter.name, _option(parameter, " ".join(texts.get(parameter.name, "").split())))
     return list(found.values())
 
 

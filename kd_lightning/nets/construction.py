@@ -1,5 +1,6 @@
 """Objects built by the parser, with the errors that their constructors raise."""
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,20 @@ def constructor_errors(parser: jsonargparse.ArgumentParser, config: jsonargparse
         raise failure from failure.__cause__  # without what the parser made of it
     finally:
         _raised.reset(token)
+
+
+def constructor_parameters(cls: type) -> Iterator[tuple[type, inspect.Parameter]]:
+    """The parameters of a class's constructor, each with the class that names it.
+
+    Where a constructor hands on `**options`, those of the next class follow.
+    """
+    for each in cls.__mro__:
+        if "__init__" not in vars(each) or each is object:
+            continue
+        parameters = list(inspect.signature(vars(each)["__init__"]).parameters.values())[1:]  # without self
+        yield from ((each, one) for one in parameters if one.kind not in {one.VAR_KEYWORD, one.VAR_POSITIONAL})
+        if not any(one.kind is one.VAR_KEYWORD for one in parameters):
+            return
 
 
 def _build(built: Callable[..., object], /, *args: Any, **kwargs: Any) -> object:  # Any: whatever it takes

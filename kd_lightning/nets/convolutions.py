@@ -1,5 +1,7 @@
 """What convolutional nets share: a normed 3 x 3 convolution, and how their weights start."""
 
+from collections.abc import Mapping, Sequence
+
 from torch import nn
 
 
@@ -26,13 +28,19 @@ def start_as_he(net: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
 
-def check_positive(**sizes: int | list[int]) -> None:
+def check_sizes(stages: Mapping[str, Sequence[int]], **sizes: int) -> None:
     """Check channels and counts of layers.
 
+    Args:
+        stages: Numbers of each stage, by argument: as many of one as of the other.
+        sizes: Numbers of the whole net.
+
     Raises:
-        ValueError: If one is not > 0, or a list is empty.
+        ValueError: If a number is not > 0, or the stages' numbers are not as many.
     """
-    for name, size in sizes.items():
-        numbers = [size] if isinstance(size, int) else size
+    for name, numbers in {**stages, **{name: [size] for name, size in sizes.items()}}.items():
         if not numbers or min(numbers) < 1:
-            raise ValueError(f"{name} must be >= 1, got {size}")
+            raise ValueError(f"{name} must be >= 1, got {sizes.get(name, list(numbers))}")
+    if len({len(numbers) for numbers in stages.values()}) > 1:
+        given = " and ".join(str(list(numbers)) for numbers in stages.values())
+        raise ValueError(f"{' and '.join(stages)} must be as many, got {given}")

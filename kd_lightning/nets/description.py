@@ -11,7 +11,7 @@ import jsonargparse
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.nets.construction import constructor_errors
+from kd_lightning.nets.construction import constructor_errors, constructor_parameters
 from kd_lightning.nets.normalize import Normalize
 
 Built = TypeVar("Built")
@@ -82,24 +82,12 @@ def describe_object(made: object) -> dict[str, Any]:
 
 
 def _described(made: object, depth: int) -> dict[str, Any]:
-    found = {name: getattr(made, name) for name in _argument_names(type(made)) if hasattr(made, name)}
+    names = [parameter.name for _, parameter in constructor_parameters(type(made))]
+    found = {name: getattr(made, name) for name in names if hasattr(made, name)}
     found |= dict(getattr(made, "hparams", {})) | getattr(made, "init_args", {})
     plain = {name: _plain(value, depth) for name, value in found.items()}
     given = {name: value for name, value in plain.items() if value is not _NOT_PLAIN}
     return {"class_path": f"{type(made).__module__}.{type(made).__qualname__}", "init_args": given}
-
-
-def _argument_names(cls: type) -> list[str]:
-    """Arguments of a class's constructor; where it hands on `**options`, those of the next class too."""
-    names: list[str] = []
-    for each in cls.__mro__:
-        if "__init__" not in vars(each) or each is object:
-            continue
-        parameters = list(inspect.signature(each).parameters.values())
-        names += [one.name for one in parameters if one.kind not in {one.VAR_KEYWORD, one.VAR_POSITIONAL}]
-        if not any(one.kind is one.VAR_KEYWORD for one in parameters):
-            break
-    return names
 
 
 def _plain(value: Any, depth: int) -> Any:  # Any: an argument may be anything

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd_lightning.nets.convolutions import check_positive, normed_convolution, start_as_he
+from kd_lightning.nets.convolutions import check_sizes, normed_convolution, start_as_he
 from kd_lightning.nets.normalize import Normalize
 
 
@@ -56,11 +56,7 @@ class ResNet(nn.Sequential):
         std: float | list[float] | None = None,
         in_channels: int = 3,
     ) -> None:
-        check_positive(
-            blocks=list(blocks), channels=list(channels), stem=stem, classes=classes, in_channels=in_channels
-        )
-        if len(blocks) != len(channels):
-            raise ValueError(f"blocks and channels must be as many, got {list(blocks)} and {list(channels)}")
+        check_sizes({"blocks": blocks, "channels": channels}, stem=stem, classes=classes, in_channels=in_channels)
         layers: OrderedDict[str, nn.Module] = OrderedDict(normalize=Normalize(mean, std))
         layers["stem"] = nn.Conv2d(in_channels, stem, 3, padding=1, bias=False)
         if not pre_activation:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from kd_lightning.nets.convolutions import check_positive, normed_convolution, start_as_he
+from kd_lightning.nets.convolutions import check_sizes, normed_convolution, start_as_he
 from kd_lightning.nets.normalize import Normalize
 
 _POOLED = 3  # stages that end in a pooling: 32 x 32 -> 4 x 4
@@ -47,13 +47,7 @@ class VGG(nn.Sequential):
         std: float | list[float] | None = None,
         in_channels: int = 3,
     ) -> None:
-        check_positive(
-            convolutions=list(convolutions), channels=list(channels), classes=classes, in_channels=in_channels
-        )
-        if len(convolutions) != len(channels):
-            raise ValueError(
-                f"convolutions and channels must be as many, got {list(convolutions)} and {list(channels)}"
-            )
+        check_sizes({"convolutions": convolutions, "channels": channels}, classes=classes, in_channels=in_channels)
         layers: OrderedDict[str, nn.Module] = OrderedDict(normalize=Normalize(mean, std))
         width = in_channels
         for number, (count, outputs) in enumerate(zip(convolutions, channels, strict=True), start=1):

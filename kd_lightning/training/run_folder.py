@@ -16,13 +16,11 @@ from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.lightning_internals import LeanCallback
 from kd_lightning.nets.description import describe_object
 from kd_lightning.runs.checkpoints import CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint, run_folder
-from kd_lightning.runs.files import DETAILS_FILE, EVENT_FILES, METRICS_FILE, shown, write_json
-from kd_lightning.runs.resume import await_next_second, run_files
-from kd_lightning.training.curves_logger import CurvesLogger
-from kd_lightning.training.dashboard import Dashboard
-from kd_lightning.training.last_checkpoint import AtomicCheckpointIO, LastCheckpoint, best_checkpoint
+from kd_lightning.runs.files import DETAILS_FILE, METRICS_FILE, shown, write_json
+from kd_lightning.runs.resume import run_files
+from kd_lightning.training.last_checkpoint import AtomicCheckpointIO
 from kd_lightning.training.record import EvaluationRecord, metrics_record, scope_of_test
-from kd_lightning.training.run_record import RunRecord
+from kd_lightning.training.run_parts import callbacks_of_run, curves_logger
 from kd_lightning.training.signals import StopSignals
 
 # Of the trainer, what makes a run what it is, in the words of its arguments.
@@ -62,26 +60,23 @@ def keep_run(
     before = list(run_files(run))
     last = run / CHECKPOINT_DIR / LAST
     done = read_checkpoint(last)["global_step"] if last.is_file() and not overwrite else 0
-    await_next_second(run)
-    curves = CurvesLogger(
+    parts = callbacks_of_run(
         run,
-        name="",
-        version="",
-        default_hp_metric=False,
-        purge_step=done if any(run.glob(EVENT_FILES)) else None,  # what is run again replaces what was logged
-        flush_secs=10,
+        config,
+        typed=(),
+        replaced=before if overwrite else [],
+        signals=_NoSignals(),
+        save_every=save_every,
+        pictures_every=0,
     )
     return {
         "default_root_dir": run,
-        "logger": [curves, *loggers],
+        "logger": [curves_logger(run, done or None), *loggers],
         "plugins": [AtomicCheckpointIO()],
         "callbacks": [
             *callbacks,
             _RunConfig(run, config, taken=bool(before) and not overwrite),
-            RunRecord(run, config, before if overwrite else ()),
-            best_checkpoint(run),
-            LastCheckpoint(run, save_every, signals=_NoSignals()),
-            Dashboard(config),
+            *parts,
             _TestRecord(run, config),
         ],
     }

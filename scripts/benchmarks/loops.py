@@ -97,7 +97,7 @@ class Bench:
         """Seconds of an epoch of the shortest loop over the same net, batches and optimizer."""
         net, optimizer = _student(width)
         images, labels = self.images.to(DEVICE), self.labels.to(DEVICE)
-        # Lightning sets this, and each optimizer step is then slower by 0.1 ms; a hand-written loop knows no Lightning.
+        # Lightning sets this, and each optimizer step is then slower by 0.1 ms; a hand-written loop runs without it.
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
 
         def epoch(steps: int) -> float:
@@ -159,11 +159,11 @@ def quiet_fit(arguments: list[str], run: Path) -> None:
         run: That folder, which is written again.
     """
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # as in a process of its own
-    said = io.StringIO()
-    with quiet(), contextlib.redirect_stderr(said):
+    output = io.StringIO()
+    with quiet(), contextlib.redirect_stderr(output):
         code = main(["fit", *arguments, "--run_dir", str(run), "--overwrite", "true"])
     if code:
-        sys.exit(said.getvalue())
+        sys.exit(output.getvalue())
 
 
 def _student(width: int) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -172,7 +172,7 @@ def _student(width: int) -> tuple[nn.Module, torch.optim.Optimizer]:
 
 
 def now() -> float:
-    """Seconds, once a GPU has done what it was asked for."""
+    """Seconds, after the GPU has finished its work."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()

@@ -169,7 +169,7 @@ def test_speech_and_colour_pictures_train_through_the_same_classes(
 def test_no_class_of_its_own_trains_colour_pictures() -> None:
     package = Path(main.__code__.co_filename).parents[1]
     for room in ("modules", "teachers", "runs", "reports", "training", "methods", "cli"):
-        for file in {*(package / room).glob("*.py")} - {package / "cli/options.py"}:  # which lists all classes
+        for file in (package / room).glob("*.py"):
             assert not re.search(r"\b(CIFARData|ImageFolder|ResNet|VGG)", file.read_text(encoding="utf-8")), file
 
 

@@ -1,6 +1,7 @@
 """A plain Trainer with keep_run leaves a folder that `report`, `test`, `export` and other students read."""
 
 import logging
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from kd_lightning.reports.curves import read_curves
 from kd_lightning.reports.run_folders import read_run
 from kd_lightning.runs.checkpoints import RECORD_KEY, read_checkpoint
 from kd_lightning.runs.files import read_json, read_yaml
+from tests.training.test_resuming import Forgets
 
 pytestmark = pytest.mark.filterwarnings("ignore:The following callbacks returned in")  # of a fit and a test
 
@@ -145,6 +147,16 @@ def test_a_test_of_another_net_is_not_the_runs(
     _trainer("runs/teacher").test(other, easier, ckpt_path=best, verbose=False, weights_only=True)
     assert "and not metrics.json: tested on other data, distance 9.0 in place of the run's 2.5" in caplog.text
     assert read_json(Path("runs/teacher/metrics-other.json"))["checkpoint"] == "best.ckpt"
+
+
+def test_a_copied_run_keeps_the_better_best_checkpoint(teacher: TeacherModule, data: Blobs) -> None:
+    shutil.copytree("runs/teacher", "runs/copied")
+    best, last = Path("runs/copied/checkpoints/best.ckpt"), "runs/copied/checkpoints/last.ckpt"
+    before = best.read_bytes()
+    longer = _trainer("runs/copied", epochs=5, callbacks=[Forgets(epoch=0)])
+    longer.fit(TeacherModule(net=_net()), data, ckpt_path=last, weights_only=True)
+    assert longer.global_step == 25
+    assert best.read_bytes() == before
 
 
 def test_a_net_that_keeps_nothing_still_makes_a_run(data: Blobs) -> None:

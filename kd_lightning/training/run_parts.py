@@ -1,4 +1,4 @@
-"""The parts that the command line adds to the trainer: plugins, logger and callbacks."""
+"""The parts of a trainer whose fit leaves a run: plugins, logger and callbacks."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,9 +1,9 @@
-"""What the command line adds to the configured trainer."""
+"""What is added to a trainer whose fit leaves a run."""
 
 from pathlib import Path
 
-from kd_lightning.cli.trainer_parts import as_list, curves_logger, with_run_plugins
 from kd_lightning.training.last_checkpoint import AtomicCheckpointIO
+from kd_lightning.training.run_parts import as_list, curves_logger, with_run_plugins
 
 
 def test_a_part_of_the_trainer_may_be_absent_one_object_or_a_list() -> None:
