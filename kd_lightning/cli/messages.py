@@ -88,7 +88,8 @@ def innermost_reason(error: BaseException) -> str:
     elif reason.startswith("Expected") and "Got value" not in reason and not taken:
         given = [x.strip() for x in lines[lines.index(line) :] if x.strip().startswith("Given value: ")]
         reason += "".join(given[:1]).replace("Given value:", ", got")
-    return ": ".join([*([".".join(keys)] if keys else []), reason + _hint(reason)])
+    hint = _hint(reason)
+    return ": ".join([*([".".join(keys)] if keys else []), (reason.rstrip(".") if hint else reason) + hint])
 
 
 def _hint(reason: str) -> str:

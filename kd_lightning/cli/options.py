@@ -81,7 +81,7 @@ def run_options(arguments: Sequence[str]) -> None:
         description="This package's own options: name, type, default, meaning. Those of the trainer are Lightning's.",
         exit_on_error=False,
     )
-    parser.add_argument("name", nargs="?", default=None, help="A class, such as MLP or my_project.MyNet.")
+    parser.add_argument("name", nargs="?", help="A class, such as MLP or my_project.MyNet.")
     parser.add_argument("--markdown", type=bool, default=False, help="Print docs/options.md, with all classes.")
     given = parser.parse_args(list(arguments))
     if given.markdown:

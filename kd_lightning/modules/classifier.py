@@ -183,6 +183,8 @@ class ClassifierModule(OptimizedModule, ABC):
         given = self.hparams.get(self.net_argument)
         record["net"] = with_numbers(self.net, given) if given else describe_net(self.net)
         record["data"] = {} if data is None else data.provenance()
+        for state in checkpoint.get("lr_schedulers", ()):
+            state.pop("anneal_func", None)  # torch 2.9's SWALR saves a function, which is not read back as weights only
 
     def _seed_dropout(self) -> None:
         """Seed dropout by (seed, batch, rank), so that a resumed run draws what an unbroken one does.

@@ -133,7 +133,7 @@ def test_lightnings_profiler_still_enters_a_generator() -> None:
 
 
 def test_optimizers_still_check_for_graph_capture_at_each_step() -> None:
-    assert "_accelerator_graph_capture_health_check()" in inspect.getsource(torch.optim.Adam.step)
+    assert "_graph_capture_health_check()" in inspect.getsource(torch.optim.Adam.step)
 
 
 def test_torch_still_has_no_public_name_for_bfloat16_instructions() -> None:

@@ -1,6 +1,7 @@
 """The weight limit, the schedule, fused kernels, the checks of arguments, and the mixture of the losses."""
 
 import math
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -148,26 +149,26 @@ def test_schedulers_in_a_run(scheduler: str, rates: list[float], tmp_path: Path)
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--model.scheduler", "StepLR"], "model.scheduler: the following arguments are required: step_size"),
+        (["--model.scheduler", "StepLR"], r"model\.scheduler: .*step_size"),
         (
             ["--model.scheduler", "ExponentialLR", "--model.scheduler.gama", "0.9"],
             "model.scheduler: torch.optim.lr_scheduler.ExponentialLR has no option gama; did you mean gamma?",
         ),
-        (["--model.scheduler", "torch.optim.Adam"], "model.scheduler: Expected 'torch.optim.Adam' to be a subclass of"),
+        (["--model.scheduler", "torch.optim.Adam"], "model.scheduler: Expected 'torch.optim.Adam' to be a .*LRScheduler"),
         (
             ["--model.scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau", "--trainer.limit_val_batches", "0"],
             "ReduceLROnPlateau watches val/loss, and this run does not validate; set --data.val_size, or take",
         ),
         (
             ["--model.scheduler", "lightning.pytorch.cli.ReduceLROnPlateau", "--model.scheduler.monitor", "val/acc"],
-            "ReduceLROnPlateau watches val/acc, which is not logged; expected one of ['lr', 'train/accuracy',",
+            "ReduceLROnPlateau watches val/acc, which is not logged; expected one of .'lr', 'train/accuracy',",
         ),
-        (["--optimizer", "Adam"], "unrecognized arguments: --optimizer Adam; here it is --model.optimizer"),
+        (["--optimizer", "Adam"], "[Uu]nrecognized arguments: --optimizer Adam; here it is --model.optimizer"),
         (
             ["--lr_scheduler.gamma", "1"],
-            "unrecognized arguments: --lr_scheduler.gamma 1; here it is --model.scheduler.gamma",
+            "[Uu]nrecognized arguments: --lr_scheduler.gamma 1; here it is --model.scheduler.gamma",
         ),
-        (["--max_epochs", "1"], "unrecognized arguments: --max_epochs 1; here it is --trainer.max_epochs"),
+        (["--max_epochs", "1"], "[Uu]nrecognized arguments: --max_epochs 1; here it is --trainer.max_epochs"),
         (
             ["--config", "optimizer.yaml"],
             "Subcommand 'fit' does not accept option 'optimizer'; here it is optimizer, in model: init_args",
@@ -179,7 +180,8 @@ def test_schedulers_that_do_not_fit_are_refused(
 ) -> None:
     Path("optimizer.yaml").write_text("optimizer: Adam\n")
     assert _fit(tmp_path / "run", *flags) == 1
-    assert f"error: {message}" in capsys.readouterr().err
+    # jsonargparse words some of these in another way from one release to the next
+    assert re.search(f"error: {message}", capsys.readouterr().err)
 
 
 def _made(scheduler_of: Any) -> LRScheduler:
