@@ -73,16 +73,29 @@ class Jitter(Augment):
         Raises:
             ValueError: If an image would be shifted out of sight.
         """
-        count, channels, height, width = images.shape
-        _check_shift(self.pixels, height, width)
-        padded = F.pad(images, [self.pixels] * 4).contiguous()
-        size, plane, row, _ = padded.stride()
-        # Every window of an image's size in the same memory, by the place where it begins; reading whole windows takes
-        # two thirds of the time of an index per pixel.
-        last = (count - 1) * size + 2 * self.pixels * (row + 1)
-        windows = padded.as_strided((last + 1, channels, height, width), (1, plane, row, 1))
         top, left = self._top.to(views.device)[views], self._left.to(views.device)[views]
-        return windows.index_select(0, torch.arange(count, device=views.device) * size + top * row + left)
+        return _windows(images, torch.arange(len(images), device=views.device), top, left, self.pixels)
+
+
+def _windows(images: Tensor, chosen: Tensor, top: Tensor, left: Tensor, pixels: int) -> Tensor:
+    """A window of the images' own size out of each chosen image, padded by this many pixels of 0.
+
+    Args:
+        images: (count, channels, height, width).
+        chosen: (batch,) int64, numbers of images.
+        top: (batch,) int64, where the window begins in the padded image.
+        left: (batch,) int64, likewise.
+        pixels: Of padding on each side.
+    """
+    count, channels, height, width = images.shape
+    _check_shift(pixels, height, width)
+    padded = F.pad(images, [pixels] * 4).contiguous()
+    size, plane, row, _ = padded.stride()
+    # Every window of an image's size in the same memory, by the place where it begins; reading whole windows takes
+    # two thirds of the time of an index per pixel.
+    last = (count - 1) * size + 2 * pixels * (row + 1)
+    windows = padded.as_strided((last + 1, channels, height, width), (1, plane, row, 1))
+    return windows.index_select(0, chosen * size + top * row + left)
 
 
 def _check_shift(pixels: float, height: int, width: int) -> None:
@@ -125,9 +138,12 @@ class CropMirror(Jitter):
         Raises:
             ValueError: If an image would be shifted out of sight.
         """
-        shifted = super().transform(images, views)
-        mirrored = self._mirrored.to(views.device)[views].view(-1, 1, 1, 1)
-        return torch.where(mirrored, shifted.flip(-1), shifted)
+        top, left = self._top.to(views.device)[views], self._left.to(views.device)[views]
+        mirrored = self._mirrored.to(views.device)[views]
+        # Cut out of both, each image and its mirror image: half the time of a torch.where over what was cut.
+        chosen = torch.arange(len(images), device=views.device) + len(images) * mirrored
+        both = torch.cat([images, images.flip(-1)])
+        return _windows(both, chosen, top, torch.where(mirrored, 2 * self.pixels - left, left), self.pixels)
 
 
 class Affine(Augment):

@@ -1,29 +1,26 @@
-"""What a teacher and a student share: steps and evaluation."""
+"""What a teacher and a student share: their steps, and what their checkpoints hold."""
 
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from kd_lightning.data.batches import Batch
 from kd_lightning.data.inputs import Inputs, mapped
 from kd_lightning.data.order import derived_seed
-from kd_lightning.data.sequences import sequences_of
 from kd_lightning.data.transfer_data import data_of, transfer_data
-from kd_lightning.methods.hinton import check_labels
-from kd_lightning.metrics.classification import EvaluationMetrics, Mean, accuracy
+from kd_lightning.metrics.classification import Mean, accuracy
+from kd_lightning.modules.evaluated import EvaluatedModule
 from kd_lightning.modules.input_statistics import InputStatisticsSetup
 from kd_lightning.modules.label_check import LabelCheck
 from kd_lightning.modules.lightning_internals import built_by_command_line
 from kd_lightning.modules.loader_place import LoaderPlace
 from kd_lightning.modules.optimization import PlateauSteps, SchedulerCallable
-from kd_lightning.modules.optimized import OptimizedModule
 from kd_lightning.modules.precision import PrecisionCheck
 from kd_lightning.modules.schedules import as_plain
 from kd_lightning.modules.train_log import TrainLog
@@ -33,7 +30,7 @@ from kd_lightning.runs.checkpoints import RECORD_KEY
 from kd_lightning.teachers.loading import net_to_give
 
 
-class ClassifierModule(OptimizedModule, ABC):
+class ClassifierModule(EvaluatedModule, ABC):
     """A net with its loss, optimizer and metrics; a subclass computes in `losses` what is minimised.
 
     Batches are `Batch` or any `(inputs, labels, ...)`.
@@ -74,7 +71,6 @@ class ClassifierModule(OptimizedModule, ABC):
         if compile:
             net.compile()  # in place: the names in a checkpoint stay as they are
         self.val_accuracy = Mean()
-        self.test_metrics = EvaluationMetrics()
         self.step_is_logged = False  # set by TrainLog before each step
         self.learns_from_labels_only = True
 
@@ -140,40 +136,6 @@ class ClassifierModule(OptimizedModule, ABC):
         labelled = (batch.labels >= 0).float()
         self.val_accuracy.update((logits.argmax(dim=-1) == batch.labels).float(), weight=labelled)
         self.log("val/accuracy", self.val_accuracy, batch_size=len(batch.labels), prog_bar=True)
-
-    def on_test_epoch_start(self) -> None:
-        """Reset the tables. Lightning resets only metrics that were passed to `self.log`."""
-        self.test_metrics.tables.reset(sequences_of(data_of(self.trainer), "test"))
-
-    def test_step(self, batch: Any, batch_idx: int) -> None:  # Any: as in training_step
-        """Add a batch to the test metrics."""
-        batch = Batch.of(batch)
-        logits = self(batch.inputs)
-        check_labels(batch.labels, classes=logits.shape[-1])
-        self.test_metrics.add(logits, batch.labels, self.teacher_log_probs(batch.inputs), batch.indices)
-        scalars = {f"test/{name}": cast(Metric, metric) for name, metric in self.test_metrics.scalars.items()}
-        self.log_dict(scalars, batch_size=len(batch.labels))
-
-    def on_test_epoch_end(self) -> None:
-        """Log the errors over whole sequences, where the data has some."""
-        counts = self.test_metrics.tables.sequence_counts()
-        self.log_dict({f"test/{name}": float(count) for name, count in counts.items()})
-
-    def teacher_log_probs(self, inputs: Inputs) -> Tensor | None:
-        """Log-probabilities that the net's answers are compared with, (batch, classes); None where there are none."""
-        return None
-
-    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:  # Any: as in training_step
-        """Predicted class and its probability, with the index and the label, each (batch,).
-
-        Of data with sequences also the log-probabilities, (batch, classes), by which these are recognised.
-        """
-        batch = Batch.of(batch)
-        logits = self(batch.inputs).float()
-        confidence, prediction = logits.softmax(dim=-1).max(dim=-1)
-        found = {"prediction": prediction, "confidence": confidence, "label": batch.labels, "index": batch.indices}
-        sequences = sequences_of(data_of(self.trainer), "predict")
-        return found if sequences is None else found | {"log_probs": logits.log_softmax(dim=-1)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add how the net is built, so that it can teach, and which data it was trained on."""

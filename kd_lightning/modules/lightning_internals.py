@@ -65,7 +65,7 @@ def skip_cuda_graph_check(optimizer: torch.optim.Optimizer) -> None:
     Each `step()` checks for CUDA graph capture. With PYTORCH_NVML_BASED_CUDA_CHECK, which Lightning sets, that check
     looks for NVIDIA's library on disk: 0.1 ms a step.
     """
-    for name in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):  # its name in torch 2.9
+    for name in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):  # 2.9: cuda
         setattr(optimizer, name, _nothing_to_check)
 
 

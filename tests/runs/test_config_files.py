@@ -61,7 +61,8 @@ def test_an_evaluation_of_no_run_says_what_it_needs(given: list[str], capsys: py
 
 def test_a_fit_of_nothing_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit"]) == 1
-    assert re.search(r"fit\.model.*; name a configuration with --config, or a module with --model", capsys.readouterr().err)
+    needed = r"fit\.model.*; name a configuration with --config, or a module with --model"
+    assert re.search(needed, capsys.readouterr().err)
 
 
 def test_a_file_is_not_read_in_another_encoding_than_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
