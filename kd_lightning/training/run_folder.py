@@ -17,7 +17,7 @@ from kd_lightning.modules.lightning_internals import LeanCallback
 from kd_lightning.nets.description import describe_object
 from kd_lightning.runs.checkpoints import CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint, run_folder
 from kd_lightning.runs.files import DETAILS_FILE, METRICS_FILE, shown, write_json
-from kd_lightning.runs.resume import run_files
+from kd_lightning.runs.resume import refuse_other_config, run_files
 from kd_lightning.training.last_checkpoint import AtomicCheckpointIO
 from kd_lightning.training.record import EvaluationRecord, metrics_record, scope_of_test
 from kd_lightning.training.run_parts import callbacks_of_run, curves_logger
@@ -45,7 +45,7 @@ def keep_run(
         callbacks: Your own ones.
         loggers: Your own ones, such as `History`.
         save_every: Seconds between two writes of last.ckpt, from which a killed run goes on, >= 0:
-            `trainer.fit(..., ckpt_path="runs/mine/student/checkpoints/last.ckpt")`.
+            `trainer.fit(..., ckpt_path="runs/mine/student/checkpoints/last.ckpt")`. What may not change there is refused.
         overwrite: Start over where the folder holds a run already; the old run is deleted.
 
     Raises:
@@ -109,8 +109,14 @@ class _RunConfig(LeanCallback):
             self.config.update(run_config(trainer, pl_module, self.run))
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Let a fit go on that resumes the run."""
+        """Let a fit go on that resumes the run, with the run's own settings.
+
+        Raises:
+            ValueError: If module, data or trainer have others.
+        """
         self.taken = False
+        if checkpoint.get(RECORD_KEY, {}).get("config"):  # a checkpoint of a plain Trainer has none
+            refuse_other_config(checkpoint, Path(str(trainer.ckpt_path)), self.config)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse to mix two runs.

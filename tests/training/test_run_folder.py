@@ -57,6 +57,10 @@ def _net() -> MLP:
     return MLP(hidden=[6], inputs=4, classes=2)
 
 
+def _teacher() -> TeacherModule:
+    return TeacherModule(net=_net(), optimizer=partial(torch.optim.Adam, lr=0.05), scheduler=WarmupCosine)
+
+
 def _trainer(run: str, *, epochs: int = 2, overwrite: bool = False, **given: Any) -> L.Trainer:
     options = keep_run(run, overwrite=overwrite, **given)
     quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False}
@@ -71,7 +75,7 @@ def data() -> Blobs:
 
 @pytest.fixture
 def teacher(data: Blobs) -> TeacherModule:
-    module = TeacherModule(net=_net(), optimizer=partial(torch.optim.Adam, lr=0.05), scheduler=WarmupCosine)
+    module = _teacher()
     trainer = _trainer("runs/teacher", epochs=4)
     trainer.fit(module, data)
     trainer.test(module, data, verbose=False)
@@ -123,10 +127,15 @@ def test_a_folder_that_is_taken_is_refused_resumed_or_begun_again(teacher: Teach
     with pytest.raises(FileExistsError, match=r"runs/teacher already holds a run; start over with keep_run"):
         _trainer("runs/teacher").fit(TeacherModule(net=_net()), data)
     longer = _trainer("runs/teacher", epochs=5)
-    longer.fit(TeacherModule(net=_net()), data, ckpt_path="runs/teacher/checkpoints/last.ckpt", weights_only=True)
+    longer.fit(_teacher(), data, ckpt_path="runs/teacher/checkpoints/last.ckpt", weights_only=True)
     assert longer.global_step == 25
     steps, _ = read_curves(Path("runs/teacher")).scalars["train/loss"]
     assert steps == list(range(25))
+    other = Blobs(distance=9.0, batch_size=20, val_size=20)
+    with pytest.raises(ValueError, match=r"\(data.init_args.distance: the run has 2\.5, asked for 9\.0\)"):
+        _trainer("runs/teacher", epochs=6).fit(
+            _teacher(), other, ckpt_path="runs/teacher/checkpoints/last.ckpt", weights_only=True
+        )
     assert not Path("runs/teacher/metrics.json").exists()  # of older weights
     _trainer("runs/teacher", epochs=1, overwrite=True).fit(TeacherModule(net=_net()), data)
     steps, _ = read_curves(Path("runs/teacher")).scalars["train/loss"]
@@ -154,7 +163,7 @@ def test_a_copied_run_keeps_the_better_best_checkpoint(teacher: TeacherModule, d
     best, last = Path("runs/copied/checkpoints/best.ckpt"), "runs/copied/checkpoints/last.ckpt"
     before = best.read_bytes()
     longer = _trainer("runs/copied", epochs=5, callbacks=[Forgets(epoch=0)])
-    longer.fit(TeacherModule(net=_net()), data, ckpt_path=last, weights_only=True)
+    longer.fit(_teacher(), data, ckpt_path=last, weights_only=True)
     assert longer.global_step == 25
     assert best.read_bytes() == before
 
