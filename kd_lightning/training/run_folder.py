@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from kd_lightning.data.transfer_data import data_of
@@ -45,7 +46,7 @@ def keep_run(
         callbacks: Your own ones.
         loggers: Your own ones, such as `History`.
         save_every: Seconds between two writes of last.ckpt, from which a killed run goes on, >= 0:
-            `trainer.fit(..., ckpt_path="runs/mine/student/checkpoints/last.ckpt")`. What may not change there is refused.
+            `trainer.fit(..., ckpt_path="runs/mine/student/checkpoints/last.ckpt")`. Other settings are refused.
         overwrite: Start over where the folder holds a run already; the old run is deleted.
 
     Raises:
@@ -115,7 +116,8 @@ class _RunConfig(LeanCallback):
             ValueError: If module, data or trainer have others.
         """
         self.taken = False
-        if checkpoint.get(RECORD_KEY, {}).get("config"):  # a checkpoint of a plain Trainer has none
+        resumes = trainer.state.fn == TrainerFn.FITTING  # a test loads a checkpoint too
+        if resumes and checkpoint.get(RECORD_KEY, {}).get("config"):  # which one of a plain Trainer lacks
             refuse_other_config(checkpoint, Path(str(trainer.ckpt_path)), self.config)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
