@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kd_lightning.data.batches import TensorLoader
 from kd_lightning.data.memory import InMemoryDataModule
+from kd_lightning.data.mixtures import Mixtures
 from kd_lightning.data.sequences import Sequences
 from kd_lightning.data.speech_files import Recording, find_recordings, find_sounds
 from kd_lightning.data.split import Split
@@ -57,6 +58,7 @@ class SpokenDigitsDataModule(InMemoryDataModule):
         label_fraction: Share of those that keep their labels, stratified by digit, in (0, 1].
         seed: Seed of the order; by default that of seed_everything.
         recordings: A wav file, a folder of such, or a list of both, to predict instead of the test recordings.
+        augment: Mixtures of two frames with what is around them, about which the teachers are asked too; None for none.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -84,6 +86,7 @@ class SpokenDigitsDataModule(InMemoryDataModule):
         label_fraction: float = 1.0,
         seed: int | None = None,
         recordings: str | list[str] | None = None,
+        augment: Mixtures | None = None,
     ) -> None:
         for name, value, least in (("states", states, 1), ("before", before, 0), ("after", after, 0)):
             if value < least:
@@ -100,6 +103,7 @@ class SpokenDigitsDataModule(InMemoryDataModule):
             split_seed=split_seed,
             train_fraction=train_fraction,
             label_fraction=label_fraction,
+            augment=augment,
             seed=seed,
         )
         self.data_dir = data_dir

@@ -20,7 +20,7 @@ from kd_lightning.modules.input_statistics import InputStatisticsSetup
 from kd_lightning.modules.label_check import LabelCheck
 from kd_lightning.modules.lightning_internals import built_by_command_line
 from kd_lightning.modules.loader_place import LoaderPlace
-from kd_lightning.modules.optimization import PlateauSteps, SchedulerCallable
+from kd_lightning.modules.optimization import PlateauSteps, SchedulerCallable, drop_functions
 from kd_lightning.modules.precision import PrecisionCheck
 from kd_lightning.modules.schedules import as_plain
 from kd_lightning.modules.train_log import TrainLog
@@ -145,8 +145,7 @@ class ClassifierModule(EvaluatedModule, ABC):
         given = self.hparams.get(self.net_argument)
         record["net"] = with_numbers(self.net, given) if given else describe_net(self.net)
         record["data"] = {} if data is None else data.provenance()
-        for state in checkpoint.get("lr_schedulers", ()):
-            state.pop("anneal_func", None)  # torch 2.9's SWALR saves a function, which is not read back as weights only
+        drop_functions(checkpoint)
 
     def _seed_dropout(self) -> None:
         """Seed dropout by (seed, batch, rank), so that a resumed run draws what an unbroken one does.

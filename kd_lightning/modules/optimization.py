@@ -4,7 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -169,6 +169,15 @@ def _without_instantiator(scheduler_of: SchedulerCallable) -> Callable[..., LRSc
     if isinstance(scheduler_of, partial) and scheduler_of.args and isinstance(scheduler_of.args[-1], type):
         return partial(scheduler_of.args[-1], **scheduler_of.keywords)
     return scheduler_of
+
+
+def drop_functions(checkpoint: dict[str, Any]) -> None:
+    """Take out of a checkpoint the function that SWALR keeps in torch 2.9: weights_only refuses to read it back."""
+    callbacks = checkpoint.get("callbacks", {}).values()
+    of_callbacks = (state.get("scheduler_state") for state in callbacks if isinstance(state, dict))
+    for state in (*checkpoint.get("lr_schedulers", ()), *of_callbacks):
+        if state:
+            state.pop("anneal_func", None)
 
 
 @torch.no_grad()
