@@ -55,8 +55,14 @@ def machine() -> dict[str, str]:
 
 
 def _markdown(parts: dict[str, Any]) -> Iterator[str]:
-    yield "# What the frame costs\n"
+    yield "# What a step costs\n"
     yield "Written by `python -m scripts.benchmark`. Medians; teachers 2x1200.\n"
+    if TRAINING in parts:
+        yield from _in_words(parts[TRAINING]["result"])
+    yield "- *hand-written loop*: the shortest loop over the same net, batches and optimizer, without Lightning."
+    yield "- *fit*: `python -m kd_lightning fit`."
+    yield "- *usual loop*: torchvision's transforms for each image, and each teacher's forward pass at each step."
+    yield "- *turns*: how often each loop ran, in turns with the others; *fastest* is the fastest of them.\n"
     for title, part in parts.items():
         rows, day = part["result"], part["measured_at"][:10]
         yield f"## {title}\n"
@@ -72,8 +78,25 @@ def _markdown(parts: dict[str, Any]) -> Iterator[str]:
                 )
         else:
             yield "| what | figure |\n| --- | ---: |"
-            yield from (f"| {name} | {value:,.2f} |" for name, value in rows.items())
+            yield from (f"| {name} | {_number(value)} |" for name, value in rows.items())
         yield ""
+
+
+def _in_words(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """What the main table says: an epoch's seconds with the most teachers, stored, live and in the usual loop."""
+    most = max(row["teachers"] for row in rows)
+    seconds = {row["name"]: row["seconds_per_epoch"] for row in rows if row["teachers"] in (0, most)}
+    wanted = ("fit, plain", "fit, distilled, stored", "fit, distilled, live", "usual loop")
+    if seconds.keys() >= set(wanted):
+        plain, stored, live, usual = (f"{seconds[name]:.1f} s" for name in wanted)
+        yield (
+            f"An epoch of MNIST takes {plain} without a teacher, {stored} with {most} teachers whose logits are stored, "
+            f"{live} with the same teachers live, and {usual} in the usual loop.\n"
+        )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:.2f}"
 
 
 def run(

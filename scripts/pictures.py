@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/: softened probabilities, one digit's targets, errors by row, mended errors, the sweep.
+"""Draw the pictures of docs/: one digit's targets, errors by row, mended errors, the sweep.
 
 python -m scripts.pictures --data_dir data   # after the studies of configs/mnist
 """
@@ -16,21 +16,8 @@ from kd_lightning.data.mnist_files import Digits, read_digits
 from kd_lightning.reports import plots
 from kd_lightning.teachers.loading import load_teachers
 
-TEMPERATURES = (1, 5, 10, 20)
 DOUBT = 0.9  # confidence of the teacher about the digit that is shown
 MENDED = 24  # digits shown
-
-
-def softmax_curves() -> Figure:
-    """Softmax over logits from -10 to 10 at several temperatures."""
-    logits = torch.linspace(-10, 10, 101)
-    with plots.new_figure(5, 3) as figure:
-        axes = figure.subplots()
-        for temperature in TEMPERATURES:
-            axes.plot(logits, torch.softmax(logits / temperature, dim=0), label=f"T = {temperature}")
-        axes.set(xlabel="logit", ylabel="probability", title="A higher T gives smoother targets")
-        axes.legend()
-        return figure
 
 
 def digit_targets(teacher: Path, test: Digits) -> Figure:
@@ -55,7 +42,7 @@ def mended_errors(plain: Path, distilled: Path, test: Digits) -> Figure:
     spoilt = (before == test.labels) & (after != test.labels)
     rows = mended.nonzero().squeeze(1)[:MENDED].tolist()
     heading = (
-        f"{int(mended.sum())} digits that the plain student gets wrong and the distilled one right "
+        f"{len(rows)} of the {int(mended.sum())} digits that the plain student gets wrong and the distilled one right "
         f"(the other way round: {int(spoilt.sum())}); above each: plain → distilled"
     )
     titles = [f"{before[row]} → {after[row]}" for row in rows]
@@ -103,7 +90,7 @@ def run(data_dir: str = "data", root: str = "runs", results: str = "docs/results
         output: Folder of the pictures.
     """
     runs = Path(root) / "mnist-table"
-    figures = {"softmax": softmax_curves()}
+    figures: dict[str, Figure] = {}
     teacher, plain, distilled = runs / "best-teacher-0", runs / "plain-300-0", runs / "distilled-300-0"
     if teacher.is_dir():
         _, test = read_digits("MNIST", data_dir)

@@ -69,5 +69,5 @@ def test_the_guides_pictures_are_stored_and_resumed(project: Path, caplog: pytes
     assert "Pictures, 150 training and 60 validation examples, 2 seeded views" in caplog.text
     assert "soft targets: stored (2 views of each example instead of 6 passes)" in caplog.text
     assert " on 360 examples, " in caplog.text
-    assert read_json(Path("runs/pictures/student/metrics.json"))["test"]["examples"] == 24
-    _resumes_bit_for_bit(commands[1], "runs/pictures/student", at=13)
+    assert read_json(Path("runs/folders/student/metrics.json"))["test"]["examples"] == 24
+    _resumes_bit_for_bit(commands[1], "runs/folders/student", at=13)

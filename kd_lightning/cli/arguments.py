@@ -41,11 +41,11 @@ OTHER_COMMANDS_HELP = {
     "study": "Run the rows of a table over several seeds, or ask whether distillation helps.",
     "report": "Compare runs: a table, and a page with curves and pictures.",
     "export": "Take the student out as ONNX, pt2 or safetensors, and compare it.",
-    "options": "List this package's own options with types and defaults, on one screen.",
+    "options": "List this package's own options with types and defaults.",
     "completion": "Print a script that completes options in a shell.",
 }
 OPTIONS_COMMAND = f"{PROG} options"
-OPTIONS_POINTER = f"This package's own options stand on one screen: {OPTIONS_COMMAND}"
+OPTIONS_POINTER = f"This package's own options: {OPTIONS_COMMAND}"
 
 DESCRIPTION = f"""Train teachers, distil a student, from YAML files.
 
@@ -64,8 +64,10 @@ def refuse_unknown_subcommand(arguments: Sequence[str]) -> None:
     """Refuse a first argument that is not a subcommand.
 
     Raises:
-        ValueError: If it is a word but not a subcommand.
+        ValueError: If there is none, or it is a word but not a subcommand.
     """
     subcommands = (*SUBCOMMANDS, *OTHER_COMMANDS)
-    if arguments and not arguments[0].startswith("-") and arguments[0] not in subcommands:
+    if not arguments:
+        raise ValueError(f"no subcommand; expected one of {', '.join(subcommands)}; {PROG} --help describes them")
+    if not arguments[0].startswith("-") and arguments[0] not in subcommands:
         raise ValueError(f"no subcommand {arguments[0]}; expected one of {', '.join(subcommands)}")

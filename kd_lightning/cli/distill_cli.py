@@ -207,11 +207,8 @@ class DistillCLI(OpenCommandLine):
             self.datamodule.prepare_data = _nothing  # it may download or unpack
         with suppress(TrialDone):
             self._restoring(self.trainer.fit, **kwargs)
-        rank_zero_info(
-            "one step done: nothing was written"
-            if dry
-            else "prepared: the data and the soft targets that are stored are there; no step was made"
-        )
+        if not dry:
+            rank_zero_info("prepared: the data and the soft targets that are stored are there; no step was made")
 
     def validate(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
         """Measure loss and accuracy on the validation split."""
@@ -229,7 +226,7 @@ class DistillCLI(OpenCommandLine):
         record = metrics_record(self.model, measured, tested, self._run_dir, scope, precision)
         rank_zero_only(write_json)(path, record)
         if kwargs.get("verbose", True):
-            rank_zero_only(print_table)(table_of_test(record))
+            rank_zero_only(print_table)(table_of_test(record, f"{self._run_dir}, {tested.name}"))
         if scope.foreign is not None:
             rank_zero_info(f"metrics: {path}, and not {METRICS_FILE}: {scope.foreign}")
             return
@@ -245,7 +242,7 @@ class DistillCLI(OpenCommandLine):
         batches = self._restoring(self.trainer.predict, **kwargs)
         path = self._run_dir / PREDICTIONS_FILE
         rows = write_predictions(batches or [], self.datamodule, path)
-        rank_zero_info(f"predictions: {path} ({rows} rows)")
+        rank_zero_info(f"predictions: {path} ({rows:,} rows)")
 
     @staticmethod
     def _restoring(run: Callable[..., Any], **kwargs: Any) -> Any:  # Any: the trainer's methods
@@ -278,7 +275,14 @@ class DistillCLI(OpenCommandLine):
             )
         evaluated = evaluated_checkpoint(self._run_dir, given, module)
         self._tested_config = evaluated.content.get(RECORD_KEY, {}).get("config")
-        self._run_dir = run_folder(evaluated.path) or self._run_dir
+        run = run_folder(evaluated.path) or self._run_dir
+        named = any(each.partition("=")[0] == "--run_dir" for each in self._typed)
+        if named and run.absolute() != self._run_dir.absolute():
+            raise ValueError(
+                f"--run_dir is where fit writes, got {self._run_dir}; {self.subcommand} writes into the folder of the "
+                f"checkpoint's run, {run}: leave it out"
+            )
+        self._run_dir = run
         self.config[self.subcommand]["ckpt_path"] = str(evaluated.path)
 
     def _saved_config(self) -> dict[str, Any]:

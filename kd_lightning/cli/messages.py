@@ -52,6 +52,20 @@ _UNKNOWN = re.compile(r"Option '(?P<option>[^']+)' is not accepted")
 _OPTION_OF_NOTHING = re.compile(
     r"[Uu]nrecognized arguments: --(?P<flag>[\w.]+)|Subcommand '\w+' does not accept option '(?P<key>[\w.]+)'"
 )
+# The parser's words and what people say.
+_PLAIN_WORDS = tuple(
+    (re.compile(pattern), words)
+    for pattern, words in (
+        (r"^Expected an? <class 'float'>", "expected a number"),
+        (r"^Expected an? <class 'int'>", "expected a whole number"),
+        (r"^Expected an? <class 'bool'>", "expected true or false"),
+        (r"^Expected an? typing\.Literal\[([^]]*)\]\.? Got value: (.*)$", r"expected one of \1, got \2"),
+        (r"^Expected a dot import path string: (\S+), got \1$", r"no class \1; expected its name or import path"),
+        (r"^Not of type PositiveInt: .*$", "expected a whole number >= 1"),
+        (r"(arguments are required: |^Option ')fit\.", r"\1"),
+        (r"""^Parser key "config": File does not exist: '(.*)'$""", r"--config: no file \1"),
+    )
+)
 _BULLET = re.compile(r"^\s*(- )?")
 # What the parser read the option's text as; the message has named the text itself before.
 _TAKEN_FOR = re.compile(r"\.? Got value: Namespace\(class_path='(?P<class_path>[^']+)'.*$")
@@ -88,8 +102,15 @@ def innermost_reason(error: BaseException) -> str:
     elif reason.startswith("Expected") and "Got value" not in reason and not taken:
         given = [x.strip() for x in lines[lines.index(line) :] if x.strip().startswith("Given value: ")]
         reason += "".join(given[:1]).replace("Given value:", ", got")
-    hint = _hint(reason)
+    hint, reason = _hint(reason), _in_plain_words(reason)
     return ": ".join([*([".".join(keys)] if keys else []), (reason.rstrip(".") if hint else reason) + hint])
+
+
+def _in_plain_words(reason: str) -> str:
+    """The parser's reason without names of Python's types."""
+    for pattern, words in _PLAIN_WORDS:
+        reason = pattern.sub(words, reason)
+    return reason
 
 
 def _hint(reason: str) -> str:

@@ -49,6 +49,8 @@ def _names(kinds: tuple[type | str, ...]) -> tuple[str, ...]:
 GROUPS = tuple((place, what, _names(kinds)) for place, what, kinds in _BASES)
 SHOWN_FIRST = (("model", "DistillModule"), ("data", "MNISTDataModule"))
 REQUIRED = "required"
+_NO_CHOICE = "Must be None"  # an option that is only there for older files
+_WIDE = 110  # characters of a line from which the types are shown too
 
 
 class Option(NamedTuple):
@@ -98,7 +100,7 @@ def options_of(cls: type) -> list[Option]:
     for owner, parameter in constructor_parameters(cls):
         texts = {p.arg_name: p.description or "" for p in docstring_parser.parse(inspect.getdoc(owner) or "").params}
         found.setdefault(parameter.name, _option(parameter, " ".join(texts.get(parameter.name, "").split())))
-    return list(found.values())
+    return [option for option in found.values() if not option.text.startswith(_NO_CHOICE)]
 
 
 def options_of_run() -> list[Option]:
@@ -169,7 +171,8 @@ def _print_screen() -> None:
         print(title)
         for name, kind, default, text in options:
             sentence = re.split(r"(?<=[.;]) ", text)[0].rstrip(".;")
-            print(_cut(f"  {name:26}{_cut(kind, 20):21}{default:17} {sentence}", width))
+            types = f"{_cut(kind, 20):21}" if width >= _WIDE else ""
+            print(_cut(f"  {name:26}{types}{default:17} {sentence}", width))
     print("classes, for class_path")
     for place, _, names in GROUPS:
         print(_cut(f"  {place:26}{', '.join(names)}", width))

@@ -13,8 +13,8 @@ _FIGURES = (
     ("nll", "negative log-likelihood, nats", "{:.4f}"),
     ("ece", "calibration error", "{:.4f}"),
     ("brier", "Brier score", "{:.4f}"),
-    ("top2_accuracy", "label among the first two", "{:.2%}"),
-    ("teacher_agreement", "same class as the teachers", "{:.2%}"),
+    ("top2_accuracy", "label among the first two", "{:.2f} %"),
+    ("teacher_agreement", "same class as the teachers", "{:.2f} %"),
 )
 _SHOWN_FIRST = {"errors", "examples", "accuracy", "teacher_errors"}
 
@@ -42,14 +42,15 @@ def lines_of_fit(records: Sequence[Mapping[str, Any]], accuracy: float | None, u
     return lines
 
 
-def table_of_test(record: Mapping[str, Any]) -> Table:
+def table_of_test(record: Mapping[str, Any], tested: str) -> Table:
     """The figures of a test.
 
     Args:
         record: Content of metrics.json.
+        tested: The run and its checkpoint.
     """
     test, unit = record["test"], record["unit"]
-    table = Table(show_header=False)
+    table = Table(title=tested, show_header=False)
     table.add_column()
     table.add_column(justify="right")
     low, high = record["error_rate_interval"]
@@ -60,7 +61,7 @@ def table_of_test(record: Mapping[str, Any]) -> Table:
         table.add_row(together, f"{test['teacher_errors']:,}")
     for key, words, form in _FIGURES:
         if key in test:
-            table.add_row(words, form.format(test[key]))
+            table.add_row(words, form.format(test[key] * (100 if "%" in form else 1)))
     for key in sorted(test.keys() - _SHOWN_FIRST - {key for key, *_ in _FIGURES}):
         table.add_row(key, f"{test[key]:.4g}")
     return table

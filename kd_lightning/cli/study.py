@@ -141,7 +141,9 @@ def _parser() -> jsonargparse.ArgumentParser:
     )
     parser.add_argument("study", help="A study file (rows: ...) or a configuration (model: ...).")
     parser.add_argument(
-        "--seeds", type=jsonargparse.typing.PositiveInt | None, help="Seeds of each row, from 0; by default the row's."
+        "--seeds",
+        type=jsonargparse.typing.PositiveInt | None,
+        help="Seeds of each row, from 0; by default the row's, 5 of a configuration.",
     )
     parser.add_argument("--rows", nargs="+", help="Names of rows; all by default. Their teachers come with them.")
     parser.add_argument("--root", default="runs", help="Folder of the runs: ROOT/STUDY/ROW-SEED.")

@@ -53,8 +53,9 @@ def run_export(arguments: Sequence[str]) -> None:
         write_exported(net, example, part, options.format, metadata)
         found = compare(net, read_exported(part, options.format), batches)
         print(
-            f"on {found.examples:,} test examples: largest difference {found.difference:.2g}, {found.other_classes} in "
-            f"another class; errors {found.errors} of the net, {found.exported_errors} of the file"
+            f"on {found.examples:,} test examples the file names another class {found.other_classes} times; errors: "
+            f"{found.errors:,} of the net, {found.exported_errors:,} of the file; largest difference of a logit: "
+            f"{found.difference:.2g}"
         )
         _refuse_difference(found.difference, tolerance)
 

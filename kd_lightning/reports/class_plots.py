@@ -51,7 +51,7 @@ def confusion(
                 for column, count in enumerate(line):
                     if count:
                         dark = row != column and count > 0.6 * largest
-                        color = QUIET_COLOR if row == column else "white" if dark else "black"
+                        color = "#555555" if row == column else "white" if dark else "black"
                         axes.text(column, row, f"{count}", ha="center", va="center", color=color, fontsize=7)
         return figure
 
@@ -73,7 +73,7 @@ def reliability(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
             above.plot(confidence, accuracy, "o-", markersize=3, label=label_text(name), color=color)
             below.plot(confidence, [each["count"] / total for each in filled], "o-", markersize=3, color=color)
         above.set(ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
-        below.set(xlabel="confidence", ylabel="share", yscale="log")
+        below.set(xlabel="confidence", ylabel="share of examples", yscale="log")
         plain_log_ticks(below, few=True)
         add_legend(figure, above, len(bins) + 1, "upper left")
         return figure

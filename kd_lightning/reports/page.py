@@ -15,7 +15,7 @@ from kd_lightning.reports.rows import group_names, group_runs, table_rows
 from kd_lightning.reports.run_folders import Run, common_parent, find_runs, read_run
 from kd_lightning.reports.sections import Picture, Section, sections
 from kd_lightning.reports.settings import cost_table, differences
-from kd_lightning.reports.tables import SAVED, SAVED_MEANS, cells_of, print_report, title, write_tables
+from kd_lightning.reports.tables import cells_of, notes, print_report, title, write_tables
 from kd_lightning.runs.files import read_json, shown, write_atomically, write_text
 
 PROG = "python -m kd_lightning report"
@@ -71,16 +71,16 @@ def write_report(runs: Sequence[Run], output: Path) -> None:
         _write_png(picture, output / "report-pictures")
     body = [
         *_verdict(output),
-        markup.paragraph(f"{title(rows)}."),
+        markup.paragraph(f"{title(rows)[0].upper()}{title(rows)[1:]}."),
         markup.table(list(cells_of(rows)[0]), [list(line.values()) for line in cells_of(rows)]),
-        *([markup.paragraph(f"{SAVED_MEANS}.", "note")] if SAVED in cells_of(rows)[0] else []),
+        markup.paragraph(". ".join([*notes(list(cells_of(rows)[0])), ""]).strip(), "note"),
         *(markup.paragraph(text, "finding") for text in found),
         *([markup.heading("Not finished or damaged"), markup.items(problems, "problem")] if problems else []),
         *(part for section in parts for part in _section(section)),
         *_tables_at_the_end(groups, names),
         f"<p><small>{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {len(runs)} runs, <code>{PROG}</code></small></p>",
     ]
-    write_text(output / "report.html", markup.page("Distillation report", body))
+    write_text(output / "report.html", markup.page(f"Distillation report: {shown(output)}", body))
     print(f"written: {output / 'report.html'}, report.md, report.csv, report-pictures/")
 
 

@@ -85,7 +85,7 @@ def find_runs(paths: Sequence[str]) -> list[Path]:
     folders: dict[Path, None] = {}
     for path in map(Path, paths):
         if not path.is_dir():
-            raise FileNotFoundError(f"no run folder {path}")
+            raise FileNotFoundError(f"no run folder {path}" + (", but a file" if path.is_file() else ""))
         found = [path] if (path / CONFIG_FILE).is_file() else sorted(f.parent for f in path.rglob(CONFIG_FILE))
         if not found:
             raise FileNotFoundError(f"{path} holds no run: no config.yaml in it or below")

@@ -89,7 +89,7 @@ def _curves(shown: Sequence[_Shown]) -> Iterator[Picture]:
     for each in shown:
         for number, chart in enumerate(charts_of(each.curves.scalars)):
             name = f"{each.name}-loss" if number == 0 else f"{each.name}-{chart.title}"
-            ylabel = "nats per example" if chart.log else chart.title
+            ylabel = "nats (soft: T² · nats)" if chart.log else chart.title
             yield Picture(name, f"{each.who}: {chart.title}", plots.curves(chart.curves, ylabel, log=chart.log))
 
 

@@ -18,7 +18,7 @@ from kd_lightning.runs.files import METRICS_FILE, flat, read_json, write_json, w
 
 DONE_FILE = "row.json"  # in a finished run's folder: the settings it was done with
 _MOST_SEEDS = 1000
-_COLUMNS = ("row", "what", "paper", "n", "mean", "sd", "errors", "train_seconds", "command", "configs", "set")
+COLUMNS = ("row", "what", "paper", "n", "mean", "sd", "errors", "train_seconds", "command", "configs", "set")
 
 
 def is_done(run: Path, settings: dict[str, Any]) -> bool:
@@ -83,7 +83,7 @@ def collect(study: Study, root: Path, settings_of: Callable[[StudyRow], dict[str
         if members > 1 and "teacher_errors" in runs[0].get("test", {}):
             ensemble = {
                 "row": " + ".join(f"{teacher.name} x {seeds}" for teacher, seeds in row.teachers),
-                "what": f"the {members} teachers of the next row together",
+                "what": f"these {members} teachers together",
                 "paper": None,
                 **_spread([runs[0]["test"]["teacher_errors"]]),
                 "sequences": _over_sequences(runs[:1], "teacher_errors"),
@@ -130,22 +130,29 @@ def write_summary(lines: Sequence[dict[str, Any]], output: Path, name: str, wall
         wall_seconds: What all took from nothing, in one call; None where it was done in several.
     """
     output.mkdir(parents=True, exist_ok=True)
-    header, *cells = _cells(lines)
-    commands = [f"`{line['command']}`" for line in lines]
-    rows = [
-        [*header, "command"],
-        ["---", *["---:"] * (len(header) - 1), "---"],
-        *([*line, command] for line, command in zip(cells, commands, strict=True)),
-    ]
-    text = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    write_text(output / f"{name}.md", f"{text}\n{_circumstances(lines, wall_seconds)}\n")
+    write_text(output / f"{name}.md", f"{markdown(lines)}\n{_circumstances(lines, wall_seconds)}\n")
     write_json(output / f"{name}.json", list(lines))
     with (output / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, _COLUMNS, extrasaction="ignore")
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(
-            {**line, "configs": " ".join(line["configs"]), "set": json.dumps(line["set"])} for line in lines
-        )
+        writer.writerows(map(as_csv_line, lines))
+
+
+def as_csv_line(line: dict[str, Any]) -> dict[str, Any]:
+    """A line of the table with texts in place of lists and mappings."""
+    return {**line, "configs": " ".join(line["configs"]), "set": json.dumps(line["set"])}
+
+
+def markdown(lines: Sequence[dict[str, Any]]) -> str:
+    """The table as Markdown, below the command that makes it; the first column is what `--rows` takes."""
+    header, *cells = _cells(lines)
+    rows = [
+        ["--rows", *header],
+        ["---", "---", *["---:"] * (len(header) - 1)],
+        *([f"`{line['row']}`" if line["runs"] else "", *row] for line, row in zip(lines, cells, strict=True)),
+    ]
+    command = lines[0]["command"].partition(" --rows")[0]
+    return f"`{command}`\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def _cells(lines: Sequence[dict[str, Any]]) -> list[list[str]]:

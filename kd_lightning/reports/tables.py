@@ -15,10 +15,13 @@ from kd_lightning.runs.files import write_text
 ALWAYS = ("run", "errors", "error %")  # columns that stand in every table
 WORDS = ("run", "augment")  # columns of text
 SAVED = "saved"
-SAVED_MEANS = (
-    "saved: errors saved against the plain student, with a 95 % interval over seeds, or over the test examples where "
-    "there is one seed"
-)
+_MEANINGS = {
+    SAVED: "errors saved against the plain student, with a 95 % interval over seeds, or over the test examples where "
+    "there is one seed",
+    "compression": "parameters of all teachers / of the student",
+    "agreement": "test examples on which student and teachers name the same class",
+    "training": "wall time of a run's training",
+}
 ABSENT = "–"
 PIPE_WIDTH = 140  # where the output is a file or a pipe there is no width to fit into
 
@@ -28,6 +31,11 @@ def cells_of(rows: Sequence[ResultRow]) -> list[dict[str, str]]:
     cells = [_cells(row) for row in rows]
     kept = [name for name in cells[0] if name in ALWAYS or _is_informative([line[name] for line in cells])]
     return [{name: line[name] for name in kept} for line in cells]
+
+
+def notes(columns: Sequence[str]) -> list[str]:
+    """What the columns of a table mean, where their names don't say it."""
+    return [f"{name}: {meaning}" for name, meaning in _MEANINGS.items() if name in columns]
 
 
 def title(rows: Sequence[ResultRow]) -> str:
@@ -47,12 +55,12 @@ def print_report(rows: Sequence[ResultRow], lines: Sequence[str]) -> None:
     table = Table(title=title(rows))
     cells = cells_of(rows)
     for column in cells[0]:
-        table.add_column(column, justify="left" if column in WORDS else "right", overflow="fold")
+        table.add_column(column, justify="left" if column in WORDS else "right", no_wrap=column not in WORDS)
     for line in cells:
         table.add_row(*line.values())
     console = table_console(PIPE_WIDTH)
     console.print(table)
-    for text in [*lines, *([SAVED_MEANS] if SAVED in cells[0] else [])]:
+    for text in [*lines, *notes(list(cells[0]))]:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -73,8 +81,7 @@ def write_tables(rows: Sequence[ResultRow], findings: Sequence[str], problems: S
         *(list(c.values()) for c in cells),
     ]
     page = f"{title(rows)}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    if SAVED in header:
-        page += f"\n{SAVED_MEANS}\n"
+    page += "".join(f"\n{note}\n" for note in notes(header))
     page += "".join(f"\n**{finding}**\n" for finding in findings)
     if problems:
         page += "\nNot finished or damaged:\n\n" + "".join(f"- {problem}\n" for problem in problems)

@@ -57,7 +57,7 @@ class History(Logger):
     def figure(self) -> Figure:
         """The losses over the steps: soft and hard, training and validation."""
         chart = next(iter(charts_of(self.curves)), None)
-        return plots.curves(chart.curves if chart else {}, "nats per example", log=chart.log if chart else False)
+        return plots.curves(chart.curves if chart else {}, "nats (soft: T² · nats)", log=chart.log if chart else False)
 
     def save_picture(self, path: str | Path) -> None:
         """Write the picture of the losses as a PNG file."""

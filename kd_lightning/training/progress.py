@@ -25,7 +25,7 @@ LINE_SECONDS = 10.0
 _SHOWN = {
     "train/soft_loss": "soft",
     "train/hard_loss": "hard",
-    "train/accuracy": "accuracy",
+    "train/accuracy": "accuracy: train",
     "val/accuracy": "val",
 }
 
@@ -72,7 +72,7 @@ class RunProgress(ProgressBar):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin the test's line."""
-        self._start(sum(trainer.num_test_batches))
+        self._start(sum(trainer.num_test_batches), stays=False)
 
     def on_test_batch_end(
         self,
@@ -100,21 +100,18 @@ class RunProgress(ProgressBar):
         terminal = self._progress is not None and self._progress.console.is_terminal
         return DRAW_SECONDS if terminal else LINE_SECONDS
 
-    def _start(self, total: float) -> None:
+    def _start(self, total: float, *, stays: bool = True) -> None:
         if not self._enabled:
             return
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(bar_width=10),
+            BarColumn(bar_width=6),
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[figures]}"),
         )
-        self._progress = Progress(*columns, console=Console(), auto_refresh=False)
+        self._progress = Progress(*columns, console=Console(), auto_refresh=False, transient=not stays)
         self._task = self._progress.add_task("", total=total if math.isfinite(total) else None, figures="")
         self._shown_at = time.monotonic()
-        if self._progress.console.is_terminal:
-            with suppress(OSError):
-                self._progress.start()
 
     def _show(self, done: int, description: str, trainer: Trainer) -> None:
         if self._progress is None:
@@ -125,6 +122,7 @@ class RunProgress(ProgressBar):
         self._progress.update(self._task, completed=done, description=description, figures=figures)
         with suppress(OSError):  # on a full disk or a closed pipe: a failed print must not end the run
             if self._progress.console.is_terminal:
+                self._progress.start()  # not earlier: an empty bar would stand above the lines before the first step
                 self._progress.refresh()
             else:
                 total = self._progress.tasks[0].total

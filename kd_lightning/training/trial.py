@@ -63,7 +63,7 @@ class DryRun(LeanCallback):
             TrialDone: Always.
         """
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        rank_zero_info(f"one step of {len(batch[1])} examples done, loss {float(loss):.4f}")
+        rank_zero_info(f"dry run: one step of {len(batch[1])} examples, loss {float(loss):.4f}; nothing was written")
         raise TrialDone
 
 

@@ -99,7 +99,10 @@ def figures(
             f"{called[int(labels[n])]}{around}as {called[int(predicted[n])]}\n{100 * confidence[n]:.1f} %"
             for n in worst.tolist()
         ]
-        heading = f"most confident of {len(wrong)} mistakes: label as prediction, confidence"
+        heading = (
+            f"most confident of {len(wrong)} mistakes on {len(labels):,} validation examples: "
+            "label as prediction, confidence"
+        )
         yield "mistakes", plots.mistakes(_as_lists(images[worst]), titles, heading)
     if not isinstance(module, DistillModule) or module.live_teachers is None or at_one is None:
         return

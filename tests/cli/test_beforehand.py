@@ -38,7 +38,7 @@ def test_it_is_said_before_the_first_step(runs: Path, caplog: pytest.LogCaptureF
     said = [record.getMessage() for record in caplog.records]
     (line,) = (line for line in said if line.startswith("the teacher has nothing to teach: it makes "))
     assert "errors on 400 validation images, the plain student plain makes " in line
-    assert said.index(line) < next(n for n, text in enumerate(said) if text.startswith("one step of 400"))
+    assert said.index(line) < next(n for n, text in enumerate(said) if text.startswith("dry run: one step of 400"))
     assert not any("was stopped" in text for text in said)
 
 

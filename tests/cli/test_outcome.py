@@ -12,7 +12,7 @@ TEST = {"errors": 125, "examples": 1000, "accuracy": 0.875, "nll": 0.41164988, "
 
 def _text(record: dict[str, Any]) -> str:
     out = io.StringIO()
-    Console(file=out, width=100).print(table_of_test(record))
+    Console(file=out, width=100).print(table_of_test(record, "runs/a, best.ckpt"))
     return out.getvalue()
 
 
@@ -42,6 +42,7 @@ def test_nothing_is_compared_across_splits() -> None:
 
 def test_errors_are_counts_with_their_interval() -> None:
     shown = _text(_record())
+    assert shown.strip().startswith("runs/a, best.ckpt")
     assert "125 of 1,000 images" in shown
     assert "12.50 %, 10.61 to 14.70 %" in shown
     assert "0.4116" in shown
@@ -51,5 +52,5 @@ def test_errors_are_counts_with_their_interval() -> None:
 def test_teachers_and_figures_of_the_data_are_shown() -> None:
     shown = _text(_record(teacher_errors=76, teacher_agreement=0.918, digit_errors=12.0))
     assert "teacher's errors" in shown
-    assert "91.80%" in shown
+    assert "91.80 %" in shown
     assert "digit_errors" in shown

@@ -111,10 +111,11 @@ def test_teachers_come_first_and_a_line_per_run_is_shown(runs: FakeRuns, capsys:
     assert fit[fit.index("--seed_everything") + 1] == "1"
     assert fit[fit.index("--ckpt_path") + 1] == "last"
     table = Path("runs/tiny/tiny.md").read_text().splitlines()
-    assert table[0] == "| row | paper | errors | n | training | command |"
-    ensemble = "| the 3 teachers of the next row together | – | 20 | 1 | – | "
-    assert table[2] == f"{ensemble}`python -m kd_lightning study study.yaml --rows distilled` |"
-    assert table[4].startswith("| plain | 146 | 36.5 ± 0.7 | 2 | 2.0 s |")
+    assert table[0] == "`python -m kd_lightning study study.yaml`"
+    assert table[2] == "| --rows | row | paper | errors | n | training |"
+    ensemble = "|  | these 3 teachers together | – | 20 | 1 | – |"
+    assert table[4] == ensemble
+    assert table[6].startswith("| `plain` | plain | 146 | 36.5 ± 0.7 | 2 | 2.0 s |")
 
 
 def test_what_is_done_is_skipped_and_counted_in_the_table(runs: FakeRuns, capsys: pytest.CaptureFixture[str]) -> None:

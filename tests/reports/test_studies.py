@@ -41,7 +41,7 @@ def test_an_ensemble_stands_above_its_student(lines: list[dict[str, Any]]) -> No
     teacher, ensemble, student = lines
     assert (teacher["mean"], teacher["n"], teacher["errors"], teacher["train_seconds"]) == (21.5, 2, [20, 23], 20.5)
     assert teacher["sd"] == pytest.approx(2.1213, abs=1e-4)
-    assert (ensemble["row"], ensemble["what"]) == ("teacher x 2", "the 2 teachers of the next row together")
+    assert (ensemble["row"], ensemble["what"]) == ("teacher x 2", "these 2 teachers together")
     assert (ensemble["mean"], ensemble["n"], ensemble["sd"], ensemble["train_seconds"]) == (19, 1, None, None)
     assert (student["mean"], student["n"], student["sd"]) == (31, 1, None)
     assert student["runs"][0]["test"]["teacher_errors"] == 19
@@ -53,12 +53,14 @@ def test_the_files_of_a_summary(lines: list[dict[str, Any]], capsys: pytest.Capt
     assert "small: errors of 1,000 test examples, mean ± standard deviation" in capsys.readouterr().out
     command = "python -m kd_lightning study small.yaml"
     text = Path("out/small.md").read_text()
-    assert text.splitlines()[:5] == [
-        "| row | paper | errors | n | training | command |",
-        "| --- | ---: | ---: | ---: | ---: | --- |",
-        f"| a teacher | 67 | 21.5 ± 2.1 | 2 | 20 s | `{command}` |",
-        f"| the 2 teachers of the next row together | – | 19 | 1 | – | `{command}` |",
-        f"| student, 2x8 | – | 31 | 1 | 20 s | `{command}` |",
+    assert text.splitlines()[:7] == [
+        f"`{command}`",
+        "",
+        "| --rows | row | paper | errors | n | training |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+        "| `teacher` | a teacher | 67 | 21.5 ± 2.1 | 2 | 20 s |",
+        "|  | these 2 teachers together | – | 19 | 1 | – |",
+        "| `student` | student, 2x8 | – | 31 | 1 | 20 s |",
     ]
     assert "threads: 1, 1 minutes for all; torch 2.14. All in one call: 1.5 minutes." in text
     with Path("out/small.csv").open() as file:
@@ -71,7 +73,7 @@ def test_the_files_of_a_summary(lines: list[dict[str, Any]], capsys: pytest.Capt
 def test_a_table_without_a_papers_figures_has_no_column_for_them(lines: list[dict[str, Any]]) -> None:
     write_summary(lines[1:], Path("out"), "small", wall_seconds=None)
     text = Path("out/small.md").read_text()
-    assert text.startswith("| row | errors | n | training | command |\n")
+    assert "\n| --rows | row | errors | n | training |\n" in text
     assert "All in one call" not in text
 
 
