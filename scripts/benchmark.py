@@ -90,8 +90,8 @@ def _in_words(rows: list[dict[str, Any]]) -> Iterator[str]:
     if seconds.keys() >= set(wanted):
         plain, stored, live, usual = (f"{seconds[name]:.1f} s" for name in wanted)
         yield (
-            f"An epoch of MNIST takes {plain} without a teacher, {stored} with {most} teachers whose logits are stored, "
-            f"{live} with the same teachers live, and {usual} in the usual loop.\n"
+            f"An epoch of MNIST takes {plain} without a teacher, {stored} with {most} teachers whose logits are "
+            f"stored, {live} with the same teachers live, and {usual} in the usual loop.\n"
         )
 
 

@@ -15,6 +15,7 @@ from torchvision.models import resnet18
 from kd_lightning.cli.command_line import main
 from kd_lightning.cli.study import planned
 from kd_lightning.reports.study_file import read_study
+from scripts.result_tables import with_tables
 from tests.guides import DOCS, ROOT, arguments_of, blocks, run_python
 
 README = ROOT / "README.md"
@@ -169,3 +170,10 @@ def test_loggers_are_understood(block: str, tmp_path: Path) -> None:
     (tmp_path / "logger.yaml").write_text(block)
     config = str(ROOT / "configs" / "quickstart" / "student.yaml")
     assert main(["fit", "--config", config, "--config", "logger.yaml", "--print_config"]) == 0
+
+
+def test_tables_of_results_are_those_of_the_studies() -> None:
+    for guide in DOCS.glob("*.md"):
+        text = guide.read_text(encoding="utf-8")
+        assert with_tables(text, DOCS / "results") == text, f"{guide}: python -m scripts.result_tables"
+    assert "| 133.8 ± 6.3 | 5 |" in (DOCS / "results.md").read_text(encoding="utf-8")
