@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from kd_lightning.data.mixtures import Mixtures
 from kd_lightning.data.speech import SpokenDigitsDataModule
 from kd_lightning.data.speech_files import read_frames
 from kd_lightning.data.transfer_data import TransferData, transfer_data
@@ -27,6 +28,12 @@ def _data(corpus: Path, stage: str = "fit", **options: Any) -> SpokenDigitsDataM
 
 def _train(data: SpokenDigitsDataModule) -> Utterances:
     return data._utterances["train"]
+
+
+def _inputs(data: SpokenDigitsDataModule, rows: torch.Tensor, view: int) -> torch.Tensor:
+    inputs = data.inputs(rows, torch.full_like(rows, view))
+    assert isinstance(inputs, torch.Tensor)
+    return inputs
 
 
 def _whole(utterances: Utterances, rows: torch.Tensor) -> list[int]:
@@ -76,6 +83,21 @@ def test_examples_and_inputs(corpus: Path) -> None:
     assert isinstance(again, torch.Tensor)
     assert torch.equal(batch.inputs, again)
     assert torch.equal(batch.labels, data.examples("train").labels[batch.indices])
+
+
+def test_mixtures_are_of_frames_that_train(corpus: Path) -> None:
+    plain, mixed = _data(corpus, val_size=10), _data(corpus, val_size=10, augment=Mixtures(views=3))
+    rows = mixed.train_rows[:50]
+    assert mixed.view_count == 3
+    assert torch.equal(_inputs(mixed, rows, 0), _inputs(plain, rows, 0))
+    second = torch.full_like(rows, 2)
+    assert isinstance(mixed.augment, Mixtures)
+    partners = mixed.augment.partners(rows, second, mixed.train_rows)
+    assert torch.isin(partners, mixed.train_rows).all()
+    own, others, both = _inputs(plain, rows, 2), _inputs(plain, partners, 2), _inputs(mixed, rows, 2)
+    share = ((both - own).flatten(1).norm(dim=1) / (others - own).flatten(1).norm(dim=1)).median()
+    torch.testing.assert_close(both, own + share * (others - own), atol=1e-3, rtol=1e-3)
+    assert mixed.fingerprint() != plain.fingerprint()
 
 
 def test_frames_are_kept_once(corpus: Path) -> None:
