@@ -116,7 +116,7 @@ def test_commands_and_links_of_the_guides_lead_somewhere() -> None:
         text = guide.read_text()
         for link in re.findall(r"\]\(([^)#]+)\)", text):
             assert link.startswith("https://") or (guide.parent / link).exists(), f"{guide}: {link}"
-        for study, options in re.findall(r"kd_lightning study (configs/\S+)((?: [-\w.]+)*)", text):
+        for study, options in re.findall(r"kd_lightning study (configs/[\w/.-]+)((?: [-\w.]+)*)", text):
             rows = options.partition("--rows ")[2].split()
             assert planned(read(ROOT / study), rows), f"{guide}: {study} {options}"
         for script in re.findall(r"(?:bash|sbatch|-m) (scripts[/.][\w./-]+)", text):

@@ -55,7 +55,8 @@ def print_report(rows: Sequence[ResultRow], lines: Sequence[str]) -> None:
     table = Table(title=title(rows))
     cells = cells_of(rows)
     for column in cells[0]:
-        table.add_column(column, justify="left" if column in WORDS else "right", no_wrap=column not in WORDS)
+        whole = column not in (*WORDS, "errors")  # numbers; errors may hold a sentence in their place
+        table.add_column(column, justify="left" if column in WORDS else "right", no_wrap=whole, overflow="fold")
     for line in cells:
         table.add_row(*line.values())
     console = table_console(PIPE_WIDTH)

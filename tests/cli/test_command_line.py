@@ -204,7 +204,7 @@ def test_every_config_runs_one_step_by_its_own_command(config: Path, teacher: Pa
         (["--model.tempreature", "3"], "has no option tempreature; did you mean temperature?"),
         (["--model.student.widht", "3"], "model.student: kd_lightning.MLP has no option widht; it has hidden,"),
         (["--model.temperature", "hot"], "model.temperature: expected a number, got hot"),
-        (["--model.student", "my_project.Nope"], "model.student: No module named 'my_project'"),
+        (["--model.student", "no_project.Nope"], "model.student: No module named 'no_project'"),
         (
             ["--model.optimizer", "torch.optim.Adam", "--model.optimizer.lrr", "3"],
             "model.optimizer: torch.optim.Adam has no option lrr; did you mean lr?",
