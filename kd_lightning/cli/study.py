@@ -82,14 +82,14 @@ def run_study(arguments: Sequence[str]) -> None:
     with StudyConsole(study.name, [f"{row.name}-{seed}" for row, seed in jobs], len(todo), options.verbose) as console:
         for row in {row.folder(options.root, 0): row for row, _ in todo}.values():
             check_row(row, options)
-        _do_all(todo, options, console)
+        done = _do_all(todo, options, console)
     lines = collect(study, options.root, settings, command)
     output = Path(given.output) if given.output else options.root / study.name
     if given.verdict:
         _give_verdict(lines, study.name, options.root, output)
     else:
         print_summary(lines, study.name)
-    write_summary(lines, output, study.name, time.monotonic() - started if len(todo) == len(jobs) else None)
+    write_summary(lines, output, study.name, time.monotonic() - started if done == len(jobs) else None)
     print(f"written: {output / study.name}.md, .csv and .json")
     if given.report and study.rows[0].measure == "test":
         print(f"pictures: open {_write_report(study, options.root)}")
@@ -180,9 +180,13 @@ def _is_done(job: Job, options: Options) -> bool:
     return is_done(row.folder(options.root, seed), settings(row))
 
 
-def _do_all(jobs: Sequence[Job], options: Options, console: StudyConsole) -> None:
-    """Run the jobs, each once its teachers are finished. Other calls on the same folder take some of them."""
-    left = list(jobs)
+def _do_all(jobs: Sequence[Job], options: Options, console: StudyConsole) -> int:
+    """Run the jobs, each once its teachers are finished. Other calls on the same folder take some of them.
+
+    Returns:
+        How many this call has done.
+    """
+    left, done = list(jobs), 0
     while left:
         for job in left:
             row, seed = job
@@ -192,6 +196,7 @@ def _do_all(jobs: Sequence[Job], options: Options, console: StudyConsole) -> Non
                 if free and teachers_done and not _is_done(job, options):
                     console.begin(run.name)
                     _do(job, options)
+                    done += 1
                     break
         else:
             console.wait()
@@ -200,6 +205,7 @@ def _do_all(jobs: Sequence[Job], options: Options, console: StudyConsole) -> Non
             left.remove(job)
             row, seed = job
             console.finished(row.name, seed, measured(row.folder(options.root, seed), row))
+    return done
 
 
 def _do(job: Job, options: Options) -> None:
