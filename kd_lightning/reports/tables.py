@@ -23,6 +23,8 @@ _MEANINGS = {
     "training": "wall time of a run's training",
 }
 ABSENT = "–"
+_DISPENSABLE = ("training", "compression", "augment", "parameters", "agreement")  # left out first where it is narrow
+_FOLDED = 30  # characters of a cell above which it may be folded
 PIPE_WIDTH = 140  # where the output is a file or a pipe there is no width to fit into
 
 
@@ -51,18 +53,29 @@ def title(rows: Sequence[ResultRow]) -> str:
 
 
 def print_report(rows: Sequence[ResultRow], lines: Sequence[str]) -> None:
-    """Print the table to the terminal, and lines below it."""
+    """Print the table to the terminal, without the columns for which it is too narrow, and lines below it."""
+    console, cells = table_console(PIPE_WIDTH), cells_of(rows)
+    columns = list(cells[0])
+    left_out = []
+    for name in _DISPENSABLE:
+        if name in columns and _width(cells, columns) > console.width:
+            columns.remove(name)
+            left_out.append(name)
     table = Table(title=title(rows))
-    cells = cells_of(rows)
-    for column in cells[0]:
-        whole = column not in (*WORDS, "errors")  # numbers; errors may hold a sentence in their place
-        table.add_column(column, justify="left" if column in WORDS else "right", no_wrap=whole, overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="left" if column in WORDS else "right", overflow="fold")
     for line in cells:
-        table.add_row(*line.values())
-    console = table_console(PIPE_WIDTH)
+        table.add_row(*(line[column] for column in columns))
     console.print(table)
-    for text in [*lines, *notes(list(cells[0]))]:
+    more = [f"{', '.join(left_out)}: see report.md"] if left_out else []
+    for text in [*lines, *notes(columns), *more]:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _width(cells: Sequence[dict[str, str]], columns: Sequence[str]) -> int:
+    """Characters of a line of the table; a sentence in place of errors may be folded."""
+    widths = [max(len(column), *(min(len(line[column]), _FOLDED) for line in cells)) for column in columns]
+    return sum(widths) + 3 * len(columns) + 1
 
 
 def write_tables(rows: Sequence[ResultRow], findings: Sequence[str], problems: Sequence[str], output: Path) -> None:
