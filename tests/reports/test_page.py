@@ -191,6 +191,20 @@ def test_every_terminal_shows_the_table(
     assert "11.0 ± 1.4" in (tmp_path / "öut" / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_narrow_terminal_gets_fewer_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path, "plain", 9, model=student(0.0))
+    make_run(tmp_path, "distilled", 12, model=student(0.9), train_seconds=7.0)
+    monkeypatch.setenv("COLUMNS", "40")
+    run_report([str(tmp_path)])
+    table = [line for line in capsys.readouterr().out.splitlines() if line[:1] in "┏┃┡│└"]
+    assert max(map(len, table)) <= 40
+    assert any("plain" in line and " 9 " in line for line in table)
+    assert not any("training" in line for line in table)
+    assert "training" in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
 def test_every_name_of_a_run_is_shown(tmp_path: Path) -> None:
     folder = make_run(tmp_path, os.fsdecode(b"r\xe9sum\xe9"), 5)  # Latin-1, in a locale of UTF-8
     (folder / "details.json").write_text(json.dumps({"tables": {"confusion": [[9, 1], [2, 8]]}}), encoding="utf-8")
