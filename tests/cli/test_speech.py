@@ -132,7 +132,7 @@ def test_no_corpus_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.slow
 def test_the_exported_net_is_compared_on_test_frames(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(runs / "student")]) == 0
-    found = re.search(r"on ([\d,]+) test examples: .* errors (\d+) of the net, (\d+) of", capsys.readouterr().out)
+    found = re.search(r"on ([\d,]+) test examples .* errors: (\d+) of the net, (\d+) of", capsys.readouterr().out)
     assert found
     test = _metrics(runs / "student")["test"]
     assert [int(text.replace(",", "")) for text in found.groups()] == [test["examples"], test["errors"], test["errors"]]
