@@ -3,11 +3,10 @@
     python -m scripts.result_tables
 
 In docs/results each NAME.json has its table at the top of NAME.md. In docs/*.md a table stands between the lines
-`<!-- table NAME -->` and `<!-- end of table -->`.
+`<!-- table NAME -->` and `<!-- end of table -->`. `<!-- table NAME against ROW -->` has the errors that each row saves
+against another one, paired by seed.
 """
 
-import csv
-import io
 import json
 import re
 from pathlib import Path
@@ -15,9 +14,10 @@ from typing import Any
 
 import jsonargparse
 
-from kd_lightning.reports.studies import COLUMNS, as_csv_line, markdown
+from kd_lightning.reports.studies import markdown, write_csv
+from kd_lightning.reports.verdict import paired
 
-BLOCK = re.compile(r"(?<=<!-- table )([\w-]+)( -->\n).*?(?=<!-- end of table -->)", re.DOTALL)
+BLOCK = re.compile(r"(?<=<!-- table )([\w-]+)(?: against ([\w-]+))? -->\n.*?(?=<!-- end of table -->)", re.DOTALL)
 _TOP = re.compile(r"\A(?:`[^\n]*\n\n)?(?:\|[^\n]*\n)+")  # the command and the table at the top of a file
 
 
@@ -29,7 +29,30 @@ def read_lines(results: Path, name: str) -> list[dict[str, Any]]:
 
 def with_tables(text: str, results: Path) -> str:
     """A guide's text with the tables that its blocks name."""
-    return BLOCK.sub(lambda block: f"{block[1]}{block[2]}\n{markdown(read_lines(results, block[1]))}\n", text)
+
+    def filled(block: re.Match[str]) -> str:
+        lines, other = read_lines(results, block[1]), block[2]
+        table = markdown(lines) if other is None else saved_errors(lines, other)
+        return f"{block[0].partition(chr(10))[0]}\n\n{table}\n"
+
+    return BLOCK.sub(filled, text)
+
+
+def saved_errors(lines: list[dict[str, Any]], other: str) -> str:
+    """The errors that rows of several seeds save against another row, with a 95 % interval, as Markdown."""
+    runs = {line["row"]: _by_seed(line) for line in lines}
+    text = "| --rows | errors saved | 95 % interval |\n| --- | ---: | ---: |\n"
+    for name, own in runs.items():
+        if name == other or len(own) != len(runs[other]):
+            continue
+        found = paired(runs[other], own)
+        text += f"| `{name}` | {found.mean:.1f} | {found.low:.1f} to {found.high:.1f} |\n"
+    return text
+
+
+def _by_seed(line: dict[str, Any]) -> list[dict[str, int]]:
+    runs = [{"seed": int(run["run"].rpartition("-")[2]), "errors": run["errors"]} for run in line["runs"]]
+    return sorted(runs, key=lambda run: run["seed"])
 
 
 def write(docs: str = "docs") -> None:
@@ -45,11 +68,7 @@ def write(docs: str = "docs") -> None:
             continue  # of another program
         below = _TOP.sub("", page.read_text(encoding="utf-8"))
         page.write_text(markdown(lines) + below, encoding="utf-8")
-        table = io.StringIO(newline="")
-        writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(map(as_csv_line, lines))
-        path.with_suffix(".csv").write_text(table.getvalue(), encoding="utf-8", newline="")
+        write_csv(lines, path.with_suffix(".csv"))
     for guide in Path(docs).glob("*.md"):
         text = guide.read_text(encoding="utf-8")
         if BLOCK.search(text):

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import select
 import signal
 import sys
 import traceback
@@ -42,6 +43,7 @@ def main(args: Sequence[str] | None = None) -> int:
             module, _, function = OTHER_COMMANDS[arguments[0]].partition(":")
             with signals.installed():
                 getattr(import_module(module), function)(arguments[1:])
+                sys.stdout.flush()
             return 0
         refuse_undecoded(arguments)
         with signals.installed(), ExitStack() as exit_stack:
@@ -63,19 +65,32 @@ def main(args: Sequence[str] | None = None) -> int:
         return EXIT_CODES[signal.SIGTERM]
     except Stopped as stopped:
         return _stopped(stopped.signal)
+    except BrokenPipeError as error:
+        return 128 + signal.SIGPIPE if _reader_is_gone() else _failed(error)
     except SystemExit as stop:  # --help and --print_config end so, and Lightning after Ctrl-C
         if isinstance(stop.__context__, KeyboardInterrupt):
             return EXIT_CODES[signal.SIGINT]
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except BrokenPipeError:  # the reader of the output has enough, as in `options | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
-        return 128 + signal.SIGPIPE
     except Exception as error:
         return _failed(error)
     finally:
         if args is not None:
             gc.collect()  # a trainer has reference cycles, which keep images and optimizer in memory
     return EXIT_CODES[signal.SIGTERM] if cli.trainer.received_sigterm else 0
+
+
+def _reader_is_gone() -> bool:
+    """Whether what reads standard output has enough, as in `options | head`; then what is left to print is dropped."""
+    output = sys.__stdout__
+    if output is None or sys.stdout is not output:
+        return False
+    poll = select.poll()
+    poll.register(output.fileno(), 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123  # or Python complains when it ends
+        os.dup2(nowhere.fileno(), output.fileno())
+    return True
 
 
 def _signal_of_ranks(error: ProcessException, signals: StopSignals) -> signal.Signals | None:

@@ -14,7 +14,7 @@ from kd_lightning.data.batches import Batch
 from kd_lightning.data.inputs import Inputs, mapped
 from kd_lightning.data.order import derived_seed
 from kd_lightning.data.transfer_data import data_of, transfer_data
-from kd_lightning.metrics.classification import Mean, accuracy
+from kd_lightning.metrics.classification import EvaluationMetrics, Mean, accuracy
 from kd_lightning.modules.evaluated import EvaluatedModule
 from kd_lightning.modules.input_statistics import InputStatisticsSetup
 from kd_lightning.modules.label_check import LabelCheck
@@ -71,6 +71,7 @@ class ClassifierModule(EvaluatedModule, ABC):
         if compile:
             net.compile()  # in place: the names in a checkpoint stay as they are
         self.val_accuracy = Mean()
+        self.test_metrics = EvaluationMetrics()
         self.step_is_logged = False  # set by TrainLog before each step
         self.learns_from_labels_only = True
 

@@ -2,8 +2,7 @@
 
 from typing import Any, cast
 
-from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric
 
 from kd_lightning.data.batches import Batch
@@ -12,7 +11,6 @@ from kd_lightning.data.sequences import sequences_of
 from kd_lightning.data.transfer_data import data_of
 from kd_lightning.methods.hinton import check_labels
 from kd_lightning.metrics.classification import EvaluationMetrics
-from kd_lightning.modules.optimization import SchedulerCallable
 from kd_lightning.modules.optimized import OptimizedModule
 
 
@@ -22,15 +20,7 @@ class EvaluatedModule(OptimizedModule):
     Arguments and errors as in `OptimizedModule`.
     """
 
-    def __init__(
-        self,
-        net: nn.Module,
-        optimizer: OptimizerCallable | None,
-        scheduler: SchedulerCallable | None,
-        max_norm: float | None,
-    ) -> None:
-        super().__init__(net, optimizer, scheduler, max_norm)
-        self.test_metrics = EvaluationMetrics()
+    test_metrics: EvaluationMetrics  # set by the constructor of a subclass
 
     def on_test_epoch_start(self) -> None:
         """Reset the tables. Lightning resets only metrics that were passed to `self.log`."""

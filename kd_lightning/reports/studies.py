@@ -18,7 +18,7 @@ from kd_lightning.runs.files import METRICS_FILE, flat, read_json, write_json, w
 
 DONE_FILE = "row.json"  # in a finished run's folder: the settings it was done with
 _MOST_SEEDS = 1000
-COLUMNS = ("row", "what", "paper", "n", "mean", "sd", "errors", "train_seconds", "command", "configs", "set")
+_COLUMNS = ("row", "what", "paper", "n", "mean", "sd", "errors", "train_seconds", "command", "configs", "set")
 
 
 def is_done(run: Path, settings: dict[str, Any]) -> bool:
@@ -132,15 +132,17 @@ def write_summary(lines: Sequence[dict[str, Any]], output: Path, name: str, wall
     output.mkdir(parents=True, exist_ok=True)
     write_text(output / f"{name}.md", f"{markdown(lines)}\n{_circumstances(lines, wall_seconds)}\n")
     write_json(output / f"{name}.json", list(lines))
-    with (output / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+    write_csv(lines, output / f"{name}.csv")
+
+
+def write_csv(lines: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write the table as CSV, with texts in place of lists and mappings."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, _COLUMNS, extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(map(as_csv_line, lines))
-
-
-def as_csv_line(line: dict[str, Any]) -> dict[str, Any]:
-    """A line of the table with texts in place of lists and mappings."""
-    return {**line, "configs": " ".join(line["configs"]), "set": json.dumps(line["set"])}
+        writer.writerows(
+            {**line, "configs": " ".join(line["configs"]), "set": json.dumps(line["set"])} for line in lines
+        )
 
 
 def markdown(lines: Sequence[dict[str, Any]]) -> str:

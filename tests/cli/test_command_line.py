@@ -212,6 +212,9 @@ def test_every_config_runs_one_step_by_its_own_command(config: Path, teacher: Pa
         (["--model.student", "tests.cli.test_command_line.Outer.Net", "--model.student.widht", "3"], "model.student: "),
         (["--trainer.max_epochs", "x"], "trainer.max_epochs: expected a whole number, got x"),
         (["--trainer.max_epoch", "3"], "--trainer.max_epoch"),
+        (["--config", "nope.yaml"], "--config: no file "),
+        (["--model.averaging", "x"], "model.averaging: expected one of 'arithmetic', 'geometric', got x"),
+        (["--model.soft_loss", "ReverseKLL"], "model.soft_loss: no class ReverseKLL; expected its name or import"),
         (["--model.student", "torch.nn.Identity"], "the net must have parameters to train, got Identity"),
         (["--model.student.inputs", "700"], "MLP failed on inputs of shape ("),
         (["--data.batch_size", "0"], "batch_size must be >= 1, got 0"),
@@ -639,3 +642,28 @@ def test_teachers_beside_reports(teacher: Path, tmp_path: Path, capsys: pytest.C
     assert _fit("distill", runs / "one", *again) == 1
     assert "lies in the run that --overwrite deletes" in _error(capsys)
     assert (runs / "one" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_an_evaluation_does_not_write_into_another_folder(
+    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    for command in ("test", "predict"):
+        assert main([command, "--ckpt_path", str(teacher), "--run_dir", str(other)]) == 1
+        assert f"--run_dir is where fit writes, got {other}; {command} writes into" in _error(capsys)
+    assert not other.exists()
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    command = f"{shlex.quote(sys.executable)} -m kd_lightning options | true; echo ${{PIPESTATUS[0]}}"
+    bash = shutil.which("bash")
+    assert bash is not None
+    environment = os.environ | {"PYTHONPATH": str(CONFIGS.parent)}
+    done = subprocess.run([bash, "-c", command], check=True, capture_output=True, text=True, env=environment)
+    assert done.stdout == "141\n"  # 128 and SIGPIPE
+    assert done.stderr == ""
+
+
+def test_without_a_subcommand_all_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 1
+    assert "no subcommand; expected one of fit, validate, test, predict, inspect, study, report" in _error(capsys)

@@ -133,7 +133,9 @@ def test_lightnings_profiler_still_enters_a_generator() -> None:
 
 
 def test_optimizers_still_check_for_graph_capture_at_each_step() -> None:
-    assert "_graph_capture_health_check()" in inspect.getsource(torch.optim.Adam.step)
+    step = inspect.getsource(torch.optim.Adam.step)
+    names = ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check")  # the second in torch 2.9
+    assert any(f"self.{name}()" in step for name in names)
 
 
 def test_torch_still_has_no_public_name_for_bfloat16_instructions() -> None:

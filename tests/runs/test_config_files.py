@@ -61,7 +61,8 @@ def test_an_evaluation_of_no_run_says_what_it_needs(given: list[str], capsys: py
 
 def test_a_fit_of_nothing_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit"]) == 1
-    needed = r"\bmodel.*; name a configuration with --config, or a module with --model"
+    wording = "the following arguments are required: model|Option 'model' is required but .*None"  # of two releases
+    needed = rf"error: ({wording}); name a configuration with --config, or a module with --model"
     assert re.search(needed, capsys.readouterr().err)
 
 
