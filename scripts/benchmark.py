@@ -7,7 +7,8 @@
     python -m scripts.benchmark --only '["Stored teachers beside the plain student"]'
     python -m scripts.benchmark --only '["Pictures in folders"]' --pictures cifar10/train
 
-All cases of a table run in turns in one process, several times over; medians are reported. Let nothing else run.
+All cases of a table run in turns, several times over; medians are reported. Let nothing else run. Only the part about
+stored teachers starts a process for each fit; in the others one process does all.
 The images are the 5,000 of mnist5k repeated to 60,000: time does not depend on what they show. The pictures in folders
 are your own, of 32 x 32 in ten classes, such as those of CIFAR-10.
 """

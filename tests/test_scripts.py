@@ -48,10 +48,7 @@ def test_what_stored_teachers_cost_is_the_ratio_of_each_turn(tmp_path: Path) -> 
         def __init__(self) -> None:
             self.times = 0
 
-        def hand_written(self, width: int, batch: int) -> float:
-            raise AssertionError
-
-        def fit(self, width: int, batch: int, teachers: int, *flags: str) -> float:
+        def fit_alone(self, width: int, batch: int, teachers: int, *flags: str) -> float:
             self.times += 1
             return 2.0 if teachers else 1.0 if width == 800 else 4.0
 

@@ -18,6 +18,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from torch.multiprocessing.spawn import ProcessException
 
+from kd_lightning.cli.arguments import ARGUMENTS
 from kd_lightning.cli.own_code import DEBUG_VARIABLE, own_place, raised_last, whole_traceback
 
 # Errors that main prints in one line. Any other error is a bug in this program and keeps its traceback.
@@ -69,6 +70,8 @@ _PLAIN_WORDS = tuple(
 _BULLET = re.compile(r"^\s*(- )?")
 # What the parser read the option's text as; the message has named the text itself before.
 _TAKEN_FOR = re.compile(r"\.? Got value: Namespace\(class_path='(?P<class_path>[^']+)'.*$")
+# What options begin with.
+_GROUPS = ("model", "data", "trainer", "config", "seed_everything", "ckpt_path", *ARGUMENTS)
 # Options that Lightning's own command line has in another place.
 _MOVED = {"optimizer": "model.optimizer", "lr_scheduler": "model.scheduler", "scheduler": "model.scheduler"}
 
@@ -121,9 +124,13 @@ def _hint(reason: str) -> str:
     if match is None:
         return ""
     name, _, rest = (match["flag"] or match["key"]).partition(".")
-    place = _MOVED.get(name) or (f"trainer.{name}" if name in inspect.signature(Trainer.__init__).parameters else "")
+    of_trainer = inspect.signature(Trainer.__init__).parameters
+    place = _MOVED.get(name) or (f"trainer.{name}" if name in of_trainer else "")
     if not place:
-        return ""
+        known, misspelt = (of_trainer, rest) if name == "trainer" else (_GROUPS, name)
+        ends_so = [option for option in known if misspelt and option.endswith(f"_{misspelt}")]  # epochs: max_epochs
+        close = ends_so or difflib.get_close_matches(misspelt, known, n=1)
+        return "; did you mean " + match[0].split()[-1].strip("'").replace(misspelt, close[0], 1) + "?" if close else ""
     if match["flag"]:
         return f"; here it is --{place}{'.' * bool(rest)}{rest}"
     group, _, option = place.replace("model.", "model.init_args.").rpartition(".")

@@ -3,6 +3,7 @@
 A canary in tests/modules/test_lightning_internals.py fails when upstream no longer needs the touch.
 """
 
+from argparse import SUPPRESS
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -115,8 +116,11 @@ class OpenCommandLine(LightningCLI):
         for name, text in self.other_commands_help.items():
             action._choices_actions.append(action._ChoicesPseudoAction(name, [], text))
         action.metavar = "SUBCOMMAND"
-        for one in action.choices.values():
+        for name, one in action.choices.items():
             one.description, one.epilog = f"{one.description} {self.subcommand_hint}.", self.subcommand_hint
+            for option in one._actions:
+                of_another = any((option.help or "").startswith(f"{other}: ") for other in {*action.choices} - {name})
+                option.help = SUPPRESS if of_another else option.help  # it is taken all the same, as from a fit's file
 
     def _parse_ckpt_path(self) -> None:
         """Leave the configuration as it was given.

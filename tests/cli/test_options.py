@@ -79,3 +79,7 @@ def test_the_long_help_points_to_the_short_one(capsys: pytest.CaptureFixture[str
     shown = capsys.readouterr().out
     assert shown.rstrip().endswith(OPTIONS_POINTER)
     assert OPTIONS_POINTER in " ".join(shown.split()[:200])
+    assert "--run_dir" in shown
+    assert "--save_every" not in shown  # which is of fit alone
+    assert main(["fit", "--help"]) == 0
+    assert "--save_every" in capsys.readouterr().out

@@ -175,13 +175,15 @@ def test_schedulers_in_a_run(scheduler: str, rates: list[float], tmp_path: Path)
             "[Uu]nrecognized arguments: --lr_scheduler.gamma 1; here it is --model.scheduler.gamma",
         ),
         (["--max_epochs", "1"], "[Uu]nrecognized arguments: --max_epochs 1; here it is --trainer.max_epochs"),
+        (["--trainer.epochs=1"], "[Uu]nrecognized arguments: --trainer.epochs=1; did you mean --trainer.max_epochs[?]"),
+        (["--modle.net", "MLP"], "[Uu]nrecognized arguments: --modle.net MLP; did you mean --model.net[?]"),
         (
             ["--config", "optimizer.yaml"],
             "Subcommand 'fit' does not accept option 'optimizer'; here it is optimizer, in model: init_args",
         ),
     ],
 )
-def test_schedulers_that_do_not_fit_are_refused(
+def test_options_that_do_not_fit_are_refused(
     flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("optimizer.yaml").write_text("optimizer: Adam\n")
