@@ -123,7 +123,7 @@ def run(runs: str, output: str = "docs", report: str | None = None) -> None:
     """
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    waited = dict(zip(TABS, ("soft and hard loss", "confusion", "temperature", "soft_weight"), strict=True))
+    waited = dict(zip(TABS, ("soft loss, validation", "confusion", "temperature", "soft_weight"), strict=True))
     with browser() as driver, tensorboard(Path(runs)) as address:
         for tab, text in waited.items():
             open_tab(driver, address, tab, text)

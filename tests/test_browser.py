@@ -43,9 +43,10 @@ def test_tensorboards_tabs_show(runs: Path, driver: Any) -> None:
     with tensorboard(runs) as address:
         first = open_tab(driver, address, "timeseries", "/hard_loss_training")  # TensorBoard splits tags
         assert "epoch" not in first.split()
-        charts = open_tab(driver, address, "custom_scalars", "soft and hard loss")
+        charts = open_tab(driver, address, "custom_scalars", "soft loss, training")
         for name in (
-            "soft and hard loss, training",
+            "hard loss, training",
+            "hard loss, validation",
             "accuracy of the teachers",
             "share of the soft loss",
             "rate",

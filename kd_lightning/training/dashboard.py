@@ -18,11 +18,14 @@ from kd_lightning.teachers.ensemble import HasTeachers
 from kd_lightning.training.hyperparameters import hparams_summaries, hyperparameters
 from kd_lightning.training.validation_pictures import examine, figures, pixels
 
-# One chart per entry in TensorBoard's custom scalars: few enough lines to compare fifteen runs.
+# One chart per entry in TensorBoard's custom scalars. A chart has one curve of a run: TensorBoard gives all curves of a
+# run one colour, and fifteen runs must be told apart.
 CHARTS = {
     "distillation": {
-        "soft and hard loss, training": ["Multiline", [r"^train/(soft|hard)_loss$"]],
-        "soft and hard loss, validation": ["Multiline", [r"^val/(soft|hard)_loss$"]],
+        "soft loss, training": ["Multiline", [r"^train/soft_loss$"]],
+        "hard loss, training": ["Multiline", [r"^train/hard_loss$"]],
+        "soft loss, validation": ["Multiline", [r"^val/soft_loss$"]],
+        "hard loss, validation": ["Multiline", [r"^val/hard_loss$"]],
         "accuracy, validation": ["Multiline", [r"^val/accuracy$"]],
         "accuracy of the teachers, validation": ["Multiline", [r"^teachers/.*accuracy$"]],
         "share of the soft loss in the gradient at the logits": ["Multiline", [r"^train/soft_gradient_share$"]],
