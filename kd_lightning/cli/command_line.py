@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib import import_module
 
+import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 
@@ -33,6 +34,7 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit code: 0 for success, 1 for an error, and the code in EXIT_CODES after a signal.
     """
     arguments = list(sys.argv[1:] if args is None else args)
+    flush_subnormal_numbers()
     signals = StopSignals()
     end_with_launcher()
     silence_known_warnings()
@@ -77,6 +79,15 @@ def main(args: Sequence[str] | None = None) -> int:
         if args is not None:
             gc.collect()  # a trainer has reference cycles, which keep images and optimizer in memory
     return EXIT_CODES[signal.SIGTERM] if cli.trainer.received_sigterm else 0
+
+
+def flush_subnormal_numbers() -> None:
+    """Have the processor take numbers below 1.2e-38 for 0, in this thread and those that it starts.
+
+    Adam's mean gradients of inputs that are always 0, such as a digit's border, shrink to such numbers and stay there.
+    Arithmetic with them takes many times as long: on MNIST an epoch of a 2x800 net took a fifth longer.
+    """
+    torch.set_flush_denormal(True)
 
 
 def _reader_is_gone() -> bool:
