@@ -83,7 +83,7 @@ def collect(study: Study, root: Path, settings_of: Callable[[StudyRow], dict[str
         if members > 1 and "teacher_errors" in runs[0].get("test", {}):
             ensemble = {
                 "row": " + ".join(f"{teacher.name} x {seeds}" for teacher, seeds in row.teachers),
-                "what": f"these {members} teachers together",
+                "what": _together(row, members),
                 "paper": None,
                 **_spread([runs[0]["test"]["teacher_errors"]]),
                 "sequences": _over_sequences(runs[:1], "teacher_errors"),
@@ -95,6 +95,13 @@ def collect(study: Study, root: Path, settings_of: Callable[[StudyRow], dict[str
             lines.setdefault(ensemble["row"], line | ensemble)
         lines[row.name] = line
     return list(lines.values())
+
+
+def _together(row: StudyRow, members: int) -> str:
+    """What a row's ensemble is called in the table."""
+    if len(row.teachers) == 1:
+        return f"these {members} teachers together"
+    return f"{' and '.join(f'{seeds} of {teacher.name}' for teacher, seeds in row.teachers)} together"
 
 
 def finished_runs(row: StudyRow, root: Path, settings: dict[str, Any]) -> Iterator[Path]:

@@ -46,7 +46,8 @@ def _plain_study(path: Path, content: dict[str, Any]) -> Study:
 def _verdict_study(path: Path, content: dict[str, Any]) -> Study:
     if not _is_distillation(content):
         raise ValueError(f"{path}: --verdict expected the configuration of a DistillModule, got {listed(content)}")
-    own = StudyRow(f"{path.stem}-verdict", "distilled", "distilled student", MEASURES[0], (path,), {}, DEFAULT_SEEDS)
+    name = f"{path.absolute().parent.name}-{path.stem}-verdict"  # there is a distill.yaml for every data set
+    own = StudyRow(name, "distilled", "distilled student", MEASURES[0], (path,), {}, DEFAULT_SEEDS)
     plain = _options_of_plain(content)
     smoothed = plain | {"model.label_smoothing": LABEL_SMOOTHING}
     return Study(

@@ -667,3 +667,12 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
 def test_without_a_subcommand_all_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 1
     assert "no subcommand; expected one of fit, validate, test, predict, inspect, study, report" in _error(capsys)
+
+
+def test_numbers_too_small_to_matter_are_0_in_all_threads() -> None:
+    code = (
+        "import torch; from kd_lightning import main; torch.set_num_threads(2); main(['options', 'MLP']); "
+        "print('left', int((torch.full((1_000_000,), 1e-38) * 0.1).count_nonzero()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)  # our own
+    assert done.stdout.endswith("left 0\n")
