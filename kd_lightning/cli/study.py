@@ -76,7 +76,8 @@ def run_study(arguments: Sequence[str]) -> None:
         torch.set_num_threads(given.threads)
     options = Options(Path(given.root), given.data_dir, given.verbose)
     study = read_study(Path(given.study), verdict=given.verdict)
-    command = f"{PROG} study {given.study}" + (f" --threads {given.threads}" if given.threads else "")
+    flags = {"verdict": "true" if given.verdict else None, "seeds": given.seeds, "threads": given.threads}
+    command = f"{PROG} study {given.study}" + "".join(f" --{name} {value}" for name, value in flags.items() if value)
     jobs = planned(study, given.rows, given.seeds)
     todo = [job for job in jobs if not _is_done(job, options)]
     with StudyConsole(study.name, [f"{row.name}-{seed}" for row, seed in jobs], len(todo), options.verbose) as console:

@@ -39,20 +39,22 @@ def test_one_command_gives_a_verdict(
     shown = capsys.readouterr().out
     assert "Distillation here: " in shown
     assert "Against label smoothing: " in shown
-    written = json.loads((tmp_path / "runs" / "mine-verdict" / "verdict.json").read_text(encoding="utf-8"))
+    runs = tmp_path / "runs" / f"{tmp_path.name}-mine-verdict"
+    command_line = (runs / f"{runs.name}.md").read_text(encoding="utf-8").partition("\n")[0]
+    assert command_line == f"`python -m kd_lightning study {config} --verdict true --seeds 2 --threads 1`"
+    written = json.loads((runs / "verdict.json").read_text(encoding="utf-8"))
     assert written["word"] in {"helps", "does not help", "can't tell"}
     assert len(written["against_plain"]["saved"]) == 2
     metrics = [
-        json.loads((tmp_path / "runs" / "mine-verdict" / f"{row}-0" / "metrics.json").read_text(encoding="utf-8"))
-        for row in ("plain", "distilled")
+        json.loads((runs / f"{row}-0" / "metrics.json").read_text(encoding="utf-8")) for row in ("plain", "distilled")
     ]
     assert written["against_plain"]["saved"][0] == metrics[0]["test"]["errors"] - metrics[1]["test"]["errors"]
     # Gained and lost answers are those in which the wrong rows of the runs differ.
     lost, gained = written["against_plain"]["lost"], written["against_plain"]["gained"]
     assert gained - lost == sum(written["against_plain"]["saved"])
-    assert (tmp_path / "runs" / "mine-verdict" / "verdict.png").read_bytes().startswith(b"\x89PNG")
+    assert (runs / "verdict.png").read_bytes().startswith(b"\x89PNG")
     assert main(command) == 0  # all runs are done: it says the same again
-    assert written == json.loads((tmp_path / "runs" / "mine-verdict" / "verdict.json").read_text(encoding="utf-8"))
+    assert written == json.loads((runs / "verdict.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.slow
@@ -86,7 +88,7 @@ def _verdict(tmp_path: Path, teacher: list[str], student: dict[str, str], seeds:
     config.write_text(text, encoding="utf-8")
     command = ["study", str(config), "--verdict", "true", "--seeds", str(seeds), "--threads", "1", "--report", "false"]
     assert main(command) == 0
-    written = (tmp_path / "runs" / "mine-verdict" / "verdict.json").read_text(encoding="utf-8")
+    written = (tmp_path / "runs" / f"{tmp_path.name}-mine-verdict" / "verdict.json").read_text(encoding="utf-8")
     verdict: dict[str, Any] = json.loads(written)
     return verdict
 
