@@ -34,7 +34,7 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit code: 0 for success, 1 for an error, and the code in EXIT_CODES after a signal.
     """
     arguments = list(sys.argv[1:] if args is None else args)
-    flush_subnormal_numbers()
+    _flush_subnormal_numbers()
     signals = StopSignals()
     end_with_launcher()
     silence_known_warnings()
@@ -81,7 +81,7 @@ def main(args: Sequence[str] | None = None) -> int:
     return EXIT_CODES[signal.SIGTERM] if cli.trainer.received_sigterm else 0
 
 
-def flush_subnormal_numbers() -> None:
+def _flush_subnormal_numbers() -> None:
     """Have the processor take numbers below 1.2e-38 for 0, in this thread and those that it starts.
 
     Adam's mean gradients of inputs that are always 0, such as a digit's border, shrink to such numbers and stay there.

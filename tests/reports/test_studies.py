@@ -47,6 +47,14 @@ def test_an_ensemble_stands_above_its_student(lines: list[dict[str, Any]]) -> No
     assert student["runs"][0]["test"]["teacher_errors"] == 19
 
 
+def test_an_ensemble_of_two_rows_names_both() -> None:
+    other = TEACHER._replace(name="other")
+    student = STUDENT._replace(teachers=((TEACHER, 2), (other, 1)))
+    _leave_run(student, 0, 31, _settings(student), teacher_errors=19)
+    ensemble, _ = collect(Study("small", (student,)), ROOT, _settings, "")
+    assert (ensemble["row"], ensemble["what"]) == ("teacher x 2 + other x 1", "2 of teacher and 1 of other together")
+
+
 def test_the_files_of_a_summary(lines: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
     write_summary(lines, Path("out"), "small", wall_seconds=90)
     print_summary(lines, "small")
