@@ -447,7 +447,7 @@ def test_a_configuration_of_ones_own_against_its_plain_student(teacher: Path) ->
     plain, distilled = json.loads(Path("results/mine-study.json").read_text())
     assert (plain["row"], distilled["row"]) == ("mine-plain", "mine")
     assert "teacher_errors" not in plain["runs"][0]["test"]
-    assert distilled["command"] == "python -m kd_lightning study mine.yaml"
+    assert distilled["command"] == "python -m kd_lightning study mine.yaml --seeds 1"
     measured = json.loads(Path("runs/mine-study/mine-0/metrics.json").read_text())["test"]["errors"]
     assert distilled["errors"] == [measured]
     assert f"| mine | {measured} | 1 |" in Path("results/mine-study.md").read_text()
