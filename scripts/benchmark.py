@@ -30,7 +30,14 @@ import lightning
 import torch
 
 from scripts.benchmarks.loops import DEVICE, Bench
-from scripts.benchmarks.parts import measure_memory, time_crash_safety, time_data_path, time_fill, time_startup
+from scripts.benchmarks.parts import (
+    measure_memory,
+    time_crash_safety,
+    time_data_path,
+    time_fill,
+    time_startup,
+    time_subnormal_numbers,
+)
 from scripts.benchmarks.pictures import PictureFits
 from scripts.benchmarks.turns import frame_cases, gpu_cases, growth_cases, step_cases, stored_cost, time_in_turns
 
@@ -63,6 +70,7 @@ def _markdown(parts: dict[str, Any]) -> Iterator[str]:
     yield "- *hand-written loop*: the shortest loop over the same net, batches and optimizer, without Lightning."
     yield "- *fit*: `python -m kd_lightning fit`."
     yield "- *usual loop*: torchvision's transforms for each image, and each teacher's forward pass at each step."
+    yield "- In *stored teachers beside the plain student* each fit is a process of its own; elsewhere one does all."
     yield "- *turns*: how often each loop ran, in turns with the others; *fastest* is the fastest of them.\n"
     for title, part in parts.items():
         rows, day = part["result"], part["measured_at"][:10]
@@ -137,6 +145,7 @@ def run(
             TRAINING: lambda: time_in_turns(step_cases(bench(), 800, 128, usual_steps=20 if quick else 100), repeats),
             "Widths and batches": lambda: time_in_turns(frame_cases(bench(), [300, 800, 1200], [128, 512]), 3),
             STORED: lambda: stored_cost(bench(), repeats),
+            "Subnormal numbers": lambda: time_subnormal_numbers(bench()),
             "Growth": lambda: time_in_turns(growth_cases(bench()), 1),
             DATA_PATH: lambda: time_data_path(bench(), repeats),
             "Filling the store, 60,000 images": lambda: time_fill(bench(), teachers, 3),

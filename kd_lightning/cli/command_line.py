@@ -85,7 +85,8 @@ def _flush_subnormal_numbers() -> None:
     """Have the processor take numbers below 1.2e-38 for 0, in this thread and those that it starts.
 
     Adam's mean gradients of inputs that are always 0, such as a digit's border, shrink to such numbers and stay there.
-    Arithmetic with them takes many times as long: on MNIST an epoch of a 2x800 net took a fifth longer.
+    Arithmetic with them takes many times as long: the fourth epoch of a 2x800 net took a third longer, see
+    docs/benchmark.md.
     """
     torch.set_flush_denormal(True)
 

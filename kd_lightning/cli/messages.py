@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
 
 import jsonargparse
@@ -127,14 +127,19 @@ def _hint(reason: str) -> str:
     of_trainer = inspect.signature(Trainer.__init__).parameters
     place = _MOVED.get(name) or (f"trainer.{name}" if name in of_trainer else "")
     if not place:
-        known, misspelt = (of_trainer, rest) if name == "trainer" else (_GROUPS, name)
-        ends_so = [option for option in known if misspelt and option.endswith(f"_{misspelt}")]  # epochs: max_epochs
-        close = ends_so or difflib.get_close_matches(misspelt, known, n=1)
-        return "; did you mean " + match[0].split()[-1].strip("'").replace(misspelt, close[0], 1) + "?" if close else ""
+        meant = [_closest(name, _GROUPS), rest] if name != "trainer" else [name, _closest(rest, of_trainer)]
+        dashes = "--" * bool(match["flag"])
+        return f"; did you mean {dashes}{'.'.join(filter(None, meant))}?" if all(meant[: 1 + bool(rest)]) else ""
     if match["flag"]:
         return f"; here it is --{place}{'.' * bool(rest)}{rest}"
     group, _, option = place.replace("model.", "model.init_args.").rpartition(".")
     return f"; here it is {option}, in {group.replace('.', ': ')}"
+
+
+def _closest(option: str, known: Collection[str]) -> str:
+    """What was meant by a misspelt option: epochs may be max_epochs; empty if nothing is close."""
+    ends_so = [name for name in known if option and name.endswith(f"_{option}")]
+    return next(iter(ends_so or difflib.get_close_matches(option, known, n=1)), "")
 
 
 def _depth(line: str) -> int:

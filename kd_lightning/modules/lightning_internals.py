@@ -118,9 +118,10 @@ class OpenCommandLine(LightningCLI):
         action.metavar = "SUBCOMMAND"
         for name, one in action.choices.items():
             one.description, one.epilog = f"{one.description} {self.subcommand_hint}.", self.subcommand_hint
+            others = tuple(f"{other}: " for other in action.choices if other != name)
             for option in one._actions:
-                of_another = any((option.help or "").startswith(f"{other}: ") for other in {*action.choices} - {name})
-                option.help = SUPPRESS if of_another else option.help  # it is taken all the same, as from a fit's file
+                if (option.help or "").startswith(others):
+                    option.help = SUPPRESS  # of another subcommand; it is taken all the same, as from a fit's file
 
     def _parse_ckpt_path(self) -> None:
         """Leave the configuration as it was given.

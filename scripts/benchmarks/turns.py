@@ -80,17 +80,22 @@ def step_cases(bench: Bench, width: int, batch: int, *, usual_steps: int) -> lis
 
 def frame_cases(bench: Bench, widths: list[int], batches: list[int]) -> list[Case]:
     """Plain and distilled fit beside the floor, over widths and batches."""
+    cases = []
+    for width in widths:
+        for batch in batches:
+            floor = partial(bench.hand_written, width, batch)
+            cases.append(Case("hand-written loop, plain", width, batch, 0, EXAMPLES, floor))
+            cases += _plain_and_stored(bench, bench.fit, width, batch)
+    return cases
+
+
+def _plain_and_stored(bench: Bench, fit: Callable[..., float], width: int, batch: int) -> list[Case]:
+    """The plain student and the one that learns from all teachers' stored logits, by one of the bench's fits."""
     count = len(list((bench.root / "teachers").iterdir()))
-    stored = ["--model.soft_targets", "stored"]
+    stored = partial(fit, width, batch, count, "--model.soft_targets", "stored")
     return [
-        Case(name, width, batch, teachers, EXAMPLES, run)
-        for width in widths
-        for batch in batches
-        for name, teachers, run in (
-            ("hand-written loop, plain", 0, partial(bench.hand_written, width, batch)),
-            ("fit, plain", 0, partial(bench.fit, width, batch, 0)),
-            ("fit, distilled, stored", count, partial(bench.fit, width, batch, count, *stored)),
-        )
+        Case("fit, plain", width, batch, 0, EXAMPLES, partial(fit, width, batch, 0)),
+        Case("fit, distilled, stored", width, batch, count, EXAMPLES, stored),
     ]
 
 
@@ -145,21 +150,13 @@ def stored_cost(bench: Bench, repeats: int) -> dict[str, float]:
     one after the other.
     """
     widths = (800, 300)
-    count = len(list((bench.root / "teachers").iterdir()))
-    stored = ["--model.soft_targets", "stored"]
-    cases = []
-    for width in widths:
-        alone = partial(bench.fit_alone, width, 128)
-        cases += [
-            Case("fit, plain", width, 128, 0, EXAMPLES, partial(alone, 0)),
-            Case("fit, distilled, stored", width, 128, count, EXAMPLES, partial(alone, count, *stored)),
-        ]
+    cases = [case for width in widths for case in _plain_and_stored(bench, bench.fit_alone, width, 128)]
     rows = time_in_turns(cases, repeats)
     figures = {}
     for width in widths:
-        plain, slower = (row["all_seconds"] for row in rows if row["width"] == width)
+        plain, stored = (row["all_seconds"] for row in rows if row["width"] == width)
         figures[f"2x{width}, plain, s per epoch"] = statistics.median(plain)
-        figures[f"2x{width}, {count} stored teachers, s per epoch"] = statistics.median(slower)
-        ratios = [slow / fast for fast, slow in zip(plain, slower, strict=True)]
+        figures[f"2x{width}, {cases[1].teachers} stored teachers, s per epoch"] = statistics.median(stored)
+        ratios = [slow / fast for fast, slow in zip(plain, stored, strict=True)]
         figures[f"2x{width}, ratio"] = statistics.median(ratios)
     return figures

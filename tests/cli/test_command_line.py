@@ -674,5 +674,5 @@ def test_numbers_too_small_to_matter_are_0_in_all_threads() -> None:
         "import torch; from kd_lightning import main; torch.set_num_threads(2); main(['options', 'MLP']); "
         "print('left', int((torch.full((1_000_000,), 1e-38) * 0.1).count_nonzero()))"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)  # our own
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.endswith("left 0\n")
