@@ -91,15 +91,10 @@ class TeacherSetup(LeanCallback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Move the teachers to the student's device. Lightning does not: they are no child of the module."""
-        self._move(pl_module.device)
+        if self.distiller.teachers is not None:
+            self.distiller.teachers.to(pl_module.device)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Move the teachers to the student's device."""
-        self._move(pl_module.device)
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Move the teachers to the student's device."""
-        self._move(pl_module.device)
+    on_validation_start = on_test_start = on_fit_start
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the teachers on the validation split, or on some training examples where there is none; open the store.
@@ -200,10 +195,6 @@ class TeacherSetup(LeanCallback):
             raise ValueError(f"feature losses compare the student with one teacher, got {count}")
         with in_eval_mode(self.student):
             self.distiller.feature_losses.build(self.student, ensemble.nets[0], _example(trainer))
-
-    def _move(self, device: torch.device) -> None:
-        if self.distiller.teachers is not None:
-            self.distiller.teachers.to(device)
 
 
 def belongs_to(distiller: "Distiller", module: LightningModule) -> bool:

@@ -2,19 +2,15 @@
 
 import math
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from kd_lightning.modules.optimization import planned_steps
 
@@ -36,9 +32,7 @@ class RunProgress(ProgressBar):
     def __init__(self) -> None:
         super().__init__()
         self._enabled = True
-        self._progress: Progress | None = None
-        self._task = TaskID(0)
-        self._shown_at = 0.0
+        self._line: _Line | None = None
 
     def enable(self) -> None:
         """Show it; Lightning enables the bar of rank 0."""
@@ -50,29 +44,30 @@ class RunProgress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin the run's line."""
-        self._start(planned_steps(trainer))
+        self._line = _Line(planned_steps(trainer)) if self._enabled else None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Show the step when it is time."""
-        if self._progress is not None and time.monotonic() - self._shown_at >= self._interval:
-            self._show(trainer.global_step, _description(trainer), trainer)
+        if self._line is not None and self._line.is_due():
+            self._line.show(trainer.global_step, _description(trainer), trainer.callback_metrics)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the new validation accuracy."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking and self._interval == DRAW_SECONDS:
-            self._show(trainer.global_step, _description(trainer), trainer)
+        fits = trainer.state.fn == "fit" and not trainer.sanity_checking
+        if fits and self._line is not None and self._line.is_drawn:
+            self._line.show(trainer.global_step, _description(trainer), trainer.callback_metrics)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the last state on the screen, after the last checkpoint is written."""
-        if self._progress is not None:
-            self._show(trainer.global_step, _description(trainer), trainer)
-        self._stop()
+        if self._line is not None:
+            self._line.show(trainer.global_step, _description(trainer), trainer.callback_metrics)
+        self._end_line()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin the test's line."""
-        self._start(sum(trainer.num_test_batches), stays=False)
+        self._line = _Line(sum(trainer.num_test_batches), stays=False) if self._enabled else None
 
     def on_test_batch_end(
         self,
@@ -84,25 +79,32 @@ class RunProgress(ProgressBar):
         dataloader_idx: int = 0,
     ) -> None:
         """Show the batch when it is time."""
-        if self._progress is not None and time.monotonic() - self._shown_at >= self._interval:
-            self._show(batch_idx + 1, "test", trainer)
+        if self._line is not None and self._line.is_due():
+            self._line.show(batch_idx + 1, "test", trainer.callback_metrics)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the line away; the results follow."""
-        self._stop()
+        self._end_line()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Give the terminal back."""
-        self._stop()
+        self._end_line()
 
-    @property
-    def _interval(self) -> float:
-        terminal = self._progress is not None and self._progress.console.is_terminal
-        return DRAW_SECONDS if terminal else LINE_SECONDS
+    def _end_line(self) -> None:
+        if self._line is not None:
+            self._line.end()
+        self._line = None
 
-    def _start(self, total: float, *, stays: bool = True) -> None:
-        if not self._enabled:
-            return
+
+class _Line:
+    """A line that is drawn again and again in a terminal, and printed now and then elsewhere.
+
+    Args:
+        total: Steps, maybe infinite.
+        stays: Whether it stays in the terminal when it ends.
+    """
+
+    def __init__(self, total: float, *, stays: bool = True) -> None:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=6),
@@ -112,27 +114,30 @@ class RunProgress(ProgressBar):
         self._progress = Progress(*columns, console=Console(), auto_refresh=False, transient=not stays)
         self._task = self._progress.add_task("", total=total if math.isfinite(total) else None, figures="")
         self._shown_at = time.monotonic()
+        self.is_drawn = self._progress.console.is_terminal
 
-    def _show(self, done: int, description: str, trainer: Trainer) -> None:
-        if self._progress is None:
-            return
+    def is_due(self) -> bool:
+        """Whether it is time to show it again."""
+        return time.monotonic() - self._shown_at >= (DRAW_SECONDS if self.is_drawn else LINE_SECONDS)
+
+    def show(self, done: int, description: str, measured: Mapping[str, Tensor]) -> None:
+        """Show it with the steps that are done and the numbers that are logged."""
         self._shown_at = time.monotonic()
-        measured = trainer.callback_metrics
         figures = "  ".join(f"{name} {float(measured[key]):.3f}" for key, name in _SHOWN.items() if key in measured)
         self._progress.update(self._task, completed=done, description=description, figures=figures)
         with suppress(OSError):  # on a full disk or a closed pipe: a failed print must not end the run
-            if self._progress.console.is_terminal:
+            if self.is_drawn:
                 self._progress.start()  # not earlier: an empty bar would stand above the lines before the first step
                 self._progress.refresh()
             else:
                 total = self._progress.tasks[0].total
                 print(f"{description}, step {done}{f' of {total:.0f}' if total else ''}: {figures}", flush=True)
 
-    def _stop(self) -> None:
-        if self._progress is not None and self._progress.console.is_terminal:
+    def end(self) -> None:
+        """Give the terminal back."""
+        if self.is_drawn:
             with suppress(OSError):
                 self._progress.stop()
-        self._progress = None
 
 
 def _description(trainer: Trainer) -> str:
