@@ -1,5 +1,6 @@
 """What is said before a student's first step: teachers that, as far as the runs at hand tell, have nothing to teach."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ _MAY_BE_PLAIN = re.compile(rb"^ *soft_weight: 0(\.0)?$", re.MULTILINE)
 
 
 class WarnOfTeachers(LeanCallback):
-    """Says before the first step that a teacher was not trained to its end, or is no better than a plain student.
+    """Says before the first step that a teacher was not trained to its end, or is hardly better than a plain student.
 
     The plain students are the finished runs beside this one that have the same net and the same data.
 
@@ -68,9 +69,11 @@ def unfinished(record: Mapping[str, Any]) -> str:
 
 
 def no_better(records: Sequence[Mapping[str, Any]], plain: Mapping[str, int], unit: str) -> str:
-    """A line about a teacher that makes as many errors as plain students or more; empty for others.
+    """A line about a teacher that is no better than plain students, or not clearly; empty for others.
 
-    Of several teachers nothing is said: together they may be better than each of them.
+    It is clearly better when it saves more errors than counts of this size differ by chance: the standard deviation of
+    their difference is the root of their sum. Of several teachers nothing is said: together they may be better than
+    each of them.
 
     Args:
         records: What teachers.json says of each teacher.
@@ -81,12 +84,14 @@ def no_better(records: Sequence[Mapping[str, Any]], plain: Mapping[str, int], un
     if len(records) != 1 or not plain or examples is None:
         return ""
     errors, theirs = records[0]["errors"], mean(plain.values())
-    if errors < theirs:
+    if theirs - errors > math.sqrt(theirs + errors):
         return ""
+    what = "has nothing to teach" if errors >= theirs else "may have nothing to teach"
     who = f"the plain student {next(iter(plain))} makes" if len(plain) == 1 else f"{len(plain)} plain students make"
+    chance = "" if errors >= theirs else ", which may be chance"
     return (
-        f"the teacher has nothing to teach: it makes {errors:,} errors on {examples:,} validation {unit}, {who} "
-        f"{theirs:,.4g}; train the teacher for longer, or take a better one"
+        f"the teacher {what}: it makes {errors:,} errors on {examples:,} validation {unit}, {who} "
+        f"{theirs:,.4g}{chance}; train the teacher for longer, or take a better one"
     )
 
 

@@ -39,7 +39,7 @@ def run_inspect(arguments: Sequence[str]) -> None:
         FileNotFoundError: If a teacher, or its run's configuration, is missing.
         ValueError: If a teacher or the data can't be used.
     """
-    parser = _parser()
+    parser = inspect_parser()
     given = parser.parse_args(list(arguments))
     config = Path(given.config) if given.config else _config_of(given.teachers)
     data = _data(config, given.data_dir)
@@ -71,7 +71,8 @@ def _name(source: str) -> str:
     return str(path.parents[1] if run_folder(path) and len(path.parts) > 2 else path)
 
 
-def _parser() -> jsonargparse.ArgumentParser:
+def inspect_parser() -> jsonargparse.ArgumentParser:
+    """The options of `inspect`."""
     parser = jsonargparse.ArgumentParser(
         prog=f"{PROG} inspect",
         description=(

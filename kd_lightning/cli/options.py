@@ -3,6 +3,7 @@
 import inspect
 import re
 import textwrap
+from argparse import SUPPRESS
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -14,12 +15,16 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from kd_lightning import data, methods, modules, nets, teachers
-from kd_lightning.cli.arguments import ARGUMENTS, OPTIONS_COMMAND, PROG
+from kd_lightning.cli.arguments import ARGUMENTS, OPTIONS_COMMAND, OTHER_COMMANDS_HELP, PROG
+from kd_lightning.cli.inspect import inspect_parser
+from kd_lightning.cli.study import study_parser
 from kd_lightning.data.augment import Augment
+from kd_lightning.export.command import export_parser
 from kd_lightning.methods.base import FeatureLoss, SoftLoss
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.nets.construction import constructor_parameters
 from kd_lightning.reports.console import table_console
+from kd_lightning.reports.page import report_parser
 
 # Classes that a configuration can name: the place of their options, what they are, and what has such a class: the
 # public classes below these bases, or, by name, those that have no common one.
@@ -47,6 +52,8 @@ def _names(kinds: tuple[type | str, ...]) -> tuple[str, ...]:
 
 
 GROUPS = tuple((place, what, _names(kinds)) for place, what, kinds in _BASES)
+# What the subcommands beside fit, validate, test and predict take.
+PARSERS = {"inspect": inspect_parser, "study": study_parser, "report": report_parser, "export": export_parser}
 SHOWN_FIRST = (("model", "DistillModule"), ("data", "MNISTDataModule"))
 REQUIRED = "required"
 _NO_CHOICE = "Must be None"  # an option that is only there for older files
@@ -108,6 +115,20 @@ def options_of_run() -> list[Option]:
     return [Option(name, type(default).__name__, _value(default), text) for name, (default, text) in ARGUMENTS.items()]
 
 
+def options_of_command(parser: jsonargparse.ArgumentParser) -> list[Option]:
+    """What a subcommand takes: positional arguments by their names, options with their dashes."""
+    actions = [action for action in parser._actions if action.default is not SUPPRESS]  # argparse has no public list
+    return [
+        Option(
+            next(iter(action.option_strings), action.dest),
+            _kind(getattr(action, "_typehint", list[str] if action.nargs else str)),
+            _value(action.default) if action.option_strings else REQUIRED,
+            str(action.help),
+        )
+        for action in actions
+    ]
+
+
 def find_class(name: str) -> type:
     """A class of this package by its name, or any by its import path.
 
@@ -154,6 +175,9 @@ def markdown() -> str:
                 "",
                 *(_markdown_table(options_of(cls)) or ["No options."]),
             ]
+    for command, parser in PARSERS.items():
+        options = options_of_command(parser())
+        lines += ["", f"## {command}", "", OTHER_COMMANDS_HELP[command], "", *_markdown_table(options)]
     return "\n".join(lines) + "\n"
 
 

@@ -71,7 +71,7 @@ def run_study(arguments: Sequence[str]) -> None:
         SystemExit: If a run fails or is stopped, with its exit code.
     """
     started = time.monotonic()
-    given = _parser().parse_args(list(arguments))
+    given = study_parser().parse_args(list(arguments))
     if given.threads is not None:
         torch.set_num_threads(given.threads)
     options = Options(Path(given.root), given.data_dir, given.verbose)
@@ -130,7 +130,8 @@ def settings(row: StudyRow) -> dict[str, Any]:
     return {**row.settings(), "threads": torch.get_num_threads()}
 
 
-def _parser() -> jsonargparse.ArgumentParser:
+def study_parser() -> jsonargparse.ArgumentParser:
+    """The options of `study`."""
     parser = jsonargparse.ArgumentParser(
         prog=f"{PROG} study",
         description=(

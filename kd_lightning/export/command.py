@@ -33,7 +33,7 @@ def run_export(arguments: Sequence[str]) -> None:
         FileExistsError: If the output exists and --overwrite is not given.
         ValueError: If the file's outputs differ from the net's.
     """
-    options = _parser().parse_args(list(arguments))
+    options = export_parser().parse_args(list(arguments))
     checkpoint = named_checkpoint(Path(), options.run, "best.ckpt")
     trained = load_net(checkpoint)
     run = run_folder(checkpoint) or checkpoint.parent
@@ -63,7 +63,8 @@ def run_export(arguments: Sequence[str]) -> None:
     print(f"written: {output} ({output.stat().st_size / 1e6:.2f} MB)")
 
 
-def _parser() -> jsonargparse.ArgumentParser:
+def export_parser() -> jsonargparse.ArgumentParser:
+    """The options of `export`."""
     parser = jsonargparse.ArgumentParser(prog=PROG, description="Export only the student.", exit_on_error=False)
     parser.add_argument("run", help="A run's folder (its best checkpoint, or its last), or a checkpoint.")
     parser.add_argument("--format", type=Format, default="onnx", help="Kind of file; onnx-int8 has 8-bit weights.")

@@ -32,6 +32,16 @@ def run_report(arguments: Sequence[str]) -> None:
     Raises:
         FileNotFoundError: If a folder holds no run.
     """
+    options = report_parser().parse_args(list(arguments))
+    folders = find_runs(options.runs)
+    # One run that is named itself keeps its report; a folder of runs keeps that of all, be there one or many.
+    named = len(folders) == len(options.runs) == 1 and Path(options.runs[0]) == folders[0]
+    by_default = folders[0] if named else common_parent(folders)
+    write_report([read_run(folder) for folder in folders], Path(options.output) if options.output else by_default)
+
+
+def report_parser() -> jsonargparse.ArgumentParser:
+    """The options of `report`."""
     parser = jsonargparse.ArgumentParser(
         prog=PROG,
         description="Compare runs: a table here, and a page with curves and pictures. Reads what the runs left behind.",
@@ -43,12 +53,7 @@ def run_report(arguments: Sequence[str]) -> None:
         default=None,
         help="Folder for report.html, .md, .csv and pictures; by default the runs' parent, or the one run given.",
     )
-    options = parser.parse_args(list(arguments))
-    folders = find_runs(options.runs)
-    # One run that is named itself keeps its report; a folder of runs keeps that of all, be there one or many.
-    named = len(folders) == len(options.runs) == 1 and Path(options.runs[0]) == folders[0]
-    by_default = folders[0] if named else common_parent(folders)
-    write_report([read_run(folder) for folder in folders], Path(options.output) if options.output else by_default)
+    return parser
 
 
 def write_report(runs: Sequence[Run], output: Path) -> None:

@@ -79,7 +79,10 @@ def test_a_teacher_that_was_stopped(runs: Path, tmp_path: Path) -> None:
 
 def test_several_plain_students_count_by_their_mean() -> None:
     record = {"errors": 30, "examples": 400, "split": "validation"}
-    assert no_better([record], {"plain-0": 28, "plain-1": 33}, "frames") == ""
+    assert no_better([record], {"plain-0": 40, "plain-1": 38}, "frames") == ""  # 9 errors fewer, the root of 69 is 8.3
+    line = no_better([record], {"plain-0": 39, "plain-1": 37}, "frames")  # 8 fewer, the root of 68 is 8.2
+    assert line.startswith("the teacher may have nothing to teach: it makes 30 errors on 400 validation frames, ")
+    assert "2 plain students make 38, which may be chance; train the teacher for longer" in line
     line = no_better([record], {"plain-0": 28, "plain-1": 32}, "frames")
     assert line.startswith("the teacher has nothing to teach: it makes 30 errors on 400 validation frames, 2 plain ")
     assert "students make 30; train the teacher for longer" in line

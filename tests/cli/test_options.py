@@ -9,7 +9,7 @@ from lightning import LightningDataModule
 import kd_lightning
 from kd_lightning import Augment, ClassifierModule, FeatureLoss, SoftLoss, main
 from kd_lightning.cli.arguments import ARGUMENTS, OPTIONS_POINTER, OTHER_COMMANDS, OTHER_COMMANDS_HELP, SUBCOMMANDS
-from kd_lightning.cli.options import GROUPS, Option, markdown, options_of, run_options
+from kd_lightning.cli.options import GROUPS, PARSERS, Option, markdown, options_of, options_of_command, run_options
 
 PAGE = Path(__file__).parents[2] / "docs" / "options.md"
 
@@ -51,6 +51,16 @@ def test_each_option_has_a_meaning() -> None:
         for name in names:
             for option in options_of(getattr(kd_lightning, name)):
                 assert option.text, f"{name}.{option.name}"
+
+
+def test_the_page_lists_what_the_other_subcommands_take() -> None:
+    found = {command: {each.name: each for each in options_of_command(made())} for command, made in PARSERS.items()}
+    assert set(found) == set(OTHER_COMMANDS) - {"options", "completion"}
+    assert found["study"]["--seeds"][1:3] == ("PositiveInt | null", "null")
+    assert found["study"]["--rows"][1:3] == ("list[str]", "null")
+    assert found["export"]["run"][1:3] == ("str", "required")
+    assert found["export"]["--format"][1:3] == ("safetensors | pt2 | onnx | onnx-int8", "onnx")
+    assert all(option.text for options in found.values() for option in options.values())
 
 
 def test_one_class_is_shown_in_full(capsys: pytest.CaptureFixture[str]) -> None:
