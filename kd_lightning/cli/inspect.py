@@ -25,6 +25,8 @@ from kd_lightning.runs.files import CONFIG_FILE, write_atomically
 from kd_lightning.teachers.ensemble import FrozenEnsemble
 from kd_lightning.teachers.knowledge import Knowledge, knowledge
 from kd_lightning.teachers.loading import load_teachers, teacher_checkpoints
+from kd_lightning.teachers.logits_file import logits_files
+from kd_lightning.teachers.source import LiveTeachers, Softener
 
 _TRAINING_BATCHES = 20  # used where there is no validation split
 
@@ -45,8 +47,12 @@ def run_inspect(arguments: Sequence[str]) -> None:
     data = _data(config, given.data_dir)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     ensemble = FrozenEnsemble(load_teachers(given.teachers)).to(device)
-    split, batches = _batches(data)
-    logits, labels = _answers(ensemble, (_on_device(batch, data, device) for batch in batches))
+    files = list(logits_files(ensemble).values())
+    for file in files:
+        file.bind(data)
+    split, batches = _batches(data, validation=all(file.has_val for file in files))
+    teachers = LiveTeachers(ensemble, Softener())
+    logits, labels = _answers(teachers, (_on_device(batch, data, device) for batch in batches))
     measured = knowledge(logits, labels)
     console = table_console()
     title = f"{measured.examples:,} {split} {unit_of(data)}"
@@ -81,7 +87,7 @@ def inspect_parser() -> jsonargparse.ArgumentParser:
         ),
         exit_on_error=False,
     )
-    parser.add_argument("teachers", nargs="+", help="Runs, checkpoints or globs of either.")
+    parser.add_argument("teachers", nargs="+", help="Runs, checkpoints, globs of either, or files of logits.")
     parser.add_argument(
         "--config", type=str | None, help="A configuration whose data is used; by default the first teacher's."
     )
@@ -117,9 +123,9 @@ def _data(config: Path, data_dir: str | None) -> LightningDataModule:
     return data
 
 
-def _batches(data: LightningDataModule) -> tuple[str, Iterator[Any]]:
-    """Name of the split that is used, and its batches."""
-    loaders = data.val_dataloader()
+def _batches(data: LightningDataModule, *, validation: bool) -> tuple[str, Iterator[Any]]:
+    """Name of the split that is used, and its batches: validation, if it is wanted and there is one."""
+    loaders = data.val_dataloader() if validation else []
     if isinstance(loaders, list | tuple) and not loaders:
         return "training", islice(iter(data.train_dataloader()), _TRAINING_BATCHES)
     return "validation", chain(*loaders) if isinstance(loaders, list | tuple) else iter(loaders)
@@ -132,12 +138,15 @@ def _on_device(batch: Any, data: LightningDataModule, device: torch.device) -> B
 
 
 @torch.no_grad()
-def _answers(ensemble: FrozenEnsemble, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
+def _answers(teachers: LiveTeachers, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
     """The teachers' logits on labelled examples, (teachers, examples, classes), and the labels."""
     logits, labels = [], []
     for batch in batches:
         labelled = batch.labels >= 0
-        logits.append(ensemble(batch.inputs)[:, labelled].cpu())
+        answered = teachers.logits(batch)
+        if answered is None:
+            raise ValueError("a file of logits lacks rows of the validation split")
+        logits.append(answered[:, labelled].cpu())
         labels.append(batch.labels[labelled].cpu())
     if not sum(map(len, labels)):
         raise ValueError("there is no labelled example to look at; check the data's val_size")

@@ -89,17 +89,27 @@ class LiveTeachers(TeacherSource):
         self.softener = softener
 
     def __call__(self, batch: Batch, temperature: float) -> SoftTargets | None:
-        """Run the teachers on the batch's inputs; those that are files of logits are read by row and view."""
+        """Soften what they answer."""
+        logits = self.logits(batch)
+        return None if logits is None else self.softener(logits, temperature)
+
+    def logits(self, batch: Batch) -> Tensor | None:
+        """Logits of a batch, (teachers, batch, classes); None for validation rows that a file of logits lacks.
+
+        Teachers that are files of logits are read by row and view, the others run on the inputs.
+
+        Args:
+            batch: As the student gets it.
+        """
         files = logits_files(self.ensemble)
         if not files:
-            return self.answer(batch.inputs, temperature)
+            return self.ensemble(batch.inputs)
         read = {number: file.store.logits(batch.indices, batch.views) for number, file in files.items()}
         found = {number: logits[0] for number, logits in read.items() if logits is not None}
         if len(found) < len(files):
             return None
         numbers = range(len(self.ensemble))
-        logits = [found[n] if n in files else self.ensemble.answer(n, batch.inputs) for n in numbers]
-        return self.softener(stacked(logits), temperature)
+        return stacked([found[n] if n in files else self.ensemble.answer(n, batch.inputs) for n in numbers])
 
     def answer(self, inputs: Inputs, temperature: float) -> SoftTargets:
         """Soft targets for inputs (batch, ...), as the teachers take them."""

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from kd_lightning import main
+from kd_lightning import MNISTDataModule, load_net, main
 
 CONFIG = Path(__file__).parents[2] / "configs" / "quickstart" / "teacher.yaml"
 QUICK = ["--trainer.max_steps", "20", "--trainer.enable_progress_bar", "false", "--model.net.hidden", "[16]"]
@@ -39,6 +41,28 @@ def test_errors_are_those_of_validation(
     assert main(["inspect", "teacher-0"]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if "teacher-0" in line)
     assert int(line.split("│")[2]) == round(400 * (1 - float(accuracy)))
+
+
+def test_a_file_of_logits_is_read_by_row(teachers: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = MNISTDataModule(dataset="mnist5k", val_size=400)
+    data.prepare_data()
+    data.setup("fit")
+    images, _ = data.examples("train")
+    with torch.no_grad():
+        logits = load_net(teachers / "teacher-0")(images.unsqueeze(1).float() / 255)
+    np.save(teachers / "all.npy", logits.numpy())
+    np.save(teachers / "trained.npy", logits[data.train_rows].numpy())  # without those that validate
+
+    def errors_and_title(*arguments: str) -> tuple[str, str]:
+        assert main(["inspect", *arguments, "--config", str(CONFIG.with_name("student.yaml"))]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        return next(line.split("│")[2] for line in lines if line.startswith("│ ")), lines[0].strip()
+
+    capsys.readouterr()
+    live = errors_and_title(str(teachers / "teacher-0"))
+    assert errors_and_title(str(teachers / "all.npy")) == live
+    assert live[1] == "teachers on 400 validation images"
+    assert errors_and_title(str(teachers / "trained.npy"))[1] == "teachers on 2,560 training images"  # 20 batches
 
 
 def test_unlabelled_data_and_lone_files_are_refused(teachers: Path, capsys: pytest.CaptureFixture[str]) -> None:
