@@ -11,8 +11,8 @@ from kd_lightning.methods.hinton import KL
 class MatchedScale(SoftLoss):
     """Another soft loss, times the factor that gives its gradient at the logits the size of plain distillation's.
 
-    The factor is the ratio of the mean L2 norms of both gradients over the first training batches; then it stays. It is
-    logged as `soft_loss_scale`, and a checkpoint holds it.
+    The factor is the ratio of the mean L2 norms of both gradients over the first training batches; then it stays. A
+    batch whose norms are not finite is left out. It is logged as `soft_loss_scale`, and a checkpoint holds it.
 
     Args:
         loss: The other soft loss.
@@ -56,8 +56,10 @@ class MatchedScale(SoftLoss):
         if self.training and not self._fixed:
             plain = _gradient_norm(self._plain, student_logits, targets, labels)
             other = _gradient_norm(self.loss, student_logits, own_targets, labels)
-            self.norms += torch.stack([plain, other]).to(self.norms)
-            self.measured += 1
+            norms = torch.stack([plain, other]).to(self.norms)
+            finite = norms.isfinite().all()
+            self.norms += torch.where(finite, norms, 0.0)
+            self.measured += finite
         loss: Tensor = self.loss(student_logits, own_targets, labels)
         return self.scale * loss
 

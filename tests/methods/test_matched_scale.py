@@ -75,6 +75,15 @@ def test_a_gradient_of_zero_changes_nothing() -> None:
     assert torch.isfinite(matched.scale)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_batch_without_a_finite_gradient_is_left_out(bad: float) -> None:
+    matched = MatchedScale(Loud(), batches=2)
+    matched(bad * STUDENT, _targets(), LABELS)
+    assert int(matched.measured) == 0
+    matched(STUDENT, _targets(), LABELS)
+    assert float(matched.scale) == pytest.approx(0.01)
+
+
 def test_measuring_leaves_no_gradient_behind() -> None:
     class Own(SoftLoss):
         def __init__(self) -> None:

@@ -183,6 +183,37 @@ def test_dist_ignores_scale_and_level_of_probabilities() -> None:
     assert DIST()(student.log(), targets, torch.tensor([0, 1])).item() == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("t", [0.1, 8.0, 1000.0])
+@pytest.mark.parametrize(
+    ("student", "teacher"),
+    [
+        (_logits(1, 10), _logits(1, 10, seed=1)),  # a batch of one: nothing varies over the batch
+        (_logits(1, 10).expand(4, 10), _logits(4, 10, seed=1)),
+        (torch.zeros(4, 10), torch.full((4, 10), 3.0)),
+        (torch.zeros(4, 10), _logits(4, 10)),
+        (_logits(4, 10), torch.zeros(4, 10)),
+    ],
+    ids=["one example", "equal examples", "both constant", "zero head", "constant teacher"],
+)
+def test_dist_of_constant_rows_has_a_small_gradient(
+    student: Tensor, teacher: Tensor, t: float, dtype: torch.dtype
+) -> None:
+    student = student.to(dtype).clone().requires_grad_()
+    value = DIST()(student, _targets(DIST(), teacher.to(dtype), t), LABELS[: len(student)])
+    (gradient,) = torch.autograd.grad(value, student)
+    assert value.isfinite()
+    assert gradient.abs().max() < t**2
+
+
+def test_dist_of_constant_logits_is_that_of_no_correlation() -> None:
+    student = torch.zeros(4, 10, requires_grad=True)
+    value = DIST(class_weight=2.0, batch_weight=3.0)(student, _targets(DIST(), _logits(4, 10).float(), 8.0), LABELS[:4])
+    (gradient,) = torch.autograd.grad(value, student)
+    assert value.item() == 64 * (2 + 3)
+    assert not gradient.any()
+
+
 def test_standardised_logits_of_another_scale_match() -> None:
     teacher = _logits(4, 6)
     loss = Standardised(ReverseKL())
