@@ -250,6 +250,6 @@ class _Divergence(torch.autograd.Function):
         return slope.mul_(gradient / (ctx.temperature * len(slope))), None, None
 
 
-def at_least_float32(logits: Tensor) -> Tensor:
-    """Logits in float32 where they have a shorter type: small differences are what soft targets consist of."""
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+def at_least_float32(numbers: Tensor) -> Tensor:
+    """Logits or activations in float32 where they have a shorter type: soft targets consist of small differences."""
+    return numbers.float() if numbers.dtype in (torch.float16, torch.bfloat16) else numbers

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kd_lightning.methods.base import SoftLoss, SoftTargets
-from kd_lightning.methods.hinton import KL
+from kd_lightning.methods.hinton import KL, at_least_float32
 
 
 class MatchedScale(SoftLoss):
@@ -41,13 +41,13 @@ class MatchedScale(SoftLoss):
 
     @property
     def scale(self) -> Tensor:
-        """The factor so far, a scalar; 1 before the first batch, and where one gradient is 0."""
+        """The factor so far, a float64 scalar; 1 before the first batch, and where one gradient is 0."""
         plain, other = self.norms.unbind()
-        return torch.where((plain > 0) & (other > 0), plain / other, torch.ones_like(plain)).float()
+        return torch.where((plain > 0) & (other > 0), plain / other, torch.ones_like(plain))
 
     def logged(self) -> dict[str, Tensor]:
         """The factor."""
-        return {"soft_loss_scale": self.scale, **self.loss.logged()}
+        return {"soft_loss_scale": self.scale.float(), **self.loss.logged()}
 
     def forward(self, student_logits: Tensor, targets: SoftTargets, labels: Tensor) -> Tensor:
         """Compute the other loss times the factor; arguments and errors are its own."""
@@ -61,7 +61,7 @@ class MatchedScale(SoftLoss):
             self.norms += torch.where(finite, norms, 0.0)
             self.measured += finite
         loss: Tensor = self.loss(student_logits, own_targets, labels)
-        return self.scale * loss
+        return self.scale.to(loss.dtype) * loss
 
     def _prepared(self, targets: SoftTargets) -> SoftTargets:
         """The targets that the other loss asks for; of several teachers their average is prepared."""
@@ -74,7 +74,7 @@ class MatchedScale(SoftLoss):
 def _gradient_norm(loss: SoftLoss, logits: Tensor, targets: SoftTargets, labels: Tensor) -> Tensor:
     """L2 norm of a loss's gradient at the logits, a scalar."""
     with torch.enable_grad():
-        free = logits.detach().requires_grad_()
+        free = at_least_float32(logits.detach()).requires_grad_()
         (gradient,) = torch.autograd.grad(loss(free, targets, labels), free)
     norm: Tensor = gradient.norm()
     return norm

@@ -88,6 +88,25 @@ def test_finite_at_extremes(name: str, scale: float) -> None:
 
 
 @NAMES
+@pytest.mark.parametrize("dtypes", [(torch.float64, torch.float32), (torch.float32, torch.float64)])
+def test_activations_of_two_types_use_the_longer(name: str, dtypes: tuple[torch.dtype, torch.dtype]) -> None:
+    loss, formula, of_student, of_teacher = CASES[name]
+    student, teacher = _activations(*of_student).to(dtypes[0]), _activations(*of_teacher, seed=1).to(dtypes[1])
+    value = loss(student.requires_grad_(), teacher)
+    (gradient,) = torch.autograd.grad(value, student)
+    assert (value.dtype, gradient.dtype) == (torch.float64, dtypes[0])
+    assert value.item() == pytest.approx(formula(student.detach().numpy(), teacher.numpy()), rel=1e-6)
+
+
+def test_similarity_under_autocast_does_not_overflow() -> None:
+    student, teacher = 1e4 * _activations(6, 8).half(), 1e4 * _activations(6, 3, seed=1).half()
+    loss = SimilarityPreserving("a", "b")
+    with torch.autocast("cpu", torch.float16):
+        value = loss(student, teacher)
+    torch.testing.assert_close(value, loss(student.float(), teacher.float()))
+
+
+@NAMES
 def test_gradients_reach_the_student_only(name: str) -> None:
     loss, _, of_student, of_teacher = CASES[name]
     student = _activations(*of_student).requires_grad_()

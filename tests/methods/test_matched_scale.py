@@ -36,6 +36,15 @@ def test_a_loud_loss_is_plain_distillation_again() -> None:
     assert float(matched.logged()["soft_loss_scale"]) == pytest.approx(0.01)
 
 
+def test_the_factor_is_not_rounded_to_float32() -> None:
+    student, targets = STUDENT.double().requires_grad_(), _targets(TEACHER.double())
+    matched = MatchedScale(Loud())
+    value = matched(student, targets, LABELS)
+    assert (matched.scale.dtype, matched.logged()["soft_loss_scale"].dtype) == (torch.float64, torch.float32)
+    assert value.item() == pytest.approx(KL()(student, targets, LABELS).item(), rel=1e-12)
+    assert MatchedScale(Loud())(STUDENT, _targets(), LABELS).dtype == torch.float32
+
+
 @pytest.mark.parametrize("loss", [DKD(), DIST(), Standardised(), Standardised(DKD())])
 def test_gradients_get_one_size(loss: SoftLoss) -> None:
     assert float(_gradient(MatchedScale(loss)).norm()) == pytest.approx(float(_gradient(KL()).norm()), rel=1e-5)
