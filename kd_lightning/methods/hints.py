@@ -15,7 +15,8 @@ class Hints(FeatureLoss):
     """Mean squared error between the teacher's activation and a learned linear map of the student's.
 
     The map is a linear layer for activations (batch, width), a 1 x 1 convolution for (batch, channels, height, width).
-    Where the teacher's picture has another size, the student's is resized to it.
+    Where the teacher's picture has another size, the student's is resized to it. It is trained together with the other
+    terms, not in FitNets' two stages, and without their factor 1/2. The paper compares the middle layers of both nets.
 
     Args:
         student: Path of the student's module whose output is compared.

@@ -12,7 +12,8 @@ class MatchedScale(SoftLoss):
     """Another soft loss, times the factor that gives its gradient at the logits the size of plain distillation's.
 
     The factor is the ratio of the mean L2 norms of both gradients over the first training batches; then it stays. A
-    batch whose norms are not finite is left out. It is logged as `soft_loss_scale`, and a checkpoint holds it.
+    batch whose norms are not finite is left out. It is logged as `soft_loss_scale`, and a checkpoint holds it. No paper
+    has it: the comparison in docs/methods.md needs it.
 
     Args:
         loss: The other soft loss.
@@ -50,7 +51,13 @@ class MatchedScale(SoftLoss):
         return {"soft_loss_scale": self.scale.float(), **self.loss.logged()}
 
     def forward(self, student_logits: Tensor, targets: SoftTargets, labels: Tensor) -> Tensor:
-        """Compute the other loss times the factor; arguments and errors are its own."""
+        """Compute the other loss times the factor, a scalar; errors are its own.
+
+        Args:
+            student_logits: (batch, classes) float, before softmax.
+            targets: The soft targets of the same examples.
+            labels: (batch,) int64, class indices.
+        """
         own_targets = self._prepared(targets)
         self._fixed = self._fixed or (self.training and int(self.measured) >= self.batches)
         if self.training and not self._fixed:
