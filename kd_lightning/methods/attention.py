@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kd_lightning.methods.base import FeatureLoss
+from kd_lightning.methods.hinton import at_least_float32
 
 
 class AttentionTransfer(FeatureLoss):
@@ -43,7 +44,7 @@ class AttentionTransfer(FeatureLoss):
             student: (batch, channels, height, width) float.
             teacher: Likewise; channels and size may differ.
         """
-        of_student, of_teacher = (activation.float().square().mean(dim=1) for activation in (student, teacher))
+        of_student, of_teacher = (at_least_float32(each).square().mean(dim=1) for each in (student, teacher))
         if of_student.shape != of_teacher.shape:
             of_student = F.adaptive_avg_pool2d(of_student, (of_teacher.shape[1], of_teacher.shape[2]))
         student_map, teacher_map = (F.normalize(each.flatten(1), dim=1) for each in (of_student, of_teacher))

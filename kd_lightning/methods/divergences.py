@@ -14,7 +14,8 @@ class ReverseKL(SoftLoss):
     """T^2 * KL(student's softmax at T || soft targets), mean over the batch.
 
     It punishes the student for probability where the teachers have none, so a small student keeps to the teachers' main
-    answer. Source: Gu et al. 2024, "MiniLLM", https://arxiv.org/abs/2306.08543, section 2.1.
+    answer. Source: Gu et al. 2024, "MiniLLM", https://arxiv.org/abs/2306.08543, section 2.1; there it is taken over
+    whole sequences of a language model, without T^2.
 
     Example:
         >>> loss = ReverseKL()(student_logits, targets, labels)
@@ -41,7 +42,8 @@ class JensenShannon(SoftLoss):
     """T^2 * JS(soft targets, student's softmax at T), mean over the batch.
 
     JS is the mean of both distributions' KL to their mixture, at most log 2. It is symmetric and bounded, so single
-    wrong targets weigh less. Source: Lin 1991, "Divergence Measures Based on the Shannon Entropy", equation 4.1.
+    wrong targets weigh less. Source: Lin 1991, "Divergence Measures Based on the Shannon Entropy", equation 4.1,
+    which has no settings for distillation.
 
     Example:
         >>> loss = JensenShannon()(student_logits, targets, labels)

@@ -3,17 +3,20 @@
 Source: Romero et al. 2015, "FitNets: Hints for Thin Deep Nets", https://arxiv.org/abs/1412.6550, equation 3.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kd_lightning.methods.base import FeatureLoss
+from kd_lightning.methods.hinton import at_least_float32
 
 
 class Hints(FeatureLoss):
     """Mean squared error between the teacher's activation and a learned linear map of the student's.
 
     The map is a linear layer for activations (batch, width), a 1 x 1 convolution for (batch, channels, height, width).
-    Where the teacher's picture has another size, the student's is resized to it.
+    Where the teacher's picture has another size, the student's is resized to it. It is trained together with the other
+    terms, not in FitNets' two stages, and without their factor 1/2. The paper compares the middle layers of both nets.
 
     Args:
         student: Path of the student's module whose output is compared.
@@ -53,7 +56,10 @@ class Hints(FeatureLoss):
             student: (batch, width) or (batch, channels, height, width) float.
             teacher: Likewise.
         """
+        weights = list(self.regressor.parameters())
+        if weights and not torch.is_autocast_enabled(student.device.type):
+            student = student.to(weights[0].dtype)
         predicted = self.regressor(student)
         if predicted.shape[2:] != teacher.shape[2:]:
             predicted = F.adaptive_avg_pool2d(predicted, (teacher.shape[2], teacher.shape[3]))
-        return F.mse_loss(predicted.float(), teacher.float())
+        return F.mse_loss(at_least_float32(predicted), at_least_float32(teacher))

@@ -11,7 +11,8 @@ class LogitMatching(SoftLoss):
 
     It has the scale of `KL`: T^2 * KL tends to it as T grows (Hinton et al. 2015, section 2.1). The temperature only
     matters for the average over several teachers.
-    Source: Ba & Caruana 2014, "Do Deep Nets Really Need to be Deep?", https://arxiv.org/abs/1312.6184, equation 1.
+    Source: Ba & Caruana 2014, "Do Deep Nets Really Need to be Deep?", https://arxiv.org/abs/1312.6184, equation 1. They
+    neither centre the logits nor divide by the classes, and train without labels, as a soft weight of 1 does.
 
     Example:
         >>> loss = LogitMatching()(student_logits, targets, labels)

@@ -5,14 +5,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kd_lightning.methods.base import SoftLoss, SoftTargets
-from kd_lightning.methods.hinton import KL
+from kd_lightning.methods.hinton import KL, at_least_float32
 
 
 class MatchedScale(SoftLoss):
     """Another soft loss, times the factor that gives its gradient at the logits the size of plain distillation's.
 
-    The factor is the ratio of the mean L2 norms of both gradients over the first training batches; then it stays. It is
-    logged as `soft_loss_scale`, and a checkpoint holds it.
+    The factor is the ratio of the mean L2 norms of both gradients over the first training batches; then it stays. A
+    batch whose norms are not finite is left out. It is logged as `soft_loss_scale`, and a checkpoint holds it. No paper
+    has it: the comparison in docs/methods.md needs it.
 
     Args:
         loss: The other soft loss.
@@ -41,25 +42,33 @@ class MatchedScale(SoftLoss):
 
     @property
     def scale(self) -> Tensor:
-        """The factor so far, a scalar; 1 before the first batch, and where one gradient is 0."""
+        """The factor so far, a float64 scalar; 1 before the first batch, and where one gradient is 0."""
         plain, other = self.norms.unbind()
-        return torch.where((plain > 0) & (other > 0), plain / other, torch.ones_like(plain)).float()
+        return torch.where((plain > 0) & (other > 0), plain / other, torch.ones_like(plain))
 
     def logged(self) -> dict[str, Tensor]:
         """The factor."""
-        return {"soft_loss_scale": self.scale, **self.loss.logged()}
+        return {"soft_loss_scale": self.scale.float(), **self.loss.logged()}
 
     def forward(self, student_logits: Tensor, targets: SoftTargets, labels: Tensor) -> Tensor:
-        """Compute the other loss times the factor; arguments and errors are its own."""
+        """Compute the other loss times the factor, a scalar; errors are its own.
+
+        Args:
+            student_logits: (batch, classes) float, before softmax.
+            targets: The soft targets of the same examples.
+            labels: (batch,) int64, class indices.
+        """
         own_targets = self._prepared(targets)
         self._fixed = self._fixed or (self.training and int(self.measured) >= self.batches)
         if self.training and not self._fixed:
             plain = _gradient_norm(self._plain, student_logits, targets, labels)
             other = _gradient_norm(self.loss, student_logits, own_targets, labels)
-            self.norms += torch.stack([plain, other]).to(self.norms)
-            self.measured += 1
+            norms = torch.stack([plain, other]).to(self.norms)
+            finite = norms.isfinite().all()
+            self.norms += torch.where(finite, norms, 0.0)
+            self.measured += finite
         loss: Tensor = self.loss(student_logits, own_targets, labels)
-        return self.scale * loss
+        return self.scale.to(loss.dtype) * loss
 
     def _prepared(self, targets: SoftTargets) -> SoftTargets:
         """The targets that the other loss asks for; of several teachers their average is prepared."""
@@ -72,7 +81,7 @@ class MatchedScale(SoftLoss):
 def _gradient_norm(loss: SoftLoss, logits: Tensor, targets: SoftTargets, labels: Tensor) -> Tensor:
     """L2 norm of a loss's gradient at the logits, a scalar."""
     with torch.enable_grad():
-        free = logits.detach().requires_grad_()
+        free = at_least_float32(logits.detach()).requires_grad_()
         (gradient,) = torch.autograd.grad(loss(free, targets, labels), free)
     norm: Tensor = gradient.norm()
     return norm

@@ -12,7 +12,8 @@ class NKD(SoftLoss):
     """-p log q of the label at T = 1, plus other_weight * T^2 * cross-entropy among the other classes at T.
 
     p and q are the probabilities of teachers and student; those of the other classes are scaled to sum 1. It is a
-    cross-entropy, so it is not 0 where the student equals the teacher.
+    cross-entropy, so it is not 0 where the student equals the teacher. Of several teachers p is the average at T, taken
+    back to T = 1.
     Source: Yang et al. 2023, "From Knowledge Distillation to Self-Knowledge Distillation", https://arxiv.org/abs/2303.13005,
     equation 7; its settings are T = 1 and an other weight of 1.5.
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kd_lightning.methods.base import FeatureLoss
+from kd_lightning.methods.hinton import at_least_float32
 
 
 class Relational(FeatureLoss):
@@ -43,7 +44,9 @@ class Relational(FeatureLoss):
             student: (batch, ...) float.
             teacher: (batch, ...) float.
         """
-        of_student, of_teacher = student.float().flatten(1), teacher.float().flatten(1)  # (b, ...) -> (b, width)
+        of_student, of_teacher = (
+            at_least_float32(each).flatten(1) for each in (student, teacher)
+        )  # (b, ...) -> (b, width)
         loss = self.distance_weight * F.smooth_l1_loss(_distances(of_student), _distances(of_teacher))
         if self.angle_weight > 0:
             loss = loss + self.angle_weight * F.smooth_l1_loss(_angles(of_student), _angles(of_teacher))

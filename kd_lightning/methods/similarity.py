@@ -3,10 +3,12 @@
 Source: Tung & Mori 2019, "Similarity-Preserving Knowledge Distillation", https://arxiv.org/abs/1907.09682, equation 4.
 """
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from kd_lightning.methods.base import FeatureLoss
+from kd_lightning.methods.hinton import at_least_float32
 
 
 class SimilarityPreserving(FeatureLoss):
@@ -35,5 +37,6 @@ class SimilarityPreserving(FeatureLoss):
 
 def _alike(activation: Tensor) -> Tensor:
     """Dot products of all pairs of examples, (batch, batch), each row scaled to norm 1."""
-    rows = activation.float().flatten(1)  # (b, ...) -> (b, width)
-    return F.normalize(rows @ rows.T, dim=1)
+    rows = at_least_float32(activation).flatten(1)  # (b, ...) -> (b, width)
+    with torch.autocast(rows.device.type, enabled=False):  # in float16 the products overflow
+        return F.normalize(rows @ rows.T, dim=1)

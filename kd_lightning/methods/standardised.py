@@ -11,7 +11,7 @@ class Standardised(SoftLoss):
 
     The student then need not match the teachers' scale, and T means the same for every example.
     Source: Sun et al. 2024, "Logit Standardization in Knowledge Distillation", https://arxiv.org/abs/2403.01427,
-    algorithm 1; its settings are T = 2 and a soft loss weighted 9 to 1.
+    algorithm 1; the official command has T = 2 and weights of 9 and 0.1 for soft and hard loss.
 
     Args:
         loss: The soft loss; KL by default.
@@ -25,11 +25,21 @@ class Standardised(SoftLoss):
         self.loss = loss or KL()
 
     def prepare(self, teacher_logits: Tensor) -> Tensor:
-        """Standardise the teachers' logits, (teachers, batch, classes)."""
+        """Standardise the teachers' logits.
+
+        Args:
+            teacher_logits: (teachers, batch, classes) float, before softmax.
+        """
         return self.loss.prepare(standardised(teacher_logits))
 
     def forward(self, student_logits: Tensor, targets: SoftTargets, labels: Tensor) -> Tensor:
-        """Compute the other loss; arguments and errors are its own."""
+        """Compute the other loss, a scalar; errors are its own.
+
+        Args:
+            student_logits: (batch, classes) float, before softmax.
+            targets: The soft targets of the same examples.
+            labels: (batch,) int64, class indices.
+        """
         loss: Tensor = self.loss(standardised(student_logits), targets, labels)
         return loss
 

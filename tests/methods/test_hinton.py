@@ -18,21 +18,16 @@ from kd_lightning.methods.hinton import (
     soft_target_log_probs,
     soft_targets,
 )
+from tests.methods.references import Array, softmax
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities: np.ndarray = shifted / shifted.sum(axis=-1, keepdims=True)
-    return probabilities
-
-
-def _reference_targets(teachers: np.ndarray, t: float, averaging: str, weights: list[float] | None) -> np.ndarray:
+def _reference_targets(teachers: Array, t: float, averaging: str, weights: list[float] | None) -> Array:
     share = np.ones(len(teachers)) if weights is None else np.array(weights)
     share = (share / share.sum()).reshape(-1, 1, 1)
     if averaging == "arithmetic":
-        mean: np.ndarray = (_softmax(teachers / t) * share).sum(axis=0)
+        mean: Array = (softmax(teachers / t) * share).sum(axis=0)
         return mean
-    return _softmax((teachers / t * share).sum(axis=0))
+    return softmax((teachers / t * share).sum(axis=0))
 
 
 def _soft_loss(student: Tensor, teacher: Tensor, temperature: float, averaging: Averaging = "arithmetic") -> Tensor:
@@ -58,12 +53,12 @@ def test_losses_and_gradients_agree_with_reference(
     loss = soft_loss(student_logits=student, targets=targets)
     loss.backward()  # type: ignore[no-untyped-call]
     p = _reference_targets(teacher.numpy(), t, averaging, weights)
-    q = _softmax(student.detach().numpy() / t)
-    assert loss.item() == pytest.approx(t**2 * (p * np.log(p / q)).sum(axis=1).mean(), abs=1e-6)
+    q = softmax(student.detach().numpy() / t)
+    assert loss.item() == pytest.approx(t**2 * (p * np.log(p / q)).sum(axis=1).mean(), abs=1e-9)
     assert student.grad is not None
-    np.testing.assert_allclose(student.grad.numpy(), t * (q - p) / 7, atol=1e-6)
+    np.testing.assert_allclose(student.grad.numpy(), t * (q - p) / 7, atol=1e-9)
     cross = soft_cross_entropy(student_logits=student, targets=targets)
-    assert cross.item() == pytest.approx(-(p * np.log(q)).sum(axis=1).mean(), abs=1e-6)
+    assert cross.item() == pytest.approx(-(p * np.log(q)).sum(axis=1).mean(), abs=1e-9)
 
 
 def test_soft_loss_worked_by_hand() -> None:

@@ -67,6 +67,27 @@ def test_hints_take_pictures_of_another_size() -> None:
         hints.build(torch.zeros(1, 2), torch.zeros(1, 5, 4, 4))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_hints_of_another_type_are_those_of_the_regressors(dtype: torch.dtype) -> None:
+    hints = Hints(student="a", teacher="b")
+    hints.build(torch.zeros(1, 2), torch.zeros(1, 3))
+    student, teacher = torch.rand(4, 2).to(dtype).requires_grad_(), torch.rand(4, 3)
+    value = hints(student, teacher)
+    torch.testing.assert_close(value, hints(student.detach().float(), teacher))
+    assert torch.autograd.grad(value, student)[0].dtype == dtype
+
+
+def test_hints_under_autocast_are_computed_in_its_type() -> None:
+    hints = Hints(student="a", teacher="b")
+    hints.build(torch.zeros(1, 2), torch.zeros(1, 3))
+    seen = []
+    hints.regressor.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        value = hints(torch.rand(4, 2, dtype=torch.bfloat16), torch.rand(4, 3))
+    assert seen == [torch.bfloat16]
+    assert value.dtype == torch.float32
+
+
 def test_terms_have_names_weights_and_layers_of_their_own() -> None:
     student, teacher = MLP(hidden=[6, 4]), MLP(hidden=[8, 7])
     terms = FeatureTerms([Hints(student="3", teacher="3", weight=2.0), Hints(student="5", teacher="5", weight=0.5)])
