@@ -22,6 +22,7 @@ from kd_lightning.data.augment import Augment
 from kd_lightning.export.command import export_parser
 from kd_lightning.methods.base import FeatureLoss, SoftLoss
 from kd_lightning.modules.classifier import ClassifierModule
+from kd_lightning.modules.lightning_internals import actions_of
 from kd_lightning.nets.construction import constructor_parameters
 from kd_lightning.reports.console import table_console
 from kd_lightning.reports.page import report_parser
@@ -117,7 +118,7 @@ def options_of_run() -> list[Option]:
 
 def options_of_command(parser: jsonargparse.ArgumentParser) -> list[Option]:
     """What a subcommand takes: positional arguments by their names, options with their dashes."""
-    actions = [action for action in parser._actions if action.default is not SUPPRESS]  # argparse has no public list
+    actions = [action for action in actions_of(parser) if action.default is not SUPPRESS]
     return [
         Option(
             next(iter(action.option_strings), action.dest),

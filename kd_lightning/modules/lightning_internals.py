@@ -3,12 +3,12 @@
 A canary in tests/modules/test_lightning_internals.py fails when upstream no longer needs the touch.
 """
 
-from argparse import SUPPRESS
+from argparse import SUPPRESS, Action, ArgumentParser
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.profilers import PassThroughProfiler
@@ -72,6 +72,19 @@ def skip_cuda_graph_check(optimizer: torch.optim.Optimizer) -> None:
 
 def _nothing_to_check() -> None:
     """Stand in for the check."""
+
+
+def resume_after_whole_epochs(trainer: Trainer) -> None:
+    """Let a run with `max_steps` resume from an epoch's end as one without does.
+
+    Lightning takes the epoch for an unfinished one there, so the resumed run leaves out the next epoch: it ends with
+    fewer steps, or with other weights (`_FitLoop.restarting`). Called before the checkpoint is restored.
+    """
+    trainer.fit_loop._iteration_based_training = _no  # type: ignore[method-assign]  # asked for nothing else
+
+
+def _no() -> bool:
+    return False
 
 
 def computes_in_bfloat16() -> bool:
@@ -139,11 +152,16 @@ class OpenCommandLine(LightningCLI):
         return set(self._subcommand_method_arguments[self.subcommand or ""])
 
 
+def actions_of(parser: ArgumentParser) -> list[Action]:
+    """What a parser takes; argparse has no public way to list it."""
+    return parser._actions
+
+
 def options_of_subcommands(parser: LightningArgumentParser) -> dict[str, list[str]]:
-    """Long options of each subcommand's parser; argparse has no public way to list them."""
+    """Long options of each subcommand's parser."""
     action = parser._subcommands_action
     parsers = action.choices if action else {}
     return {
-        name: [text for each in one._actions for text in each.option_strings if text.startswith("--")]
+        name: [text for each in actions_of(one) for text in each.option_strings if text.startswith("--")]
         for name, one in parsers.items()
     }

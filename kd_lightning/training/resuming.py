@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from kd_lightning.modules.lightning_internals import LeanCallback
+from kd_lightning.modules.lightning_internals import LeanCallback, resume_after_whole_epochs
 from kd_lightning.modules.optimization import accumulation_schedule, planned_steps
 from kd_lightning.runs.checkpoints import RECORD_KEY, read_checkpoint
 
@@ -27,8 +27,8 @@ class ResumedCallbacks(LeanCallback):
     """Lets the callbacks of a resumed run continue as if it had not been interrupted.
 
     ModelCheckpoint forgets the best score when the folder was moved or copied, Timer takes the time of earlier jobs for
-    its own, EarlyStopping continues a run that it had ended, and callbacks miss their set-up at an epoch's start after
-    a resume within an epoch.
+    its own, EarlyStopping continues a run that it had ended, callbacks miss their set-up at an epoch's start after a
+    resume within an epoch, and with max_steps the loop leaves out the epoch after a whole one.
 
     Args:
         config: The resolved configuration.
@@ -39,6 +39,11 @@ class ResumedCallbacks(LeanCallback):
         self._checkpoint: dict[str, Any] = {}  # until all of it is restored
         self._planned_before: float | None = None  # steps of the whole run, as the resumed checkpoint knows it
         self._averaging: StochasticWeightAveraging | None = None  # has begun in the resumed run
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Have the loop restored as it should be."""
+        if stage == "fit":
+            resume_after_whole_epochs(trainer)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Correct the states of other callbacks before they take them.

@@ -40,6 +40,7 @@ class RunRecord(LeanCallback):
         self._found = set(run_files(run))
         self._config_before = _stamp(run / CONFIG_FILE)
         self._earlier_seconds = 0.0  # of the runs that this one resumes
+        self._earlier_validation: dict[str, float] = {}
         self._started_at = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -86,12 +87,15 @@ class RunRecord(LeanCallback):
         record["planned_steps"] = None if math.isinf(planned) else planned
         record["epochs"] = None if endless else round(batches / trainer.num_training_batches, 2)
         measured = trainer.callback_metrics
-        record["validation"] = {key: float(value) for key, value in measured.items() if key.startswith("val/")}
+        latest = {key: float(value) for key, value in measured.items() if key.startswith("val/")}
+        record["validation"] = latest or self._earlier_validation
         record["train_seconds"] = self._earlier_seconds + time.monotonic() - self._started_at
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Continue to count the training time."""
-        self._earlier_seconds = checkpoint.get(RECORD_KEY, {}).get("train_seconds", 0.0)
+        """Continue to count the training time; the latest validation holds until there is another one."""
+        record = checkpoint.get(RECORD_KEY, {})
+        self._earlier_seconds = record.get("train_seconds", 0.0)
+        self._earlier_validation = record.get("validation", {})
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -21,6 +21,7 @@ from kd_lightning.modules.lightning_internals import (
     built_by_command_line,
     computes_in_bfloat16,
 )
+from kd_lightning.training.resuming import ResumedCallbacks
 
 PACKAGE = Path(kd_lightning.__file__).parent
 INTERNALS = PACKAGE / "modules" / "lightning_internals.py"
@@ -130,6 +131,45 @@ def test_lightning_still_assigns_the_hooks_name_many_times_a_step() -> None:
 def test_lightnings_profiler_still_enters_a_generator() -> None:
     profiled = inspect.unwrap(PassThroughProfiler.profile)
     assert inspect.isgeneratorfunction(profiled)
+
+
+class SavesAtTwo(lightning.Callback):
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if trainer.global_step == 2:
+            trainer.save_checkpoint(self.file)
+
+
+class Validated(Assigned):
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Measure nothing."""
+
+
+def _three_steps(data: Any, callback: lightning.Callback | None, checkpoint: Path | None = None) -> int:
+    """The steps that a fit of three steps made, two an epoch."""
+    trainer = lightning.Trainer(
+        max_epochs=2,
+        max_steps=3,
+        callbacks=callback,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Validated(), data, data, ckpt_path=checkpoint)
+    return trainer.global_step
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice about workers
+def test_lightning_still_leaves_out_an_epoch_where_there_are_max_steps(tmp_path: Path) -> None:
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(2, 2)))
+    file = tmp_path / "end-of-epoch.ckpt"
+    assert _three_steps(data, SavesAtTwo(file)) == 3
+    assert _three_steps(data, None, file) == 2
+    assert _three_steps(data, ResumedCallbacks({}), file) == 3
 
 
 def test_optimizers_still_check_for_graph_capture_at_each_step() -> None:
