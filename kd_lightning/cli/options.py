@@ -15,7 +15,13 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from kd_lightning import data, methods, modules, nets, teachers
-from kd_lightning.cli.arguments import ARGUMENTS, OPTIONS_COMMAND, OTHER_COMMANDS_HELP, PROG
+from kd_lightning.cli.arguments import (
+    ARGUMENTS,
+    OPTIONS_COMMAND,
+    OTHER_COMMANDS_HELP,
+    typed_command,
+    typed_program,
+)
 from kd_lightning.cli.inspect import inspect_parser
 from kd_lightning.cli.study import study_parser
 from kd_lightning.data.augment import Augment
@@ -200,7 +206,10 @@ def _print_screen() -> None:
     print("classes, for class_path")
     for place, _, names in GROUPS:
         print(_cut(f"  {place:26}{', '.join(names)}", width))
-    print(f"All of a class's options: {OPTIONS_COMMAND} CLASS. Those below trainer are Lightning's: {PROG} fit --help")
+    program = typed_program(typed_command())
+    print(
+        f"All of a class's options: {program} options CLASS. Those below trainer are Lightning's: {program} fit --help"
+    )
 
 
 def _shown_first() -> Iterator[tuple[str, list[Option]]]:
