@@ -33,6 +33,7 @@ from kd_lightning.nets.construction import constructor_errors
 from kd_lightning.runs.checkpoints import RECORD_KEY, run_folder
 from kd_lightning.runs.files import EVENT_FILES, METRICS_FILE, PREDICTIONS_FILE, write_json
 from kd_lightning.runs.resume import check_strategy
+from kd_lightning.runs.texts import counted
 from kd_lightning.teachers.ensemble import HasTeachers
 from kd_lightning.training.dashboard import add_test_scalars
 from kd_lightning.training.last_checkpoint import EndOfSteps, LastCheckpoint, TakeSignals
@@ -244,7 +245,7 @@ class DistillCLI(OpenCommandLine):
         batches = self._restoring(self.trainer.predict, **kwargs)
         path = self._run_dir / PREDICTIONS_FILE
         rows = write_predictions(batches or [], self.datamodule, path)
-        rank_zero_info(f"predictions: {path} ({rows:,} rows)")
+        rank_zero_info(f"predictions: {path} ({counted(rows, 'row')})")
 
     @staticmethod
     def _restoring(run: Callable[..., Any], **kwargs: Any) -> Any:  # Any: the trainer's methods

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from kd_lightning.reports.run_folders import Run
 from kd_lightning.runs.files import flat
+from kd_lightning.runs.texts import noun_for
 
 Role = Literal["teacher", "plain", "other", "distilled"]
 Group = Sequence[Run]  # runs that differ only by their seed
@@ -136,7 +137,8 @@ def _lines(distilled: Group, name: str, plain: Group | None, plain_name: str) ->
             return
     if teacher is not None and errors <= teacher:
         yield (
-            f"{name} makes {_count(errors)} errors and {makes} {_count(teacher)}: nothing is left to learn; {longer}"
+            f"{name} makes {_count(errors)} {noun_for(errors, 'error')} and {makes} {_count(teacher)}: "
+            f"nothing is left to learn; {longer}"
         )
 
 

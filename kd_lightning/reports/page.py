@@ -17,6 +17,7 @@ from kd_lightning.reports.sections import Picture, Section, sections
 from kd_lightning.reports.settings import cost_table, differences
 from kd_lightning.reports.tables import cells_of, notes, print_report, title, write_tables
 from kd_lightning.runs.files import read_json, shown, write_atomically, write_text
+from kd_lightning.runs.texts import counted
 
 PROG = "python -m kd_lightning report"
 NAME_LENGTH = 100  # of a picture's file, at most
@@ -74,6 +75,7 @@ def write_report(runs: Sequence[Run], output: Path) -> None:
     parts = sections(groups, names)
     for picture in (picture for section in parts for picture in section.pictures):
         _write_png(picture, output / "report-pictures")
+    made_at = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     body = [
         *_verdict(output),
         markup.paragraph(f"{title(rows)[0].upper()}{title(rows)[1:]}."),
@@ -83,7 +85,7 @@ def write_report(runs: Sequence[Run], output: Path) -> None:
         *([markup.heading("Not finished or damaged"), markup.items(problems, "problem")] if problems else []),
         *(part for section in parts for part in _section(section)),
         *_tables_at_the_end(groups, names),
-        f"<p><small>{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {len(runs)} runs, <code>{PROG}</code></small></p>",
+        f"<p><small>{made_at}, {counted(len(runs), 'run')}, <code>{PROG}</code></small></p>",
     ]
     write_text(output / "report.html", markup.page(f"Distillation report: {shown(output)}", body))
     print(f"written: {output / 'report.html'}, report.md, report.csv, report-pictures/")
