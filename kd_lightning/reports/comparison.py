@@ -44,6 +44,11 @@ class Saving(NamedTuple):
     low: float | None
     high: float | None
 
+    @property
+    def may_be_chance(self) -> bool:
+        """Whether the interval contains 0; False where there is none."""
+        return self.low is not None and self.high is not None and self.low <= 0 <= self.high
+
 
 def role_of(run: Run) -> Role:
     """What a run's net is in a comparison, by its configuration."""
@@ -130,7 +135,8 @@ def _lines(distilled: Group, name: str, plain: Group | None, plain_name: str) ->
             yield f"{makes} {than}: nothing to teach; {longer}"
             return
         if errors >= baseline:
-            line = f"{name} makes {_no_fewer(errors, baseline, plain_name)}"
+            chance = ", which may be chance" if errors > baseline and saved.may_be_chance else ""
+            line = f"{name} makes {_no_fewer(errors, baseline, plain_name)}{chance}"
             if teacher is not None:
                 line += f", though {makes} {_count(teacher)}; try another temperature or soft_weight, or more epochs"
             yield line
