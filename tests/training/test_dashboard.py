@@ -210,9 +210,8 @@ def test_a_schedule_shows_its_start(linear: dict[str, Any]) -> None:
 def test_a_run_without_a_command_has_no_card_for_it(tmp_path: Path) -> None:
     logger = TensorBoardLogger(tmp_path, name="", version="")
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(5, 3))
-    callbacks = [Dashboard({})]
     trainer = Trainer(
-        max_epochs=1, logger=logger, callbacks=callbacks, enable_checkpointing=False, enable_progress_bar=False
+        max_epochs=1, logger=logger, callbacks=Dashboard({}), enable_checkpointing=False, enable_progress_bar=False
     )
     trainer.fit(TeacherModule(net), datamodule=Notes(val_size=30))
     logger.experiment.flush()
