@@ -25,4 +25,4 @@ def test_the_guides_module_and_loop_learn_from_a_run(tmp_path: Path, caplog: pyt
         script.write_text(block, encoding="utf-8")
         runpy.run_path(str(script), run_name="__main__")
     assert "teacher runs/quickstart/teacher-0/checkpoints" in caplog.text
-    assert "errors on 2560 training images" in caplog.text
+    assert "errors on 2,560 training images" in caplog.text

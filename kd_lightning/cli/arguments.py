@@ -1,5 +1,6 @@
 """The help texts: subcommands, and the arguments in addition to Lightning's own."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +59,19 @@ def typed_command() -> list[str]:
     words = list(sys.orig_argv)
     script = len(words) > 1 and Path(words[1]).name == "kd_lightning"
     return ["kd_lightning", *words[2:]] if script else words
+
+
+def typed_program(words: Sequence[str]) -> str:
+    """The program as it was typed, such as `.venv/bin/python -m kd_lightning`; PROG where it is unknown.
+
+    Args:
+        words: The command line, word by word.
+    """
+    if words and words[0] == "kd_lightning":
+        return words[0]
+    ends = (place for place in range(2, len(words) + 1) if list(words[place - 2 : place]) == ["-m", "kd_lightning"])
+    end = next(ends, None)
+    return PROG if end is None else shlex.join(words[:end])
 
 
 def refuse_unknown_subcommand(arguments: Sequence[str]) -> None:

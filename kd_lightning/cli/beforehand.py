@@ -16,6 +16,7 @@ from kd_lightning.reports.comparison import role_of
 from kd_lightning.reports.run_folders import read_run, stops_itself
 from kd_lightning.runs.checkpoints import CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint, run_folder
 from kd_lightning.runs.files import CONFIG_FILE
+from kd_lightning.runs.texts import counted
 from kd_lightning.teachers.ensemble import HasTeachers
 
 # A glance at a configuration's text: parsing hundreds of neighbours would take seconds.
@@ -90,7 +91,7 @@ def no_better(records: Sequence[Mapping[str, Any]], plain: Mapping[str, int], un
     who = f"the plain student {next(iter(plain))} makes" if len(plain) == 1 else f"{len(plain)} plain students make"
     chance = "" if errors >= theirs else ", which may be chance"
     return (
-        f"the teacher {what}: it makes {errors:,} errors on {examples:,} validation {unit}, {who} "
+        f"the teacher {what}: it makes {counted(errors, 'error')} on {examples:,} validation {unit}, {who} "
         f"{theirs:,.4g}{chance}; train the teacher for longer, or take a better one"
     )
 

@@ -18,6 +18,7 @@ from kd_lightning.cli.arguments import (
     OTHER_COMMANDS_HELP,
     PROG,
     SUBCOMMANDS,
+    typed_program,
 )
 from kd_lightning.cli.beforehand import WarnOfTeachers
 from kd_lightning.cli.config_types import register_config_types
@@ -32,6 +33,7 @@ from kd_lightning.nets.construction import constructor_errors
 from kd_lightning.runs.checkpoints import RECORD_KEY, run_folder
 from kd_lightning.runs.files import EVENT_FILES, METRICS_FILE, PREDICTIONS_FILE, write_json
 from kd_lightning.runs.resume import check_strategy
+from kd_lightning.runs.texts import counted
 from kd_lightning.teachers.ensemble import HasTeachers
 from kd_lightning.training.dashboard import add_test_scalars
 from kd_lightning.training.last_checkpoint import EndOfSteps, LastCheckpoint, TakeSignals
@@ -53,7 +55,7 @@ class DistillCLI(OpenCommandLine):
         args: The arguments after the program's name.
         exit_stack: Releases the lock on the run's folder when the fit ends.
         signals: The signals that stop the run; None leaves signal handling to the caller.
-        typed: The command line as it was typed, for TensorBoard. By default it is made from `args`.
+        typed: The command line as it was typed, for TensorBoard and the next command; by default made from `args`.
     """
 
     subcommand_help = SUBCOMMANDS
@@ -71,6 +73,7 @@ class DistillCLI(OpenCommandLine):
         self._signals = signals
         self._run_by_main = exit_stack is not None
         self._typed = typed or [*PROG.split(), *args]
+        self._program = typed_program(self._typed)
         self._resumed_step: int | None = None
         self._replaced: list[Path] = []
         # main prints an error in one line. An abbreviation is refused: it could be a misspelt option.
@@ -198,7 +201,7 @@ class DistillCLI(OpenCommandLine):
             accuracy = self.trainer.callback_metrics.get("val/accuracy")
             for line in lines_of_fit(records, None if accuracy is None else float(accuracy), unit_of(self.datamodule)):
                 rank_zero_info(line)
-            rank_zero_info(f"run: {self._run_dir}\nnext: {PROG} test --ckpt_path {quote(str(self._run_dir))}")
+            rank_zero_info(f"run: {self._run_dir}\nnext: {self._program} test --ckpt_path {quote(str(self._run_dir))}")
 
     def _try(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
         """Do what --dry_run or --prepare asks for, which leaves no run."""
@@ -232,7 +235,7 @@ class DistillCLI(OpenCommandLine):
             return
         if any(self._run_dir.glob(EVENT_FILES)):
             rank_zero_only(add_test_scalars)(self._run_dir, record["test"], record["steps"])
-        rank_zero_info(f"metrics: {path}\nnext: {PROG} report {quote(str(self._run_dir.parent))}")
+        rank_zero_info(f"metrics: {path}\nnext: {self._program} report {quote(str(self._run_dir.parent))}")
 
     def predict(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
         """Predict, and write predictions.csv into the run's folder."""
@@ -242,7 +245,7 @@ class DistillCLI(OpenCommandLine):
         batches = self._restoring(self.trainer.predict, **kwargs)
         path = self._run_dir / PREDICTIONS_FILE
         rows = write_predictions(batches or [], self.datamodule, path)
-        rank_zero_info(f"predictions: {path} ({rows:,} rows)")
+        rank_zero_info(f"predictions: {path} ({counted(rows, 'row')})")
 
     @staticmethod
     def _restoring(run: Callable[..., Any], **kwargs: Any) -> Any:  # Any: the trainer's methods

@@ -15,7 +15,13 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from kd_lightning import data, methods, modules, nets, teachers
-from kd_lightning.cli.arguments import ARGUMENTS, OPTIONS_COMMAND, OTHER_COMMANDS_HELP, PROG
+from kd_lightning.cli.arguments import (
+    ARGUMENTS,
+    OPTIONS_COMMAND,
+    OTHER_COMMANDS_HELP,
+    typed_command,
+    typed_program,
+)
 from kd_lightning.cli.inspect import inspect_parser
 from kd_lightning.cli.study import study_parser
 from kd_lightning.data.augment import Augment
@@ -58,7 +64,7 @@ PARSERS = {"inspect": inspect_parser, "study": study_parser, "report": report_pa
 SHOWN_FIRST = (("model", "DistillModule"), ("data", "MNISTDataModule"))
 REQUIRED = "required"
 _NO_CHOICE = "Must be None"  # an option that is only there for older files
-_WIDE = 110  # characters of a line from which the types are shown too
+_WIDE = 110  # characters of a line from which types and defaults get wider columns
 
 
 class Option(NamedTuple):
@@ -192,16 +198,19 @@ def _markdown_table(options: Sequence[Option]) -> list[str]:
 
 def _print_screen() -> None:
     width = table_console().width
+    of_type, of_default = (20, 17) if width >= _WIDE else (14, 10)
     for title, options in _shown_first():
         print(title)
         for name, kind, default, text in options:
             sentence = re.split(r"(?<=[.;]) ", text)[0].rstrip(".;")
-            types = f"{_cut(kind, 20):21}" if width >= _WIDE else ""
-            print(_cut(f"  {name:26}{types}{default:17} {sentence}", width))
+            columns = f"{_cut(kind, of_type):{of_type}} {_cut(default, of_default):{of_default}} {sentence}"
+            print(_cut(f"  {name:26}{columns}", width))
     print("classes, for class_path")
     for place, _, names in GROUPS:
-        print(_cut(f"  {place:26}{', '.join(names)}", width))
-    print(f"All of a class's options: {OPTIONS_COMMAND} CLASS. Those below trainer are Lightning's: {PROG} fit --help")
+        print(_wrapped(", ".join(names), width, f"  {place:26}"))
+    program = typed_program(typed_command())
+    print(_wrapped(f"All of a class's options: {program} options CLASS", width))
+    print(_wrapped(f"Those below trainer are Lightning's: {program} fit --help", width))
 
 
 def _shown_first() -> Iterator[tuple[str, list[Option]]]:
@@ -213,6 +222,18 @@ def _shown_first() -> Iterator[tuple[str, list[Option]]]:
 def _cut(text: str, width: int) -> str:
     """A text in so many characters."""
     return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def _wrapped(text: str, width: int, start: str = "") -> str:
+    """A text after its start, in lines of so many characters."""
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=start,
+        subsequent_indent=" " * len(start),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _print_class(cls: type) -> None:

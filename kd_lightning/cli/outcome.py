@@ -7,6 +7,7 @@ from rich.table import Table
 from torch import Tensor
 
 from kd_lightning.reports.console import table_console
+from kd_lightning.runs.texts import counted
 
 # Figures of a test in addition to the errors: key, words, format.
 _FIGURES = (
@@ -34,7 +35,7 @@ def lines_of_fit(records: Sequence[Mapping[str, Any]], accuracy: float | None, u
     student = round(examples * (1 - accuracy))
     best = min(record["errors"] for record in measured)
     who = "its teacher" if len(measured) == 1 else f"the best of {len(measured)} teachers"
-    lines = [f"validation: the student makes {_errors(student)} on {examples:,} {unit}, {who} {best:,}"]
+    lines = [f"validation: the student makes {counted(student, 'error')} on {examples:,} {unit}, {who} {best:,}"]
     if student <= best:
         lines.append(
             f"the student is as good as {who}: it has nothing left to learn from it; train the teacher for longer"
@@ -84,10 +85,6 @@ def table_of_validation(measured: Mapping[str, Tensor]) -> Table:
 def print_table(table: Table) -> None:
     """Print a table."""
     table_console().print(table)
-
-
-def _errors(count: int) -> str:
-    return "1 error" if count == 1 else f"{count:,} errors"
 
 
 def _rate(test: Mapping[str, Any]) -> str:

@@ -23,7 +23,8 @@ import yaml
 from kd_lightning.cli.arguments import PROG
 from kd_lightning.cli.command_line import main
 from kd_lightning.cli.study_console import StudyConsole, quiet
-from kd_lightning.reports.page import run_report
+from kd_lightning.reports.page import write_report
+from kd_lightning.reports.run_folders import read_run
 from kd_lightning.reports.studies import (
     DONE_FILE,
     collect,
@@ -91,9 +92,14 @@ def run_study(arguments: Sequence[str]) -> None:
     else:
         print_summary(lines, study.name)
     write_summary(lines, output, study.name, time.monotonic() - started if done == len(jobs) else None)
+    with_report = given.report and study.rows[0].measure == "test"
+    for finding in _write_report(study, options.root) if with_report else ():
+        print(finding)
+    if given.verdict:
+        print(f"written: {output / 'verdict'}.md, .json and .png")
     print(f"written: {output / study.name}.md, .csv and .json")
-    if given.report and study.rows[0].measure == "test":
-        print(f"pictures: open {_write_report(study, options.root)}")
+    if with_report:
+        print(f"pictures: open {options.root / study.name / 'report.html'}")
 
 
 def planned(study: Study, names: Sequence[str] | None = None, seeds: int | None = None) -> list[Job]:
@@ -174,7 +180,6 @@ def _give_verdict(lines: Sequence[dict[str, Any]], name: str, root: Path, output
     verdict = verdict_files.verdict_of(lines, root, name)
     verdict_files.print_verdict(verdict, lines, name)
     verdict_files.write_verdict(verdict, lines, output)
-    print(f"written: {output / 'verdict'}.md, .json and .png")
 
 
 def _is_done(job: Job, options: Options) -> bool:
@@ -289,10 +294,7 @@ def process_count(trainer: dict[str, Any]) -> int:
     return max(count * int(trainer["num_nodes"]), int(os.environ.get("WORLD_SIZE", "1")))
 
 
-def _write_report(study: Study, root: Path) -> Path:
-    """Write the report of all finished runs of a study; the page."""
-    runs = [run for row in study.rows for run in finished_runs(row, root, settings(row))]
-    output = root / study.name
-    with redirect_stdout(io.StringIO()):
-        run_report([*map(str, runs), "--output", str(output)])
-    return output / "report.html"
+def _write_report(study: Study, root: Path) -> list[str]:
+    """Write the report of all finished runs of a study; the findings about them."""
+    runs = dict.fromkeys(run for row in study.rows for run in finished_runs(row, root, settings(row)))
+    return write_report([read_run(run) for run in runs], root / study.name)

@@ -10,6 +10,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from kd_lightning.runs.texts import counted, noun_for
+
 _LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric")
 
 
@@ -38,7 +40,7 @@ class StudyConsole:
         self._bar = Progress(*columns, console=self.console, refresh_per_second=1, transient=True, disable=not with_bar)
         self._task = self._bar.add_task(study, total=len(runs), completed=len(runs) - left)
         done = f", {len(runs) - left} done before" if left < len(runs) else ""
-        self.console.print(f"{study}: {len(runs)} run{'s' * (len(runs) != 1)}{done}")
+        self.console.print(f"{study}: {counted(len(runs), 'run')}{done}")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -57,7 +59,7 @@ class StudyConsole:
     def finished(self, row: str, seed: int, measured: dict[str, Any]) -> None:
         """A line about a finished run."""
         errors, seconds = measured["errors"], measured["train_seconds"]
-        noun = "error" if errors == 1 else "errors"
+        noun = noun_for(errors, "error")
         self.console.print(f"{row:<{self._width}} seed {seed:<3} {errors:>6,} {noun:<6} {seconds:>8.1f} s")
         self._bar.advance(self._task)
 

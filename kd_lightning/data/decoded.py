@@ -16,6 +16,7 @@ from rich.progress import track
 
 from kd_lightning.data.pictures import PictureFormat, bombs_refused
 from kd_lightning.runs.files import write_atomically
+from kd_lightning.runs.texts import counted
 
 _FORMAT = 1  # of the cache's files
 _DIGEST = 16  # bytes of a picture's hash
@@ -59,7 +60,7 @@ class Pictures(NamedTuple):
         with bombs_refused():
             shape = (len(self.files), *self.format.pixels(self.files[0]).shape)
             self.check_size(shape)
-            rank_zero_info(f"decoding {len(self.files):,} pictures of {self.root}")
+            rank_zero_info(f"decoding {counted(len(self.files), 'picture')} of {self.root}")
             decoded = Decoded(np.empty(shape, np.uint8), np.empty((len(self.files), _DIGEST), np.uint8))
             starts = range(0, len(self.files), _TOGETHER)
             with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -70,8 +71,8 @@ class Pictures(NamedTuple):
         if bad:
             more = f"; and {len(bad) - _NAMED:,} more" if len(bad) > _NAMED else ""
             raise ValueError(
-                f"{len(bad):,} of {len(self.files):,} pictures in {self.root} can't be used, replace or remove them: "
-                f"{'; '.join(bad[:_NAMED])}{more}"
+                f"{len(bad):,} of {counted(len(self.files), 'picture')} in {self.root} can't be used, replace or "
+                f"remove them: {'; '.join(bad[:_NAMED])}{more}"
             )
         return decoded
 
@@ -109,7 +110,7 @@ class Pictures(NamedTuple):
         size = float(np.prod(shape, dtype=np.float64)) / 1e9
         if size > self.limit_gb:
             raise ValueError(
-                f"decoded, the {shape[0]:,} pictures of {self.root} take {size:.3g} GB "
+                f"the decoded pictures of {self.root} take {size:.3g} GB "
                 f"({' x '.join(map(str, shape))} bytes), expected at most limit_gb {self.limit_gb:g}: raise limit_gb, "
                 "lower size, or decode them in each batch, see docs/own-nets.md, Pictures that do not fit into memory"
             )

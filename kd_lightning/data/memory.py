@@ -13,6 +13,7 @@ from kd_lightning.data.augment import Augment
 from kd_lightning.data.batches import TensorLoader, TensorRows
 from kd_lightning.data.mixtures import Mixtures
 from kd_lightning.data.rows_in_memory import Examples, Part, ViewsInMemory
+from kd_lightning.runs.texts import counted
 
 
 class InMemoryDataModule(ViewsInMemory):
@@ -138,7 +139,7 @@ class InMemoryDataModule(ViewsInMemory):
 
     def describe(self) -> str:
         """What trains and validates, for people."""
-        views = f", {type(self.augment).__name__} with {self.view_count:,} views" if self.augment else ""
+        views = f", {type(self.augment).__name__} with {counted(self.view_count, 'view')}" if self.augment else ""
         labelled = int((self.train_labels[self.train_rows] >= 0).sum())
         few = "" if labelled == len(self.train_rows) else f" ({labelled:,} with a label)"
         counts = f"{len(self.train_rows):,} training{few} and {len(self.val_rows):,} validation {self.unit}"

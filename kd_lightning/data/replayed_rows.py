@@ -14,6 +14,7 @@ from kd_lightning.data.replayed_parts import ReplayedParts
 from kd_lightning.data.statistics import InputStatistics, measured
 from kd_lightning.data.transfer_data import MeasuresInputs, unit_of
 from kd_lightning.data.user_datasets import class_names_of, files_of
+from kd_lightning.runs.texts import counted
 
 # Rows that are measured for the nets' first layer: their mean is off by about 3 % of the deviation, 1 / sqrt(1000).
 MEASURED_ROWS = 1000
@@ -124,9 +125,7 @@ class ReplayedRows(LightningDataModule):
     def describe(self) -> str:
         """What trains and validates, for people."""
         counts = f"{len(self.train_rows):,} training and {len(self.val_rows):,} validation {self.unit}"
-        return (
-            f"{type(self.parts.data).__name__}, {counts}, {self.view_count:,} seeded view{'s' * (self.view_count > 1)}"
-        )
+        return f"{type(self.parts.data).__name__}, {counts}, {counted(self.view_count, 'seeded view')}"
 
     def provenance(self) -> dict[str, Any]:  # Any: plain values, which a checkpoint can hold
         """A hash of the training files; empty where the data set does not list them."""

@@ -17,6 +17,7 @@ from kd_lightning.nets.description import fingerprint
 from kd_lightning.runs.checkpoints import RECORD_KEY, read_checkpoint, run_folder
 from kd_lightning.runs.files import METRICS_FILE, read_json, write_atomically
 from kd_lightning.runs.resume import named_checkpoint
+from kd_lightning.runs.texts import counted
 from kd_lightning.teachers.loading import load_net
 
 PROG = "python -m kd_lightning export"
@@ -53,7 +54,8 @@ def run_export(arguments: Sequence[str]) -> None:
         write_exported(net, example, part, options.format, metadata)
         found = compare(net, read_exported(part, options.format), batches)
         print(
-            f"on {found.examples:,} test examples the file names another class {found.other_classes} times; errors: "
+            f"on {counted(found.examples, 'test example')} the file names another class "
+            f"{counted(found.other_classes, 'time')}; errors: "
             f"{found.errors:,} of the net, {found.exported_errors:,} of the file; largest difference of a logit: "
             f"{found.difference:.2g}"
         )

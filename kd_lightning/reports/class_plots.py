@@ -1,5 +1,6 @@
 """Pictures of what a net answers, in the style of plots: by class, and by how sure it is."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
@@ -63,6 +64,7 @@ def reliability(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
         bins: By run: count, mean confidence and accuracy of each bin, the least confident first.
     """
     with new_figure(4.8, 3.4 + legend_height(len(bins) + 1)) as figure:
+        smallest = 0.1
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
         above.plot([0, 1], [0, 1], "--", color=QUIET_COLOR, linewidth=1, label="perfectly calibrated")
         for (name, run), color in zip(bins.items(), line_colors(len(bins)), strict=True):
@@ -71,9 +73,12 @@ def reliability(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
             confidence = [each["confidence"] for each in filled]
             accuracy = [each["accuracy"] for each in filled]
             above.plot(confidence, accuracy, "o-", markersize=3, label=label_text(name), color=color)
-            below.plot(confidence, [each["count"] / total for each in filled], "o-", markersize=3, color=color)
+            shares = [each["count"] / total for each in filled]
+            below.plot(confidence, shares, "o-", markersize=3, color=color)
+            smallest = min([smallest, *shares])
         above.set(ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
-        below.set(xlabel="confidence", ylabel="share of examples", yscale="log")
+        whole_decade = 10.0 ** math.floor(math.log10(smallest))
+        below.set(xlabel="confidence", ylabel="share", yscale="log", ylim=(whole_decade, 2))
         plain_log_ticks(below, few=True)
         add_legend(figure, above, len(bins) + 1, "upper left")
         return figure

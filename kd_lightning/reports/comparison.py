@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from kd_lightning.reports.run_folders import Run
 from kd_lightning.runs.files import flat
+from kd_lightning.runs.texts import noun_for
 
 Role = Literal["teacher", "plain", "other", "distilled"]
 Group = Sequence[Run]  # runs that differ only by their seed
@@ -42,6 +43,11 @@ class Saving(NamedTuple):
     mean: float
     low: float | None
     high: float | None
+
+    @property
+    def may_be_chance(self) -> bool:
+        """Whether the interval contains 0; False where there is none."""
+        return self.low is not None and self.high is not None and self.low <= 0 <= self.high
 
 
 def role_of(run: Run) -> Role:
@@ -129,14 +135,16 @@ def _lines(distilled: Group, name: str, plain: Group | None, plain_name: str) ->
             yield f"{makes} {than}: nothing to teach; {longer}"
             return
         if errors >= baseline:
-            line = f"{name} makes {_no_fewer(errors, baseline, plain_name)}"
+            chance = ", which may be chance" if errors > baseline and saved.may_be_chance else ""
+            line = f"{name} makes {_no_fewer(errors, baseline, plain_name)}{chance}"
             if teacher is not None:
                 line += f", though {makes} {_count(teacher)}; try another temperature or soft_weight, or more epochs"
             yield line
             return
     if teacher is not None and errors <= teacher:
         yield (
-            f"{name} makes {_count(errors)} errors and {makes} {_count(teacher)}: nothing is left to learn; {longer}"
+            f"{name} makes {_count(errors)} {noun_for(errors, 'error')} and {makes} {_count(teacher)}: "
+            f"nothing is left to learn; {longer}"
         )
 
 

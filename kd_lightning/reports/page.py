@@ -17,6 +17,7 @@ from kd_lightning.reports.sections import Picture, Section, sections
 from kd_lightning.reports.settings import cost_table, differences
 from kd_lightning.reports.tables import cells_of, notes, print_report, title, write_tables
 from kd_lightning.runs.files import read_json, shown, write_atomically, write_text
+from kd_lightning.runs.texts import counted
 
 PROG = "python -m kd_lightning report"
 NAME_LENGTH = 100  # of a picture's file, at most
@@ -37,7 +38,11 @@ def run_report(arguments: Sequence[str]) -> None:
     # One run that is named itself keeps its report; a folder of runs keeps that of all, be there one or many.
     named = len(folders) == len(options.runs) == 1 and Path(options.runs[0]) == folders[0]
     by_default = folders[0] if named else common_parent(folders)
-    write_report([read_run(folder) for folder in folders], Path(options.output) if options.output else by_default)
+    runs = [read_run(folder) for folder in folders]
+    output = Path(options.output) if options.output else by_default
+    _print_table(runs)
+    write_report(runs, output)
+    print(f"written: {output / 'report.html'}, report.md, report.csv, report-pictures/")
 
 
 def report_parser() -> jsonargparse.ArgumentParser:
@@ -56,24 +61,26 @@ def report_parser() -> jsonargparse.ArgumentParser:
     return parser
 
 
-def write_report(runs: Sequence[Run], output: Path) -> None:
-    """Print the table, and write report.html, report.md, report.csv and the pictures.
+def write_report(runs: Sequence[Run], output: Path) -> list[str]:
+    """Write report.html, report.md, report.csv and the pictures.
 
     Args:
         runs: At least one.
         output: The folder; a verdict that lies there stands first on the page.
+
+    Returns:
+        What is odd about the results, a line each, see `findings`.
     """
     groups = group_runs(runs)
     names = group_names(groups)
     rows = table_rows(groups)
     found = findings(groups, names)
     problems = list(_problems(groups))
-    # The table shows all other problems.
-    print_report(rows, [*found, *(text for text in problems if " is damaged: " in text or ": stopped after " in text)])
     write_tables(rows, found, problems, output)
     parts = sections(groups, names)
     for picture in (picture for section in parts for picture in section.pictures):
         _write_png(picture, output / "report-pictures")
+    made_at = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     body = [
         *_verdict(output),
         markup.paragraph(f"{title(rows)[0].upper()}{title(rows)[1:]}."),
@@ -83,10 +90,18 @@ def write_report(runs: Sequence[Run], output: Path) -> None:
         *([markup.heading("Not finished or damaged"), markup.items(problems, "problem")] if problems else []),
         *(part for section in parts for part in _section(section)),
         *_tables_at_the_end(groups, names),
-        f"<p><small>{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {len(runs)} runs, <code>{PROG}</code></small></p>",
+        f"<p><small>{made_at}, {counted(len(runs), 'run')}, <code>{PROG}</code></small></p>",
     ]
     write_text(output / "report.html", markup.page(f"Distillation report: {shown(output)}", body))
-    print(f"written: {output / 'report.html'}, report.md, report.csv, report-pictures/")
+    return found
+
+
+def _print_table(runs: Sequence[Run]) -> None:
+    groups = group_runs(runs)
+    found = findings(groups, group_names(groups))
+    # The table shows all other problems.
+    problems = (text for text in _problems(groups) if " is damaged: " in text or ": stopped after " in text)
+    print_report(table_rows(groups), [*found, *problems])
 
 
 def _problems(groups: Sequence[Group]) -> Iterator[str]:

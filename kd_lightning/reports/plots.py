@@ -75,7 +75,7 @@ def mistakes(images: Sequence[Image], titles: Sequence[str], heading: str, colum
     lines = 1 + max((title.count("\n") for title in titles), default=0)
     longest = max((len(line) for title in titles for line in title.splitlines()), default=0)
     size = 9 if longest < NAME_LENGTH - 2 else 7
-    with new_figure(1.1 * columns, (1.05 + 0.15 * lines) * rows + 0.3) as figure:
+    with new_figure(1.1 * columns, (1.17 + 0.15 * lines) * rows + 0.3) as figure:
         figure.suptitle(heading, fontsize=9)
         for place, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
             if place < len(images):
@@ -236,7 +236,7 @@ def add_legend(figure: Figure, axes: Axes, count: int, place: Literal["best", "u
 
 def plain_log_ticks(axes: Axes, *, few: bool = False) -> None:
     """Label a logarithmic axis with 0.1, 0.2, 0.5 and so on, or a few of 0.1, 1, 10, not with powers of ten."""
-    axes.yaxis.set_major_locator(LogLocator(subs=(1,) if few else (1, 2, 5)))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1,), numticks=5) if few else LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
 

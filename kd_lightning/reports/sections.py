@@ -89,17 +89,20 @@ def _curves(shown: Sequence[_Shown]) -> Iterator[Picture]:
     for each in shown:
         for number, chart in enumerate(charts_of(each.curves.scalars)):
             name = f"{each.name}-loss" if number == 0 else f"{each.name}-{chart.title}"
-            ylabel = "nats (soft: T² · nats)" if chart.log else chart.title
+            unit = "nats (soft: T² · nats)" if any("soft_loss" in tag for tag in chart.curves) else "nats"
+            ylabel = unit if chart.log else chart.title
             yield Picture(name, f"{each.who}: {chart.title}", plots.curves(chart.curves, ylabel, log=chart.log))
 
 
 def _side_by_side(shown: Sequence[_Shown], unit: str) -> Iterator[Picture]:
     """One picture each of all groups."""
-    accuracy = {each.name: curve for each in shown if (curve := accuracy_of(each.curves.scalars)) is not None}
-    bins = {each.name: each.tables["reliability"] for each in shown if each.tables.get("reliability")}
-    rates = {each.name: _class_errors(each.tables["confusion"]) for each in shown if "confusion" in each.tables}
     seeds = sorted({each.run.seed for each in shown if each.run.seed is not None})
     which = f", seed {seeds[0]}" if len(seeds) == 1 else ""
+    # The caption names a seed that all have; else each line's name does.
+    named = [(each.who if len(seeds) > 1 else each.name, each) for each in shown]
+    accuracy = {name: curve for name, each in named if (curve := accuracy_of(each.curves.scalars)) is not None}
+    bins = {name: each.tables["reliability"] for name, each in named if each.tables.get("reliability")}
+    rates = {name: _class_errors(each.tables["confusion"]) for name, each in named if "confusion" in each.tables}
     if accuracy:
         yield Picture("accuracy", f"accuracy, validation {unit}{which}", plots.curves(accuracy, "accuracy", log=False))
     if bins:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from scipy import stats
 
+from kd_lightning.runs.texts import counted
+
 Word = Literal["helps", "does not help", "can't tell"]
 
 LEVEL = 0.95  # of all confidence intervals; 1 - LEVEL is the largest p that counts
@@ -147,8 +149,7 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     """The verdict for people, a line each."""
     lines = [f"Distillation here: {verdict.word}. {verdict.reason[0].upper()}{verdict.reason[1:]}."]
     if verdict.more_seeds is not None:
-        seeds = "seed" if verdict.more_seeds == 1 else "seeds"
-        lines.append(f"To tell, about {verdict.more_seeds} more {seeds} would be needed.")
+        lines.append(f"To tell, about {counted(verdict.more_seeds, 'more seed')} would be needed.")
     lines.append(f"Against the plain student: {_sentence(verdict.against_plain)}.")
     if verdict.against_smoothed is not None:
         lines.append(f"Against label smoothing: {_sentence(verdict.against_smoothed)}.")

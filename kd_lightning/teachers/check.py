@@ -21,6 +21,7 @@ from kd_lightning.methods.hinton import check_labels
 from kd_lightning.metrics.classification import no_better_than_chance
 from kd_lightning.nets.adapted import AdaptedNet
 from kd_lightning.nets.description import in_eval_mode
+from kd_lightning.runs.texts import counted
 from kd_lightning.teachers.ensemble import FrozenEnsemble, LoadedTeacher
 from kd_lightning.teachers.loading import teacher_checkpoints
 
@@ -112,14 +113,14 @@ def note_errors(
     """
     examples = int(label_counts.sum())
     record |= {"errors": errors, "examples": examples, "split": split}
-    counted = f"{errors} errors on {examples} {split} {unit}"
+    found = f"{counted(errors, 'error')} on {examples:,} {split} {unit}"
     guesses = no_better_than_chance(errors, label_counts)
     if guesses and must_beat_chance:
         raise ValueError(
-            f"teacher {record['source']} is no better than chance: {counted}; {advice}; "
+            f"teacher {record['source']} is no better than chance: {found}; {advice}; "
             "--model.teachers_must_beat_chance false lets it teach"
         )
-    rank_zero_info(f"teacher {record['source']}: {counted}{', no better than chance' if guesses else ''}")
+    rank_zero_info(f"teacher {record['source']}: {found}{', no better than chance' if guesses else ''}")
 
 
 def log_accuracies(student: LightningModule, records: Sequence[dict[str, Any]]) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from kd_lightning.data.transfer_data import transfer_data
 from kd_lightning.nets.description import fingerprint
+from kd_lightning.runs.texts import counted, noun_for
 from kd_lightning.teachers.ensemble import FrozenEnsemble
 from kd_lightning.teachers.logits_file import logits_files
 from kd_lightning.teachers.npy import size_text
@@ -151,14 +152,12 @@ def _fewer_passes(specs: Sequence[StoreSpec], to_make: int, epochs: float) -> De
     there = len(set(specs)) - to_make
     stored = f"{there} of {len(set(specs))} teachers are stored; for the others " if there else ""
     if views * to_make < live_passes:
-        passes = f"{epochs:g} passes{' of all' if there else ''}"
-        return Decision(
-            stored=True, reason=f"{stored}{views} view{'s' * (views > 1)} of each example instead of {passes}"
-        )
+        passes = f"{epochs:g} {noun_for(epochs, 'pass', 'passes')}{' of all' if there else ''}"
+        return Decision(stored=True, reason=f"{stored}{counted(views, 'view')} of each example instead of {passes}")
     would_pay = math.ceil(live_passes / to_make) - 1
     advice = f"; with at most {would_pay} it would" if would_pay > 0 else ""
-    count = f"{views} view{'s' * (views > 1)}"
-    reason = f"{stored}storing {count} of each example saves no pass in {epochs:g} epoch{'s' * (epochs != 1)}{advice}"
+    run = f"{epochs:g} {noun_for(epochs, 'epoch')}"
+    reason = f"{stored}storing {counted(views, 'view')} of each example saves no pass in {run}{advice}"
     return Decision(stored=False, reason=reason)
 
 

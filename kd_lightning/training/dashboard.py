@@ -47,7 +47,7 @@ class Dashboard(LeanCallback):
 
     Args:
         config: The resolved configuration.
-        command: The command line as it was typed, word by word.
+        command: The command line as it was typed, word by word; empty where there is none.
         pictures_every: Epochs between two sets of pictures, >= 0; 0 for the last epoch only. A set takes a second.
     """
 
@@ -67,7 +67,8 @@ class Dashboard(LeanCallback):
                 writer.file_writer.add_summary(summary)  # add_custom_scalars has made it
             text = yaml.safe_dump(self.config, sort_keys=False)
             writer.add_text("config", _code(text), trainer.global_step)
-            writer.add_text("command", _code(command_text(self.command)))
+            if self.command:
+                writer.add_text("command", _code(command_text(self.command)))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the teachers' accuracy as a line, and pictures where it is time; rank 0 from its share of the images."""

@@ -32,6 +32,8 @@ FINAL_METRICS = ("test/errors", "val/accuracy", "val/loss", "test/accuracy", "te
 def hyperparameters(config: dict[str, Any], trainer: Trainer, module: LightningModule) -> dict[str, Any]:
     """A run's values by column; what it does not have is missing.
 
+    Of a schedule the start is taken: a column holds numbers.
+
     Args:
         config: The resolved configuration.
         trainer: With its optimizers.
@@ -39,14 +41,14 @@ def hyperparameters(config: dict[str, Any], trainer: Trainer, module: LightningM
     """
     values: dict[str, Any] = {}
     for name, place in _PLACES.items():
-        value: Any = config
-        for key in place.split("."):
-            value = value.get(key) if isinstance(value, dict) else None
+        value = _value_at(config, place)
+        if isinstance(value, Mapping):
+            value = value.get("init_args", value).get("start")
         if isinstance(value, bool | int | float):
             values[name] = value
-        elif value is not None and not isinstance(value, Mapping):  # a column holds one number, a schedule has two
+        elif value is not None:
             values[name] = str(value).rpartition(".")[2] if "." in str(value) else str(value)
-    if values.get("soft_weight") == 0:
+    if _value_at(config, _PLACES["soft_weight"]) == 0:
         values.pop("temperature", None)  # a plain student has none
     if trainer.optimizers:
         group = trainer.optimizers[0].param_groups[0]
@@ -57,6 +59,13 @@ def hyperparameters(config: dict[str, Any], trainer: Trainer, module: LightningM
         values["parameters"] = parameter_count(module.net)
     teachers = teachers_of(module)
     return values | {"teachers": 0 if teachers is None else len(teachers)}
+
+
+def _value_at(config: dict[str, Any], place: str) -> Any:  # Any: a configuration's value
+    value: Any = config
+    for key in place.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def hparams_summaries(values: dict[str, Any]) -> list[Any]:

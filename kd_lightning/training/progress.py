@@ -10,20 +10,20 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from torch import Tensor
 
 from kd_lightning.modules.optimization import planned_steps
 
 # Drawing takes 2 ms, as long as a small net's step.
 DRAW_SECONDS = 0.5
-# Where the output is no terminal, a line that stays.
+# Where the output is no terminal, lines stay. The time between two grows with the fit, so a long one fills no screens.
 LINE_SECONDS = 10.0
-_SHOWN = {
-    "train/soft_loss": "soft",
-    "train/hard_loss": "hard",
-    "train/accuracy": "accuracy: train",
-    "val/accuracy": "val",
-}
+LINE_SHARE = 1 / 8  # of the time since the fit began
+TIME_WIDTH = len("1:00:00")  # rich shortens columns to fit the terminal; half a time would be a wrong one
+_LOSSES = {"train/soft_loss": "soft", "train/hard_loss": "hard"}
+_LOSS = {"train/loss": "loss"}  # where there are no such parts
+_ACCURACIES = {"train/accuracy": "accuracy", "val/accuracy": "val"}
 
 
 class RunProgress(ProgressBar):
@@ -108,22 +108,24 @@ class _Line:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=6),
-            TimeRemainingColumn(compact=True),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True, min_width=TIME_WIDTH)),
             TextColumn("{task.fields[figures]}"),
         )
         self._progress = Progress(*columns, console=Console(), auto_refresh=False, transient=not stays)
         self._task = self._progress.add_task("", total=total if math.isfinite(total) else None, figures="")
-        self._shown_at = time.monotonic()
+        self._began = self._shown_at = time.monotonic()
         self.is_drawn = self._progress.console.is_terminal
 
     def is_due(self) -> bool:
         """Whether it is time to show it again."""
-        return time.monotonic() - self._shown_at >= (DRAW_SECONDS if self.is_drawn else LINE_SECONDS)
+        now = time.monotonic()
+        interval = DRAW_SECONDS if self.is_drawn else max(LINE_SECONDS, LINE_SHARE * (now - self._began))
+        return now - self._shown_at >= interval
 
     def show(self, done: int, description: str, measured: Mapping[str, Tensor]) -> None:
         """Show it with the steps that are done and the numbers that are logged."""
         self._shown_at = time.monotonic()
-        figures = "  ".join(f"{name} {float(measured[key]):.3f}" for key, name in _SHOWN.items() if key in measured)
+        figures = _figures(measured)
         self._progress.update(self._task, completed=done, description=description, figures=figures)
         with suppress(OSError):  # on a full disk or a closed pipe: a failed print must not end the run
             if self.is_drawn:
@@ -131,13 +133,20 @@ class _Line:
                 self._progress.refresh()
             else:
                 total = self._progress.tasks[0].total
-                print(f"{description}, step {done}{f' of {total:.0f}' if total else ''}: {figures}", flush=True)
+                steps = f"step {done}{f' of {total:.0f}' if total else ''}"
+                print(f"{description}, {steps}{f': {figures}' if figures else ''}", flush=True)
 
     def end(self) -> None:
         """Give the terminal back."""
         if self.is_drawn:
             with suppress(OSError):
                 self._progress.stop()
+
+
+def _figures(measured: Mapping[str, Tensor]) -> str:
+    losses = _LOSSES if any(key in measured for key in _LOSSES) else _LOSS
+    shown = losses | _ACCURACIES
+    return "  ".join(f"{name} {float(measured[key]):.3f}" for key, name in shown.items() if key in measured)
 
 
 def _description(trainer: Trainer) -> str:

@@ -195,6 +195,11 @@ class _TestRecord(EvaluationRecord):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the checkpoint that is tested; without one the result would belong to no run."""
+        self._tested = None
+        if not isinstance(pl_module, ClassifierModule):
+            kept = "metrics are kept for TeacherModule and DistillModule only"
+            rank_zero_info(f"no metrics are kept: {kept}, got {type(pl_module).__name__}")
+            return
         self._tested = _tested_checkpoint(trainer, pl_module, self.run)
         if self._tested is None:
             rank_zero_info(
@@ -226,10 +231,8 @@ class _TestRecord(EvaluationRecord):
             rank_zero_info(f"metrics: {path}, and not {METRICS_FILE}: {scope.foreign}")
 
 
-def _tested_checkpoint(trainer: Trainer, module: LightningModule, run: Path) -> Path | None:
+def _tested_checkpoint(trainer: Trainer, module: ClassifierModule, run: Path) -> Path | None:
     """The run's checkpoint whose net is tested; None where it is another net."""
-    if not isinstance(module, ClassifierModule):
-        return None
     if trainer.ckpt_path:
         path = Path(trainer.ckpt_path)
         return path if run_folder(path) == run.absolute() else None

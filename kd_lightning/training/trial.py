@@ -13,6 +13,7 @@ from kd_lightning.modules.lightning_internals import LeanCallback
 from kd_lightning.modules.optimization import accumulation_schedule, planned_steps
 from kd_lightning.modules.teacher_setup import TeacherSetup
 from kd_lightning.nets.description import parameter_count
+from kd_lightning.runs.texts import counted
 from kd_lightning.teachers.source import StoredTeachers
 
 
@@ -36,10 +37,10 @@ def _length(trainer: Trainer) -> str:
     batches, per_step, planned = trainer.num_training_batches, trainer.accumulate_grad_batches, planned_steps(trainer)
     in_all = "without end" if math.isinf(planned) else f"{planned:,.0f} in all"
     if accumulation_schedule(trainer) is not None:
-        return f"{batches} batches an epoch, steps of several batches, {in_all}"
+        return f"{counted(batches, 'batch', 'batches')} an epoch, steps of several batches, {in_all}"
     if per_step > 1 and math.isfinite(batches):
-        return f"{math.ceil(batches / per_step)} steps of {per_step} batches an epoch, {in_all}"
-    return f"{batches} steps an epoch, {in_all}"
+        return f"{counted(math.ceil(batches / per_step), 'step')} of {per_step} batches an epoch, {in_all}"
+    return f"{counted(batches, 'step')} an epoch, {in_all}"
 
 
 class TrialDone(Exception):  # noqa: N818  # not an error: all went well
@@ -63,7 +64,8 @@ class DryRun(LeanCallback):
             TrialDone: Always.
         """
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        rank_zero_info(f"dry run: one step of {len(batch[1])} examples, loss {float(loss):.4f}; nothing was written")
+        examples = counted(len(batch[1]), "example")
+        rank_zero_info(f"dry run: one step of {examples}, loss {float(loss):.4f}; nothing was written")
         raise TrialDone
 
 

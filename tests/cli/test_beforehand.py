@@ -89,3 +89,9 @@ def test_several_plain_students_count_by_their_mean() -> None:
     assert no_better([record, record], {"plain-0": 28}, "frames") == ""  # together they may be better
     assert no_better([record | {"split": "training"}], {"plain-0": 28}, "frames") == ""
     assert no_better([record], {}, "frames") == ""
+
+
+def test_one_error_is_no_plural() -> None:
+    record = {"errors": 1, "examples": 400, "split": "validation"}
+    line = no_better([record], {"plain-0": 1}, "frames")
+    assert line.startswith("the teacher has nothing to teach: it makes 1 error on 400 validation frames, ")

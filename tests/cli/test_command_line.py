@@ -20,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader, TensorDataset
 
 import kd_lightning
+from kd_lightning.cli.arguments import typed_program
 from kd_lightning.cli.command_line import main
 from kd_lightning.cli.distill_cli import DistillCLI
 from kd_lightning.modules.distill import DistillModule
@@ -450,6 +451,43 @@ def test_the_next_command_can_be_pasted(tmp_path: Path, caplog: pytest.LogCaptur
     assert main(["test", "--ckpt_path", str(run), *SMALL]) == 0
     commands = [shlex.split(line) for line in caplog.text.splitlines() if line.startswith("next: ")]
     assert [command[-1] for command in commands] == [str(run), str(run.parent)]
+    assert all(command[1:4] == ["python", "-m", "kd_lightning"] for command in commands)
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (
+            [".venv/bin/python", "-m", "kd_lightning", "fit", "--run_dir", "kd_lightning"],
+            ".venv/bin/python -m kd_lightning",
+        ),
+        (["my env/python", "-u", "-m", "kd_lightning", "test"], "'my env/python' -u -m kd_lightning"),
+        (["kd_lightning", "fit"], "kd_lightning"),
+        (["python", "mine.py", "fit", "--run_dir", "kd_lightning"], "python -m kd_lightning"),
+        ([], "python -m kd_lightning"),
+    ],
+)
+def test_the_program_is_named_as_it_was_typed(typed: list[str], expected: str) -> None:
+    assert typed_program(typed) == expected
+
+
+def test_the_next_command_names_the_program_as_it_was_typed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, config = tmp_path / "one", str(CONFIGS / "quickstart" / "student.yaml")
+    small = ["--model.student.hidden", "[8]", "--trainer.max_steps", "1", "--trainer.limit_val_batches", "0"]
+    for program, arguments in (
+        (["/bin/python", "/bin/kd_lightning"], ["fit", "--config", config, "--run_dir", str(run), *small]),
+        (["/opt/python", "-m", "kd_lightning"], ["test", "--ckpt_path", str(run)]),
+    ):
+        monkeypatch.setattr(sys, "argv", ["kd_lightning", *arguments, *SMALL])
+        monkeypatch.setattr(sys, "orig_argv", [*program, *arguments, *SMALL])
+        assert main() == 0
+    commands = [line for line in caplog.text.splitlines() if line.startswith("next: ")]
+    assert commands == [
+        f"next: kd_lightning test --ckpt_path {run}",
+        f"next: /opt/python -m kd_lightning report {run.parent}",
+    ]
 
 
 def test_a_run_that_fails_before_it_begins_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,15 +19,24 @@ def test_the_page_is_in_step_with_the_code() -> None:
     assert PAGE.read_text(encoding="utf-8") == markdown(), f"write it again: {expected}"
 
 
-def test_one_screen_holds_the_options_of_run_student_and_data(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("width", [80, 120])
+def test_one_screen_holds_the_options_of_run_student_and_data(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
     run_options([])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) <= 55
-    assert max(map(len, lines[:-1])) <= 120
+    assert len(lines) <= 60
+    assert max(map(len, lines)) <= width
     shown = [line.split()[0] for line in lines if line.startswith("  ")]
     assert {*ARGUMENTS, *inspect.signature(kd_lightning.DistillModule).parameters} <= set(shown)
     (temperature,) = (line for line in lines if line.startswith("  temperature "))
     assert temperature.split()[:5] == ["temperature", "float", "|", "Linear", "20.0"]
+    end = lines.index("classes, for class_path")
+    assert not any("…" in line for line in lines[end:])
+    listed = {word.strip(",") for line in lines[end:] for word in line.split()}
+    assert {name for *_, names in GROUPS for name in names} <= listed
+    assert lines[-1] == "Those below trainer are Lightning's: python -m kd_lightning fit --help"
 
 
 def test_every_class_that_a_configuration_can_name_is_listed() -> None:

@@ -27,6 +27,13 @@ def test_a_student_is_compared_with_its_best_teacher() -> None:
     ]
 
 
+def test_one_error_is_no_plural() -> None:
+    records = [{"errors": 0, "examples": 400, "split": "validation"}]
+    assert lines_of_fit(records, 399 / 400, "images") == [
+        "validation: the student makes 1 error on 400 images, its teacher 0"
+    ]
+
+
 def test_a_teacher_that_is_no_better_has_nothing_left_to_teach() -> None:
     (first, second) = lines_of_fit([{"errors": 35, "examples": 400, "split": "validation"}], 1 - 35 / 400, "frames")
     assert first == "validation: the student makes 35 errors on 400 frames, its teacher 35"

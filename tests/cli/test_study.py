@@ -23,6 +23,7 @@ from kd_lightning.reports.curves import read_curves
 from kd_lightning.reports.study_file import read_study
 from kd_lightning.reports.study_row import StudyRow
 from kd_lightning.runs.locks import claimed
+from tests.reports import made_runs
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 STUDY = """
@@ -41,10 +42,16 @@ class FakeRuns:
 
     Args:
         fails: Exit code of a fit, by its run's name.
+
+    Attributes:
+        models: What a run's configuration says of its module, by its row.
+        errors: Test errors in place of the usual ones, by the run's row.
     """
 
     def __init__(self, fails: dict[str, int] | None = None) -> None:
         self.fails = fails or {}
+        self.models: dict[str, Any] = {}
+        self.errors: dict[str, int] = {}
         self.calls: list[str] = []
         self.commands: list[Sequence[str]] = []
         self.resolved: dict[str, Any] = {
@@ -61,14 +68,16 @@ class FakeRuns:
             run = Path(command[command.index("--run_dir") + 1])
             self.calls.append(run.name)
             run.mkdir(parents=True, exist_ok=True)
-            (run / "config.yaml").write_text("seed_everything: 0\n")
+            config = {"seed_everything": 0, "model": self.models.get(run.name.rpartition("-")[0])}
+            (run / "config.yaml").write_text(yaml.safe_dump(config))
             if run.name in self.fails:
                 print(f"error: {run.name} has bad luck", file=sys.stderr)
             print("many lines")
             return self.fails.get(run.name, 0)
         run = Path(command[command.index("--ckpt_path") + 1]).parents[1]
+        errors = self.errors.get(run.name.rpartition("-")[0], 30 + len(self.calls))
         record = {
-            "test": {"errors": 30 + len(self.calls), "examples": 1000, "teacher_errors": 20},
+            "test": {"errors": errors, "examples": 1000, "teacher_errors": 20},
             "train_seconds": 2.0,
         }
         (run / "metrics.json").write_text(json.dumps(record))
@@ -116,6 +125,18 @@ def test_teachers_come_first_and_a_line_per_run_is_shown(runs: FakeRuns, capsys:
     ensemble = "|  | these 3 teachers together | – | 20 | 1 | – |"
     assert table[4] == ensemble
     assert table[6].startswith("| `plain` | plain | 146 | 36.5 ± 0.7 | 2 | 2.0 s |")
+
+
+def test_what_is_odd_about_the_results_is_said(runs: FakeRuns, capsys: pytest.CaptureFixture[str]) -> None:
+    runs.models = {"plain": made_runs.student(0.0), "distilled": made_runs.student(0.9)}
+    runs.errors = {"plain": 30, "distilled": 40}
+    assert study("study.yaml", "--rows", "plain", "distilled", "--seeds", "1") == 0
+    *_, frame, finding, written, pictures = capsys.readouterr().out.splitlines()
+    assert "─┘" in frame
+    assert finding.startswith("distilled-0 makes more errors (40) than the plain student, plain-0 (30)")
+    assert written == "written: runs/tiny/tiny.md, .csv and .json"
+    assert pictures == "pictures: open runs/tiny/report.html"
+    assert finding in Path("runs/tiny/report.md").read_text()
 
 
 def test_what_is_done_is_skipped_and_counted_in_the_table(runs: FakeRuns, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,8 @@
 """Small bins are joined, classes have their names."""
 
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.text import Text
 
 from kd_lightning.reports import class_plots, plots
 from kd_lightning.reports.class_plots import joined_bins
@@ -40,3 +42,28 @@ def test_the_shares_axis_names_few_values() -> None:
     plots.as_png(figure)  # what is named depends on how much room there is
     below = figure.axes[1]
     assert {float(tick) for tick in below.get_yticks()} <= {10.0**power for power in range(-9, 9)}
+    assert [label.get_text() for label in _seen(below)] == ["0.01", "0.1", "1"]
+
+
+def test_the_shares_axis_fits_its_names() -> None:
+    bins = {"run": [_bin(12, 0.3, 0.3), _bin(9988, 0.9, 0.9)]}
+    figure = class_plots.reliability(bins)
+    plots.as_png(figure)
+    below = figure.axes[1]
+    assert [label.get_text() for label in _seen(below)] == ["0.001", "0.01", "0.1", "1"]
+    assert below.yaxis.label.get_window_extent().height < below.get_window_extent().height
+    assert class_plots.reliability({"run": []}).axes[1].get_ylim() == (0.1, 2)
+
+
+def _seen(axes: Axes) -> list[Text]:
+    """The texts at the vertical axis that lie within it."""
+    low, high = axes.get_ylim()
+    ticks = zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
+    return [text for value, text in ticks if low <= value <= high]
+
+
+@pytest.mark.parametrize("title", ["4 as 9", "7 as 9\n63.4 %", "cat\nas long name x\n100.0 %"])
+def test_mistakes_keep_off_the_figures_edges(title: str) -> None:
+    figure = plots.mistakes([[[0.5] * 28] * 28] * 24, [title] * 24, "heading")
+    plots.as_png(figure)
+    assert min(axes.get_window_extent().y0 for axes in figure.axes) > 0.1 * figure.dpi

@@ -123,6 +123,28 @@ def test_one_line_where_distillation_did_not_do_what_it_should(
     assert said is None or lines[0].startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (range(10, 212), " (200), which may be chance, though the teacher makes 150; try"),  # 12 lost, 10 gained
+        (range(230), " (200), though the teacher makes 150; try"),  # 30 lost, none gained
+    ],
+)
+def test_more_errors_that_may_be_chance_are_said_to_be(wrong: range, said: str, tmp_path: Path) -> None:
+    make_run(tmp_path, "plain", 200, model=student(0.0), wrong=list(range(200)))
+    make_run(tmp_path, "distilled", len(wrong), model=student(0.9), teacher_errors=150, wrong=list(wrong))
+    (line,) = _findings(tmp_path)
+    assert said in line
+
+
+def test_more_errors_over_seeds_may_be_chance(tmp_path: Path) -> None:
+    for seed, (plain, distilled) in enumerate([(200, 210), (205, 201), (198, 204)]):
+        make_run(tmp_path, f"plain-{seed}", plain, seed, model=student(0.0))
+        make_run(tmp_path, f"distilled-{seed}", distilled, seed, model=student(0.9), teacher_errors=150)
+    (line,) = _findings(tmp_path)
+    assert line.startswith("distilled makes more errors (205) than the plain student, plain (201), which may be chance")
+
+
 def test_a_worse_teacher_that_surely_helped_is_no_finding(tmp_path: Path) -> None:
     make_run(tmp_path, "plain", 200, model=student(0.0), wrong=list(range(200)))
     make_run(tmp_path, "distilled", 150, model=student(0.9), teacher_errors=210, wrong=list(range(150)))

@@ -250,6 +250,7 @@ def test_curves_of_odd_numbers_are_drawn(tmp_path: Path) -> None:
                 writer.add_scalar(tag, value, step)
     run_report([str(folder)])
     assert (folder / "report-pictures" / "odd-loss.png").is_file()
+    assert " UTC, 1 run, <code>" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_captions_name_what_each_run_was_tested_on(tmp_path: Path) -> None:

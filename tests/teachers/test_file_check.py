@@ -77,7 +77,7 @@ def test_a_file_teaches_as_its_net_does(
     assert _fit("distill", tmp_path / "net", *_taught(teacher, *store)) == 0
     assert _fit("distill", tmp_path / "file", *_taught(file)) == 0
     assert "soft targets: stored (logits made elsewhere can't be live)" in caplog.text
-    assert re.search(rf"teacher {file}: \d+ errors on 2560 training images", caplog.text)
+    assert re.search(rf"teacher {file}: \d+ errors on 2,560 training images", caplog.text)
     assert re.search(rf"teacher {file}: \d+ errors on 400 validation images", caplog.text)
     assert _fit("distill", tmp_path / "both", *_taught(Path(both), *store)) == 0
     for run in ("file", "both"):

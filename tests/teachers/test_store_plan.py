@@ -25,6 +25,7 @@ def test_auto_weighs_views_against_epochs(tmp_path: Path) -> None:
     assert choose("auto", 20, _spec()) == (False, few)
     assert choose("auto", 20, _spec("a"), _spec("b")) == (False, few)
     assert choose("auto", 1, _spec())[1] == "storing 25 views of each example saves no pass in 1 epoch"
+    assert choose("auto", 2, _spec(views=1))[1] == "1 view of each example instead of 2 passes"
     assert choose("auto", 2, _spec(views=1)).stored
     assert not choose("auto", 1, _spec(views=1)).stored
     assert choose("stored", 1, _spec()).stored

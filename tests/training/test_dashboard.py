@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor
@@ -17,7 +18,7 @@ from kd_lightning.cli.command_line import main
 from kd_lightning.data import InMemoryDataModule
 from kd_lightning.modules import TeacherModule
 from kd_lightning.training.dashboard import CHARTS, Dashboard, command_text
-from kd_lightning.training.hyperparameters import COLUMNS, FIRST_COLUMNS, hparams_summaries
+from kd_lightning.training.hyperparameters import COLUMNS, FIRST_COLUMNS, hparams_summaries, hyperparameters
 from kd_lightning.training.validation_pictures import Examined, examine, figures
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "quickstart"
@@ -192,6 +193,31 @@ def test_other_loggers_work(tmp_path: Path) -> None:
 def test_pictures_every_is_checked() -> None:
     with pytest.raises(ValueError, match="pictures_every must be >= 0, got -1"):
         Dashboard({}, pictures_every=-1)
+
+
+@pytest.mark.parametrize(
+    "linear", [{"start": 0, "end": 0.5}, {"class_path": "kd_lightning.Linear", "init_args": {"start": 0, "end": 0.5}}]
+)
+def test_a_schedule_shows_its_start(linear: dict[str, Any]) -> None:
+    module, trainer = TeacherModule(torch.nn.Linear(1, 2)), Trainer(logger=False, enable_checkpointing=False)
+    config = {"model": {"init_args": {"temperature": 4.0, "soft_weight": linear}}}
+    values = hyperparameters(config, trainer, module)
+    assert (values["temperature"], values["soft_weight"]) == (4.0, 0)
+    config["model"]["init_args"] = {"temperature": linear | {"start": 20.0}, "soft_weight": 0.0}
+    assert "temperature" not in hyperparameters(config, trainer, module)  # of a plain student
+
+
+def test_a_run_without_a_command_has_no_card_for_it(tmp_path: Path) -> None:
+    logger = TensorBoardLogger(tmp_path, name="", version="")
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(5, 3))
+    trainer = Trainer(
+        max_epochs=1, logger=logger, callbacks=Dashboard({}), enable_checkpointing=False, enable_progress_bar=False
+    )
+    trainer.fit(TeacherModule(net), datamodule=Notes(val_size=30))
+    logger.experiment.flush()
+    tags = _events(tmp_path).summary_metadata
+    assert "config/text_summary" in tags
+    assert "command/text_summary" not in tags
 
 
 def test_a_run_without_a_value_names_its_column_all_the_same() -> None:

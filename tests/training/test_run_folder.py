@@ -158,6 +158,37 @@ def test_a_test_of_another_net_is_not_the_runs(
     assert read_json(Path("runs/teacher/metrics-other.json"))["checkpoint"] == "best.ckpt"
 
 
+class Own(L.LightningModule):
+    """A module of the user's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(4, 2)
+
+    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def validation_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
+        self.log("val/accuracy", (self.net(batch[0]).argmax(1) == batch[1]).float().mean())
+
+    def test_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
+        self.log("test/loss", nn.functional.cross_entropy(self.net(batch[0]), batch[1]))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters())
+
+
+def test_a_module_of_ones_own_keeps_no_metrics(data: Blobs, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    module, trainer = Own(), _trainer("runs/own", epochs=1)
+    trainer.fit(module, data)
+    trainer.test(module, data, verbose=False)
+    assert "metrics are kept for TeacherModule and DistillModule only, got Own" in caplog.text
+    assert "name its checkpoint" not in caplog.text
+    assert Path("runs/own/checkpoints/last.ckpt").is_file()
+    assert not Path("runs/own/metrics.json").exists()
+
+
 def test_a_copied_run_keeps_the_better_best_checkpoint(teacher: TeacherModule, data: Blobs) -> None:
     shutil.copytree("runs/teacher", "runs/copied")
     best, last = Path("runs/copied/checkpoints/best.ckpt"), "runs/copied/checkpoints/last.ckpt"
