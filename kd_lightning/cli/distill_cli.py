@@ -20,7 +20,6 @@ from kd_lightning.cli.arguments import (
     SUBCOMMANDS,
     typed_program,
 )
-from kd_lightning.cli.beforehand import WarnOfTeachers
 from kd_lightning.cli.config_types import register_config_types
 from kd_lightning.cli.lossy_output import output_may_be_lost
 from kd_lightning.cli.outcome import lines_of_fit, print_table, table_of_test, table_of_validation
@@ -35,6 +34,7 @@ from kd_lightning.runs.files import EVENT_FILES, METRICS_FILE, PREDICTIONS_FILE,
 from kd_lightning.runs.resume import check_strategy
 from kd_lightning.runs.texts import counted
 from kd_lightning.teachers.ensemble import HasTeachers
+from kd_lightning.training.beforehand import WarnOfTeachers
 from kd_lightning.training.dashboard import add_test_scalars
 from kd_lightning.training.last_checkpoint import EndOfSteps, LastCheckpoint, TakeSignals
 from kd_lightning.training.predictions import write_predictions
@@ -174,10 +174,11 @@ class DistillCLI(OpenCommandLine):
             self._scope = scope_of_test(self.config_dump, self._tested_config, self.datamodule, tested, self._run_dir)
             own.append(EvaluationRecord(self._run_dir / self._scope.details_file))
         if self.subcommand == "fit":
-            own += [Banner(), WarnOfTeachers(self._run_dir, self._saved_config())]
+            own.append(Banner())
             own.append(ending(self._run_dir, self._resumed_step, keeps_checkpoints=leaves_run))
             if self._only_tries:
-                own.append(DryRun() if self._value("dry_run") else Prepare())
+                trial = DryRun() if self._value("dry_run") else Prepare()
+                own += [WarnOfTeachers(self._run_dir, self._saved_config()), trial]
         if leaves_run:
             own += callbacks_of_run(
                 self._run_dir,

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from kd_lightning.runs.texts import counted, noun_for
+from kd_lightning.training.beforehand import LOGGER
 
 _LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric")
 
@@ -29,6 +30,7 @@ class StudyConsole:
         self.console = Console(highlight=False, markup=False, soft_wrap=True)
         self._width = max(len(name) for name in runs) - 2
         self._waits = False
+        self._once = _Once()
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -44,11 +46,13 @@ class StudyConsole:
 
     def __enter__(self) -> Self:
         self._bar.start()
+        LOGGER.addFilter(self._once)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        LOGGER.removeFilter(self._once)
         self._bar.stop()
 
     def begin(self, run: str) -> None:
@@ -69,6 +73,21 @@ class StudyConsole:
             self._waits = True
             self._bar.update(self._task, description="waiting")
             self.console.print("waiting for runs of another call")
+
+
+class _Once(logging.Filter):
+    """Lets each line through once: the runs of a row are warned of the same teacher."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is a new one."""
+        line = record.getMessage()
+        new = line not in self._said
+        self._said.add(line)
+        return new
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback
 from kd_lightning.runs.checkpoints import CHECKPOINT_DIR
 from kd_lightning.runs.files import EVENT_FILES
 from kd_lightning.runs.resume import await_next_second
+from kd_lightning.training.beforehand import WarnOfTeachers
 from kd_lightning.training.curves_logger import CurvesLogger
 from kd_lightning.training.dashboard import Dashboard
 from kd_lightning.training.last_checkpoint import AtomicCheckpointIO, LastCheckpoint, best_checkpoint
@@ -77,6 +78,7 @@ def callbacks_of_run(
         pictures_every: Epochs between two sets of pictures, >= 0; 0 for the last only.
     """
     return [
+        WarnOfTeachers(run, config),
         RunRecord(run, config, replaced),
         ResumedCallbacks(config),
         best_checkpoint(run),

@@ -95,13 +95,15 @@ def _verdict(tmp_path: Path, teacher: list[str], student: dict[str, str], seeds:
 
 @pytest.mark.slow
 def test_a_teacher_that_is_no_better_than_the_student_does_not_help(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
     weak = ["--model.net.hidden", "[16]", "--trainer.max_epochs", "1"]
     verdict = _verdict(tmp_path, weak, {"max_epochs: 2": "max_epochs: 6"}, seeds=3)
     assert verdict["word"] in {"does not help", "can't tell"}
     assert verdict["against_plain"]["mean"] < 0
+    lines = [record.getMessage() for record in caplog.records]
+    assert sum(line.startswith("the teacher has nothing to teach: ") for line in lines) == 1  # and not once a seed
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """What is said before a student's first step: teachers that, as far as the runs at hand tell, have nothing to teach."""
 
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,6 @@ from statistics import mean
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
 
 from kd_lightning.data.transfer_data import data_of, transfer_data, unit_of
 from kd_lightning.modules.lightning_internals import LeanCallback
@@ -19,6 +19,7 @@ from kd_lightning.runs.files import CONFIG_FILE
 from kd_lightning.runs.texts import counted
 from kd_lightning.teachers.ensemble import HasTeachers
 
+LOGGER = logging.getLogger("lightning.pytorch.kd_lightning")  # printed as Lightning's own lines are, in a study too
 # A glance at a configuration's text: parsing hundreds of neighbours would take seconds.
 _MAY_BE_PLAIN = re.compile(rb"^ *soft_weight: 0(\.0)?$", re.MULTILINE)
 
@@ -46,7 +47,7 @@ class WarnOfTeachers(LeanCallback):
         plain = {} if data is None else plain_errors(self.run, self.config, data.provenance(), examples_of(records))
         for line in [*map(unfinished, records), no_better(records, plain, unit_of(data_of(trainer)))]:
             if line:
-                rank_zero_info(line)
+                LOGGER.warning(line)
 
 
 def unfinished(record: Mapping[str, Any]) -> str:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from kd_lightning import main
-from kd_lightning.cli.beforehand import no_better, plain_errors, unfinished
 from kd_lightning.runs.checkpoints import read_checkpoint
+from kd_lightning.training.beforehand import no_better, plain_errors, unfinished
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "quickstart"
 SMALL = ["--trainer.enable_progress_bar", "false", "--trainer.logger", "false", "--data.batch_size", "400"]
