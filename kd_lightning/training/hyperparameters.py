@@ -16,6 +16,7 @@ from kd_lightning.teachers.ensemble import teachers_of
 _PLACES = {
     "temperature": "model.init_args.temperature",
     "soft_weight": "model.init_args.soft_weight",
+    "soft_loss": "model.init_args.soft_loss.class_path",
     "augment": "data.init_args.augment.class_path",
     "batch_size": "data.init_args.batch_size",
     "epochs": "trainer.max_epochs",

@@ -207,6 +207,12 @@ def test_a_schedule_shows_its_start(linear: dict[str, Any]) -> None:
     assert "temperature" not in hyperparameters(config, trainer, module)  # of a plain student
 
 
+def test_a_soft_loss_is_named() -> None:
+    trainer, module = Trainer(logger=False), TeacherModule(torch.nn.Linear(5, 3))
+    arguments = {"soft_weight": 0.5, "soft_loss": {"class_path": "kd_lightning.DKD", "init_args": {"beta": 2.0}}}
+    assert hyperparameters({"model": {"init_args": arguments}}, trainer, module)["soft_loss"] == "DKD"
+
+
 def test_a_run_without_a_command_has_no_card_for_it(tmp_path: Path) -> None:
     logger = TensorBoardLogger(tmp_path, name="", version="")
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(5, 3))
