@@ -51,7 +51,7 @@ def browser(width: int = 1400, height: int = 900) -> Iterator[Any]:  # Any: sele
     from selenium import webdriver  # comes with the extra kd_lightning[browser]
 
     options = webdriver.ChromeOptions()
-    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-proxy-server"):
+    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-proxy-server", "hide-scrollbars"):
         options.add_argument(f"--{flag}")
     options.add_argument(f"--window-size={width},{height}")
     options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
@@ -130,7 +130,7 @@ def run(runs: str, output: str = "docs", report: str | None = None) -> None:
             _save(driver, folder / f"tensorboard-{tab.replace('_', '-')}.png")
         page = Path(report) if report else Path(runs) / "report.html"
         if page.is_file():
-            driver.set_window_size(1300, 1500)  # as wide as the table
+            driver.set_window_size(1300, 1710)  # as wide as the table, as high as the first pictures
             driver.get(page.absolute().as_uri())
             _save(driver, folder / "report.png")
 
