@@ -80,7 +80,7 @@ class DistillModule(ClassifierModule):
         # With Path among the types the parser takes a file's name as it is; otherwise it reads text files as options.
         teachers: str | Path | Teacher | list[str | Path | Teacher | nn.Module] | nn.Module | None = None,
         temperature: float | Linear = 20.0,
-        soft_weight: float | Linear = 0.5,
+        soft_weight: float | Linear = 0.25,
         label_smoothing: float = 0.0,
         soft_loss: SoftLoss | None = None,
         feature_losses: list[FeatureLoss] | None = None,

@@ -100,7 +100,7 @@ class Distiller(LightningModule):
         self,
         teachers: str | Path | Teacher | list[str | Path | Teacher | nn.Module] | nn.Module | None = None,
         temperature: float | Linear = 20.0,
-        soft_weight: float | Linear = 0.5,
+        soft_weight: float | Linear = 0.25,
         label_smoothing: float = 0.0,
         soft_loss: SoftLoss | None = None,
         feature_losses: list[FeatureLoss] | None = None,

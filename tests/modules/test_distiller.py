@@ -136,7 +136,7 @@ def test_teachers_are_checked_before_the_first_step() -> None:
         fit(TaughtWithForward(teachers=other_classes, teachers_must_beat_chance=False), pairs())
     with pytest.raises(ValueError, match=r"teacher Sequential is no better than chance: .* errors on 64 training"):
         fit(Taught(teachers=teacher(1)), pairs())
-    with pytest.raises(ValueError, match=r"soft_weight is 0.5 and no teachers are given"):
+    with pytest.raises(ValueError, match=r"soft_weight is 0.25 and no teachers are given"):
         fit(Taught(), pairs())
     student = Taught(teachers_must_beat_chance=False)
     student.distiller = Distiller(teachers=student.net)
