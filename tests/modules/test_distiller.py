@@ -92,7 +92,7 @@ def test_two_lines_train_and_leave_the_teacher_out(tmp_path: Path) -> None:
     before = [parameter.clone() for parameter in taught.net.parameters()]
     trainer = fit(taught, pairs())
     assert not any(torch.equal(*pair) for pair in zip(before, taught.net.parameters(), strict=True))
-    mixed = 0.5 * taught.losses["soft_loss"] + 0.5 * taught.losses["hard_loss"]
+    mixed = 0.25 * taught.losses["soft_loss"] + 0.75 * taught.losses["hard_loss"]
     torch.testing.assert_close(taught.losses["loss"], mixed)
     assert taught.distiller.teacher_records[0]["errors"] == 0  # counted before the first step
     assert len(trainer.optimizers[0].param_groups[0]["params"]) == len(before)
