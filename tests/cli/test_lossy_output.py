@@ -88,6 +88,7 @@ def test_a_log_that_cannot_be_written(how: str, tmp_path: Path) -> None:
         while not list(run.glob("events*")) or (run / "config.yaml").stat().st_mtime_ns < before:
             assert time.monotonic() < deadline
             time.sleep(0.05)
+        time.sleep(1)  # the configuration is written just before the first step
         worker.send_signal(signal.SIGUSR1)
         assert worker.wait(120) == 75
         assert checkpoint(run)["global_step"] > 5
