@@ -4,7 +4,7 @@
     python -m scripts.benchmark                       # everything, about 30 minutes on two cores; docs/benchmark.*
     python -m scripts.benchmark --only '["On a GPU"]'  # needs a GPU; the other parts are meant for the CPU
     python -m scripts.benchmark --only '[Training]'   # one part again, the others as they are in docs/benchmark.json
-    python -m scripts.benchmark --only '["Stored teachers beside the plain student"]'
+    python -m scripts.benchmark --only '["Stored teachers and the plain student"]'
     python -m scripts.benchmark --only '["Pictures in folders"]' --pictures cifar10/train
 
 All cases of a table run in turns, several times over; medians are reported. Let nothing else run. Only the part about
@@ -42,7 +42,7 @@ from scripts.benchmarks.pictures import PictureFits
 from scripts.benchmarks.turns import frame_cases, gpu_cases, growth_cases, step_cases, stored_cost, time_in_turns
 
 TRAINING, DATA_PATH, START_UP = "Training", "Data path, images per second", "Start-up, seconds of a process"
-STORED, PICTURES = "Stored teachers beside the plain student", "Pictures in folders"
+STORED, PICTURES = "Stored teachers and the plain student", "Pictures in folders"
 ON_GPU = "On a GPU"
 
 
@@ -70,7 +70,7 @@ def _markdown(parts: dict[str, Any]) -> Iterator[str]:
     yield "- *hand-written loop*: the shortest loop over the same net, batches and optimizer, without Lightning."
     yield "- *fit*: `python -m kd_lightning fit`."
     yield "- *usual loop*: torchvision's transforms for each image, and each teacher's forward pass at each step."
-    yield "- In *stored teachers beside the plain student* each fit is a process of its own; elsewhere one does all."
+    yield "- In *stored teachers and the plain student* each fit is a process of its own; elsewhere one does all."
     yield "- *turns*: how often each loop ran, in turns with the others; *fastest* is the fastest of them.\n"
     for title, part in parts.items():
         rows, day = part["result"], part["measured_at"][:10]

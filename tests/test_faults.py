@@ -227,7 +227,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of four megabytes."""
     with small_disk(tmp_path / "disk", 4) as mounted:
         if not mounted:
-            pytest.skip("a small file system can be mounted by root alone")
+            pytest.skip("a small file system can only be mounted by root")
         yield tmp_path / "disk"
 
 
@@ -312,8 +312,8 @@ def test_two_fits_started_at_once(tmp_path: Path) -> None:
     assert sorted(code for *_, code in results) == [0, 1]
     (refusal,) = [err for _, err, code in results if code == 1]
     assert "a fit is under way" in refusal
-    assert main(["fit", *STUDENT, "--run_dir", str(tmp_path / "alone"), *QUIET, "--trainer.max_epochs", "150"]) == 0
-    assert not differences(run, tmp_path / "alone")
+    assert main(["fit", *STUDENT, "--run_dir", str(tmp_path / "single"), *QUIET, "--trainer.max_epochs", "150"]) == 0
+    assert not differences(run, tmp_path / "single")
 
 
 def test_a_damaged_event_file_stops_nothing(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ class _Peak:
     """Growth of this process's resident memory, in bytes; torch and Pillow are not seen by tracemalloc."""
 
     def __init__(self) -> None:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         self.before = self._peak()
 
     def grown(self) -> int:

@@ -174,11 +174,11 @@ class DistillCLI(OpenCommandLine):
             self._scope = scope_of_test(self.config_dump, self._tested_config, self.datamodule, tested, self._run_dir)
             own.append(EvaluationRecord(self._run_dir / self._scope.details_file))
         if self.subcommand == "fit":
-            own.append(Banner())
-            own.append(ending(self._run_dir, self._resumed_step, keeps_checkpoints=leaves_run))
+            own += [Banner(), ending(self._run_dir, self._resumed_step, keeps_checkpoints=leaves_run)]
+            if not leaves_run:
+                own.append(WarnOfTeachers(self._run_dir, self._saved_config()))
             if self._only_tries:
-                trial = DryRun() if self._value("dry_run") else Prepare()
-                own += [WarnOfTeachers(self._run_dir, self._saved_config()), trial]
+                own.append(DryRun() if self._value("dry_run") else Prepare())
         if leaves_run:
             own += callbacks_of_run(
                 self._run_dir,

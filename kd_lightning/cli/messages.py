@@ -252,7 +252,7 @@ def silence_known_warnings() -> None:
     """Silence warnings about things that the user can't change."""
     # Lightning asks torch for a check that torch 2.14 calls deprecated.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    # An evaluation has no use for the callbacks that wrote the checkpoint, nor for the steps' weights beside averages.
+    # An evaluation needs neither the callbacks that wrote the checkpoint nor, next to averages, the steps' weights.
     warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
     warnings.filterwarnings(
         "ignore", message=".*WeightAveraging callback, but loading a checkpoint outside the 'fit'.*"

@@ -59,7 +59,7 @@ def _names(kinds: tuple[type | str, ...]) -> tuple[str, ...]:
 
 
 GROUPS = tuple((place, what, _names(kinds)) for place, what, kinds in _BASES)
-# What the subcommands beside fit, validate, test and predict take.
+# What the subcommands other than fit, validate, test and predict take.
 PARSERS = {"inspect": inspect_parser, "study": study_parser, "report": report_parser, "export": export_parser}
 SHOWN_FIRST = (("model", "DistillModule"), ("data", "MNISTDataModule"))
 REQUIRED = "required"

@@ -23,7 +23,7 @@ import yaml
 from kd_lightning.cli.arguments import PROG
 from kd_lightning.cli.command_line import main
 from kd_lightning.cli.study_console import StudyConsole, quiet
-from kd_lightning.reports.page import write_report
+from kd_lightning.reports.page import compare_runs, write_report
 from kd_lightning.reports.run_folders import read_run
 from kd_lightning.reports.studies import (
     DONE_FILE,
@@ -297,4 +297,6 @@ def process_count(trainer: dict[str, Any]) -> int:
 def _write_report(study: Study, root: Path) -> list[str]:
     """Write the report of all finished runs of a study; the findings about them."""
     runs = dict.fromkeys(run for row in study.rows for run in finished_runs(row, root, settings(row)))
-    return write_report([read_run(run) for run in runs], root / study.name)
+    compared = compare_runs([read_run(run) for run in runs])
+    write_report(compared, root / study.name)
+    return compared.findings

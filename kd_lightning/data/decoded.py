@@ -110,7 +110,7 @@ class Pictures(NamedTuple):
         size = float(np.prod(shape, dtype=np.float64)) / 1e9
         if size > self.limit_gb:
             raise ValueError(
-                f"the decoded pictures of {self.root} take {size:.3g} GB "
+                f"decoded, the {counted(shape[0], 'picture')} of {self.root} take {size:.3g} GB "
                 f"({' x '.join(map(str, shape))} bytes), expected at most limit_gb {self.limit_gb:g}: raise limit_gb, "
                 "lower size, or decode them in each batch, see docs/own-nets.md, Pictures that do not fit into memory"
             )

@@ -234,9 +234,9 @@ def check_replay(replay: Replay, view_count: int, part: str) -> None:
     """
     rows = spread_rows(_CHECKED_ROWS, len(replay))
     views = torch.arange(len(rows)) % view_count
-    alone = [_sample(replay.at_once(row, view).inputs, 0) for row, view in _places(rows, views, 1)]
-    for row, sample in zip(rows.tolist(), alone, strict=True):
-        for tensor, expected in zip(sample, alone[0], strict=True):
+    single = [_sample(replay.at_once(row, view).inputs, 0) for row, view in _places(rows, views, 1)]
+    for row, sample in zip(rows.tolist(), single, strict=True):
+        for tensor, expected in zip(sample, single[0], strict=True):
             if tensor.shape != expected.shape:
                 raise ValueError(
                     f"SeededViews needs inputs of one shape, got {tuple(expected.shape)} for {part} row 0 and "
@@ -244,7 +244,7 @@ def check_replay(replay: Replay, view_count: int, part: str) -> None:
                 )
     backwards = _places(rows.flip(0), views.flip(0), -(-len(rows) // 2))
     together = [_sample(batch.inputs, place) for batch in replay.read(backwards) for place in range(len(batch.labels))]
-    for row, view, first, again in zip(rows.tolist(), views.tolist(), alone, reversed(together), strict=True):
+    for row, view, first, again in zip(rows.tolist(), views.tolist(), single, reversed(together), strict=True):
         if not all(map(_alike, first, again)):
             raise ValueError(
                 f"SeededViews can't replay {part} row {row}: in view {view} it comes out otherwise the second time; "

@@ -94,9 +94,9 @@ class Frames:
         device = places.device
         if device not in self._copies:
             self._copies[device] = self._frames.to(device)
-        beside = places.unsqueeze(1) + torch.arange(-self.before, self.after + 1, device=device)  # (batch, frames)
-        rows = self._copies[device].index_select(0, beside.flatten())
-        return rows.view(*beside.shape, COEFFICIENTS).transpose(1, 2)  # (batch, frames, 40) -> (batch, 40, frames)
+        around = places.unsqueeze(1) + torch.arange(-self.before, self.after + 1, device=device)  # (batch, frames)
+        rows = self._copies[device].index_select(0, around.flatten())
+        return rows.view(*around.shape, COEFFICIENTS).transpose(1, 2)  # (batch, frames, 40) -> (batch, 40, frames)
 
     def hash(self) -> str:
         """Hash of all frames."""

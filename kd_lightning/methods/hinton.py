@@ -187,16 +187,7 @@ class KL(SoftLoss):
     """
 
     def forward(self, student_logits: Tensor, targets: SoftTargets, labels: Tensor) -> Tensor:
-        """Compute the loss, a scalar, T^2 times nats per example.
-
-        Args:
-            student_logits: (batch, classes) float, before softmax.
-            targets: The soft targets of the same examples.
-            labels: Not used.
-
-        Raises:
-            ValueError: If the shapes differ.
-        """
+        """Compute `soft_loss`, with its arguments and errors; labels are not used."""
         return soft_loss(student_logits=student_logits, targets=targets)
 
 

@@ -79,6 +79,7 @@ def resume_after_whole_epochs(trainer: Trainer) -> None:
 
     Lightning takes the epoch for an unfinished one there, so the resumed run leaves out the next epoch: it ends with
     fewer steps, or with other weights (`_FitLoop.restarting`). Called before the checkpoint is restored.
+    A related report: https://github.com/Lightning-AI/pytorch-lightning/issues/19617
     """
     trainer.fit_loop._iteration_based_training = _no  # type: ignore[method-assign]  # asked for nothing else
 
@@ -132,7 +133,7 @@ class OpenCommandLine(LightningCLI):
         for name, one in action.choices.items():
             one.description, one.epilog = f"{one.description} {self.subcommand_hint}.", self.subcommand_hint
             others = tuple(f"{other}: " for other in action.choices if other != name)
-            for option in one._actions:
+            for option in actions_of(one):
                 if (option.help or "").startswith(others):
                     option.help = SUPPRESS  # of another subcommand; it is taken all the same, as from a fit's file
 

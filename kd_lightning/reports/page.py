@@ -5,13 +5,14 @@ import zlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import jsonargparse
 from matplotlib.figure import Figure
 
 from kd_lightning.reports import markup, plots
 from kd_lightning.reports.comparison import Group, findings
-from kd_lightning.reports.rows import group_names, group_runs, table_rows
+from kd_lightning.reports.rows import ResultRow, group_names, group_runs, table_rows
 from kd_lightning.reports.run_folders import Run, common_parent, find_runs, read_run
 from kd_lightning.reports.sections import Picture, Section, sections
 from kd_lightning.reports.settings import cost_table, differences
@@ -22,6 +23,24 @@ from kd_lightning.runs.texts import counted
 PROG = "python -m kd_lightning report"
 NAME_LENGTH = 100  # of a picture's file, at most
 VERDICT_FILE, VERDICT_PICTURE = "verdict.json", "verdict.png"  # see verdict_files
+
+
+class Compared(NamedTuple):
+    """Runs side by side.
+
+    Attributes:
+        groups: Runs that differ only by their seed.
+        names: What each group is called.
+        rows: The table's.
+        findings: What is odd about the results, a line each, see `comparison.findings`.
+        problems: Runs that are not whole, a line each.
+    """
+
+    groups: Sequence[Group]
+    names: Sequence[str]
+    rows: Sequence[ResultRow]
+    findings: list[str]
+    problems: list[str]
 
 
 def run_report(arguments: Sequence[str]) -> None:
@@ -38,10 +57,12 @@ def run_report(arguments: Sequence[str]) -> None:
     # One run that is named itself keeps its report; a folder of runs keeps that of all, be there one or many.
     named = len(folders) == len(options.runs) == 1 and Path(options.runs[0]) == folders[0]
     by_default = folders[0] if named else common_parent(folders)
-    runs = [read_run(folder) for folder in folders]
+    compared = compare_runs([read_run(folder) for folder in folders])
     output = Path(options.output) if options.output else by_default
-    _print_table(runs)
-    write_report(runs, output)
+    # The table shows all other problems.
+    shown_too = [text for text in compared.problems if " is damaged: " in text or ": stopped after " in text]
+    print_report(compared.rows, [*compared.findings, *shown_too])
+    write_report(compared, output)
     print(f"written: {output / 'report.html'}, report.md, report.csv, report-pictures/")
 
 
@@ -61,21 +82,25 @@ def report_parser() -> jsonargparse.ArgumentParser:
     return parser
 
 
-def write_report(runs: Sequence[Run], output: Path) -> list[str]:
-    """Write report.html, report.md, report.csv and the pictures.
+def compare_runs(runs: Sequence[Run]) -> Compared:
+    """Group runs and compare the groups.
 
     Args:
         runs: At least one.
-        output: The folder; a verdict that lies there stands first on the page.
-
-    Returns:
-        What is odd about the results, a line each, see `findings`.
     """
     groups = group_runs(runs)
     names = group_names(groups)
-    rows = table_rows(groups)
-    found = findings(groups, names)
-    problems = list(_problems(groups))
+    return Compared(groups, names, table_rows(groups), findings(groups, names), list(_problems(groups)))
+
+
+def write_report(compared: Compared, output: Path) -> None:
+    """Write report.html, report.md, report.csv and the pictures.
+
+    Args:
+        compared: The runs.
+        output: The folder; a verdict that lies there stands first on the page.
+    """
+    groups, names, rows, found, problems = compared
     write_tables(rows, found, problems, output)
     parts = sections(groups, names)
     for picture in (picture for section in parts for picture in section.pictures):
@@ -90,18 +115,9 @@ def write_report(runs: Sequence[Run], output: Path) -> list[str]:
         *([markup.heading("Not finished or damaged"), markup.items(problems, "problem")] if problems else []),
         *(part for section in parts for part in _section(section)),
         *_tables_at_the_end(groups, names),
-        f"<p><small>{made_at}, {counted(len(runs), 'run')}, <code>{PROG}</code></small></p>",
+        f"<p><small>{made_at}, {counted(sum(map(len, groups)), 'run')}, <code>{PROG}</code></small></p>",
     ]
     write_text(output / "report.html", markup.page(f"Distillation report: {shown(output)}", body))
-    return found
-
-
-def _print_table(runs: Sequence[Run]) -> None:
-    groups = group_runs(runs)
-    found = findings(groups, group_names(groups))
-    # The table shows all other problems.
-    problems = (text for text in _problems(groups) if " is damaged: " in text or ": stopped after " in text)
-    print_report(table_rows(groups), [*found, *problems])
 
 
 def _problems(groups: Sequence[Group]) -> Iterator[str]:

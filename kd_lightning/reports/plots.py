@@ -49,7 +49,7 @@ def new_figure(width: float, height: float) -> Iterator[Figure]:
 def softened_targets(
     image: Image, label: int, answers: Mapping[str, Sequence[float]], names: Sequence[str] | None = None
 ) -> Figure:
-    """An image beside probabilities of each class, such as the label's and the teachers' at some temperatures.
+    """An image, and next to it probabilities of each class, such as the label's and the teachers' at some temperatures.
 
     Args:
         image: In [0, 1].

@@ -13,5 +13,5 @@ def counted(count: float, noun: str, plural: str | None = None) -> str:
 
 
 def noun_for(count: float, noun: str, plural: str | None = None) -> str:
-    """The noun alone, in the form that fits the count; arguments as of `counted`."""
+    """Only the noun, in the form that fits the count; arguments as of `counted`."""
     return noun if count == 1 else plural or f"{noun}s"

@@ -116,8 +116,8 @@ def complete(folder: TeacherFolder, answer: TeacherPass, log_line: Callable[[str
     if folder.is_whole() and not _table_differs(folder, answer):
         folder.blocks.drop()  # left over if a kill came between the record and this line
         return
-    with locked(folder.lock) as alone:
-        if not alone:
+    with locked(folder.lock) as is_locked:
+        if not is_locked:
             log_line(f"no locks in {folder.path}, so another process may compute the same soft targets")
         if folder.has_record():
             _reopen(folder, answer, log_line)

@@ -52,10 +52,10 @@ class LogitsFile(nn.Module):
         self.path = path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"no logits file {path}")
-        beside = path.with_suffix(_VAL)
-        files = [path, *([beside] if path.suffix == ".npy" and beside.is_file() else [])]
+        val_path = path.with_suffix(_VAL)
+        files = [path, *([val_path] if path.suffix == ".npy" and val_path.is_file() else [])]
         if path.suffix == ".npy":
-            self._train, self._val = _read_npy(path), _read_npy(beside) if len(files) > 1 else None
+            self._train, self._val = _read_npy(path), _read_npy(val_path) if len(files) > 1 else None
         else:
             self._train, self._val = _read_safetensors(path)
         self._checksums = [file_checksum(file) for file in files]
@@ -166,7 +166,7 @@ def _table(train: Tensor, val: Tensor | None, entries: Entries, total: int, path
     if val is not None and validating:
         if val.shape != (validating, train.shape[2]):
             raise ValueError(
-                f"logits of the validation rows beside {path} must be ({validating}, {train.shape[2]}), "
+                f"logits of the validation rows next to {path} must be ({validating}, {train.shape[2]}), "
                 f"got {tuple(val.shape)}"
             )
         places = torch.cat([places, len(values) + torch.arange(validating)])

@@ -27,7 +27,7 @@ _MAY_BE_PLAIN = re.compile(rb"^ *soft_weight: 0(\.0)?$", re.MULTILINE)
 class WarnOfTeachers(LeanCallback):
     """Says before the first step that a teacher was not trained to its end, or is hardly better than a plain student.
 
-    The plain students are the finished runs beside this one that have the same net and the same data.
+    The plain students are the finished runs in the same folder that have the same net and the same data.
 
     Args:
         run: The run's folder.
@@ -100,7 +100,7 @@ def no_better(records: Sequence[Mapping[str, Any]], plain: Mapping[str, int], un
 def plain_errors(
     run: Path, config: Mapping[str, Any], provenance: Mapping[str, Any], examples: int | None
 ) -> dict[str, int]:
-    """Validation errors of the finished plain students beside a run, by the names of their folders.
+    """Validation errors of the finished plain students in the folder of a run, by the names of their folders.
 
     Args:
         run: The run's folder.

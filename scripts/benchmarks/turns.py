@@ -79,7 +79,7 @@ def step_cases(bench: Bench, width: int, batch: int, *, usual_steps: int) -> lis
 
 
 def frame_cases(bench: Bench, widths: list[int], batches: list[int]) -> list[Case]:
-    """Plain and distilled fit beside the floor, over widths and batches."""
+    """Plain and distilled fit against the floor, over widths and batches."""
     cases = []
     for width in widths:
         for batch in batches:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Inside a Slurm job: train a run, or go on with it, then test it. Called by the .sbatch files beside it.
+# Inside a Slurm job: train a run, or go on with it, then test it. Called by the .sbatch files in this folder.
 #   run.sh CONFIG RUN_DIR [flags of fit]
 # The scheduler's SIGUSR1 before the time limit makes the run save and end with 75, and the job is queued again; on
 # preemption (SIGTERM) it saves and ends with 143, and Slurm queues it again by itself where the job says --requeue.

@@ -389,7 +389,7 @@ def test_two_calls_at_once_do_each_run_once() -> None:
         out, err = call.communicate(timeout=200)
         assert (call.returncode, err) == (0, "")
         assert out.count(" seed ") == 9
-    # A run that both had done would have been resumed by the second, whose event file would lie beside the first's.
+    # A run that both had done would have been resumed by the second, whose event file would lie next to the first's.
     counts = {run.name: len(list(run.glob("events.out.tfevents.*"))) for run in Path("runs/small").glob("*-[0-9]")}
     assert len(counts) == 9
     assert set(counts.values()) == {2}, counts  # training and test

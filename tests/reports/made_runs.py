@@ -32,7 +32,7 @@ def make_run(
         examples: How many were tested.
         model: The configuration's part of that name.
         wrong: Rows of the wrong answers.
-        metrics: What goes over or beside the usual figures; `teacher_errors` among those of the test.
+        metrics: What replaces or joins the usual figures; `teacher_errors` among those of the test.
     """
     folder = root / name
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The page stands alone and shows what is broken as such."""
+"""The page needs no other file, and shows what is broken as such."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Runs that differ by their seed alone share a row; the table has the columns that say something."""
+"""Runs that differ only by their seed share a row; the table has the columns that say something."""
 
 from pathlib import Path
 

@@ -18,5 +18,5 @@ def test_a_plural_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1.0, "epoch"), (0.5, "epochs"), (float("inf"), "epochs")])
-def test_the_noun_alone(count: float, expected: str) -> None:
+def test_only_the_noun(count: float, expected: str) -> None:
     assert noun_for(count, "epoch") == expected

@@ -290,7 +290,7 @@ def test_a_whole_store_on_a_read_only_disk(tmp_path: Path) -> None:
     opened(ensemble, data, options)
     mounts = [["mount", "--bind", str(disk), str(disk)], ["mount", "-o", "remount,ro,bind", str(disk)]]
     if any(subprocess.run(mount, check=False).returncode for mount in mounts):
-        pytest.skip("a file system can be mounted by root alone")
+        pytest.skip("a file system can only be mounted by root")
     try:
         assert _is_right(opened(ensemble, data, options, said), ensemble, data)
         assert not said

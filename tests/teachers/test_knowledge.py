@@ -1,4 +1,4 @@
-"""Dark knowledge: what teachers know besides the label."""
+"""Dark knowledge: what teachers know in addition to the label."""
 
 import math
 

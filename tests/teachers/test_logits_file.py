@@ -125,7 +125,7 @@ def test_views_must_be_all_there(tmp_path: Path) -> None:
 def test_validation_rows_of_other_sizes_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "logits.npy", _logits())
     np.save(tmp_path / "logits.val.npy", _logits((199, 10)))
-    with pytest.raises(ValueError, match=r"validation rows beside .*logits.npy must be \(200, 10\), got \(199, 10\)"):
+    with pytest.raises(ValueError, match=r"validation rows next to .*logits.npy must be \(200, 10\), got \(199, 10\)"):
         _bound(tmp_path / "logits.npy", few_digits())
 
 

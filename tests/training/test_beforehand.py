@@ -22,7 +22,7 @@ def _fit(name: str, run: str, *flags: str) -> int:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A teacher that is worse than the plain student beside the run that it teaches."""
+    """A teacher that is worse than the plain student in the folder of the run that it teaches."""
     folder = tmp_path_factory.mktemp("runs")
     teacher = ["--model.net.hidden", "[16]", "--trainer.max_epochs", "1", "--model.scheduler", "null"]
     assert _fit("teacher", str(folder / "teacher"), *teacher) == 0

@@ -32,7 +32,7 @@ def _taught(teachers: str, store: Path) -> list[str]:
 def test_each_teacher_is_prepared_by_a_job_of_its_own(
     teachers: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Then the student finds all, though one epoch alone would not pay for them."""
+    """Then the student finds all, though a single epoch would not pay for them."""
     store, run = tmp_path / "store", tmp_path / "run"
     for number in (0, 1):
         assert _fit("distill", run, *_taught(str(teachers / f"{number}"), store), "--prepare", "true") == 0
