@@ -93,7 +93,7 @@ def run_study(arguments: Sequence[str]) -> None:
         print_summary(lines, study.name)
     write_summary(lines, output, study.name, time.monotonic() - started if done == len(jobs) else None)
     with_report = given.report and study.rows[0].measure == "test"
-    for finding in _write_report(study, options.root) if with_report else ():
+    for finding in _write_report(study, options.root, output) if with_report else ():
         print(finding)
     if given.verdict:
         print(f"written: {output / 'verdict'}.md, .json and .png")
@@ -294,9 +294,9 @@ def process_count(trainer: dict[str, Any]) -> int:
     return max(count * int(trainer["num_nodes"]), int(os.environ.get("WORLD_SIZE", "1")))
 
 
-def _write_report(study: Study, root: Path) -> list[str]:
-    """Write the report of all finished runs of a study; the findings about them."""
+def _write_report(study: Study, root: Path, output: Path) -> list[str]:
+    """Write the report of all finished runs of a study, whose verdict lies in the output; the findings about them."""
     runs = dict.fromkeys(run for row in study.rows for run in finished_runs(row, root, settings(row)))
     compared = compare_runs([read_run(run) for run in runs])
-    write_report(compared, root / study.name)
+    write_report(compared, root / study.name, verdict=output)
     return compared.findings

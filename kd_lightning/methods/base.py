@@ -27,6 +27,11 @@ class SoftTargets(NamedTuple):
         return self.temperature * (self.log_probs - self.log_probs.mean(dim=-1, keepdim=True))
 
 
+def name_in_logs(term: "SoftLoss | FeatureLoss") -> str:
+    """A term's name in logs: its class's name in lower case, words joined by underscores."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(term).__name__).lower()
+
+
 class SoftLoss(nn.Module, ABC):
     """What compares the student's logits with the soft targets. The default is `KL`.
 
@@ -52,6 +57,11 @@ class SoftLoss(nn.Module, ABC):
             The same shape.
         """
         return teacher_logits
+
+    @property
+    def name(self) -> str:
+        """Name under which the loss is logged beside `soft_loss`: the class's in lower case, words joined by `_`."""
+        return name_in_logs(self)
 
     def logged(self) -> dict[str, Tensor]:
         """Numbers that are logged with the loss, by name; none by default."""
@@ -95,7 +105,7 @@ class FeatureLoss(nn.Module, ABC):
     @property
     def name(self) -> str:
         """Name of the term in logs: the class's name in lower case, words joined by underscores."""
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
+        return name_in_logs(self)
 
     def build(self, student: Tensor, teacher: Tensor) -> None:  # most terms need nothing
         """Make layers that depend on the activations' shapes; called once, before training starts.

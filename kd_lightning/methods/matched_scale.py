@@ -46,6 +46,11 @@ class MatchedScale(SoftLoss):
         plain, other = self.norms.unbind()
         return torch.where((plain > 0) & (other > 0), plain / other, torch.ones_like(plain))
 
+    @property
+    def name(self) -> str:
+        """The other loss's."""
+        return self.loss.name
+
     def logged(self) -> dict[str, Tensor]:
         """The factor."""
         return {"soft_loss_scale": self.scale.float(), **self.loss.logged()}

@@ -24,6 +24,11 @@ class Standardised(SoftLoss):
         super().__init__()
         self.loss = loss or KL()
 
+    @property
+    def name(self) -> str:
+        """The other loss's, after `standardised_`."""
+        return f"standardised_{self.loss.name}"
+
     def prepare(self, teacher_logits: Tensor) -> Tensor:
         """Standardise the teachers' logits.
 

@@ -2,6 +2,8 @@
 
 import io
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import torch
@@ -13,7 +15,7 @@ from kd_lightning.nets.description import in_eval_mode, parameter_count
 
 # Passes before the measurement: the first ones choose kernels, start threads and take memory.
 WARMUP_PASSES = 3
-# Timed passes, at least and at most, and the seconds after which there are enough; the shortest counts.
+# Timed passes of a net, at least and at most, and the seconds after which there are enough; the shortest counts.
 LEAST_PASSES, MOST_PASSES, ENOUGH_SECONDS = 5, 100, 0.5
 
 
@@ -39,38 +41,57 @@ class Costs(NamedTuple):
 
 
 @torch.no_grad()
-def measure_costs(net: nn.Module, inputs: Inputs) -> Costs:
-    """Measure a net on its device, in eval mode.
+def measure_costs(nets: Mapping[str, nn.Module], inputs: Inputs) -> dict[str, Costs]:
+    """Measure nets on their device, in eval mode; they take turns, so that all meet the same machine.
 
     Args:
-        net: Maps inputs to logits; its layers' modes are put back.
-        inputs: A batch's, (batch, ...) float, as the net takes them, on its device.
+        nets: Each maps inputs to logits; their layers' modes are put back.
+        inputs: A batch's, (batch, ...) float, as the nets take them, on their device.
+
+    Returns:
+        What each costs, by its name.
     """
-    counter = FlopCounterMode(display=False)
+    with ExitStack() as modes:
+        for net in nets.values():
+            modes.enter_context(in_eval_mode(net))
+        single, whole = _shortest_ms(nets, first_of(inputs)), _shortest_ms(nets, inputs)
+        return {
+            name: Costs(
+                parameters=parameter_count(net),
+                file_bytes=_file_bytes(net),
+                flops=_flops(net, inputs),
+                single_ms=single[name],
+                batch_ms=whole[name],
+                batch_size=len(tensors_of(inputs)[0]),
+            )
+            for name, net in nets.items()
+        }
+
+
+def _file_bytes(net: nn.Module) -> int:
     content = io.BytesIO()
     torch.save(net.state_dict(), content)
-    with in_eval_mode(net):
-        with counter:
-            net(first_of(inputs))
-        return Costs(
-            parameters=parameter_count(net),
-            file_bytes=content.tell(),
-            flops=counter.get_total_flops(),
-            single_ms=_shortest_ms(net, first_of(inputs)),
-            batch_ms=_shortest_ms(net, inputs),
-            batch_size=len(tensors_of(inputs)[0]),
-        )
+    return content.tell()
 
 
-def _shortest_ms(net: nn.Module, inputs: Inputs) -> float:
+def _flops(net: nn.Module, inputs: Inputs) -> int:
+    with FlopCounterMode(display=False) as counter:
+        net(first_of(inputs))
+    return int(counter.get_total_flops())
+
+
+def _shortest_ms(nets: Mapping[str, nn.Module], inputs: Inputs) -> dict[str, float]:
     """The shortest of many passes, which is repeatable: other work on the machine only makes a pass longer."""
-    for _ in range(WARMUP_PASSES):
-        _seconds(net, inputs)
-    shortest, spent, passes = float("inf"), 0.0, 0
-    while passes < LEAST_PASSES or (passes < MOST_PASSES and spent < ENOUGH_SECONDS):
-        seconds = _seconds(net, inputs)
-        shortest, spent, passes = min(shortest, seconds), spent + seconds, passes + 1
-    return 1000 * shortest
+    for net in nets.values():
+        for _ in range(WARMUP_PASSES):
+            _seconds(net, inputs)
+    shortest, spent, passes = dict.fromkeys(nets, float("inf")), 0.0, 0
+    while passes < LEAST_PASSES or (passes < MOST_PASSES and spent < ENOUGH_SECONDS * len(nets)):
+        for name, net in nets.items():
+            seconds = _seconds(net, inputs)
+            shortest[name], spent = min(shortest[name], seconds), spent + seconds
+        passes += 1
+    return {name: 1000 * seconds for name, seconds in shortest.items()}
 
 
 def _seconds(net: nn.Module, inputs: Inputs) -> float:

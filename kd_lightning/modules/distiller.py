@@ -145,7 +145,7 @@ class Distiller(LightningModule):
             logits: (batch, classes) float, what the student answers to its inputs, before softmax.
 
         Returns:
-            Scalars in nats per example; `loss` is to be minimised.
+            Scalars in nats per example; `loss` is to be minimised. Another soft loss than KL also has its own name.
 
         Raises:
             RuntimeError: If the teachers are not loaded.
@@ -169,7 +169,9 @@ class Distiller(LightningModule):
             weighted, terms = self.feature_losses()
             loss = loss + weighted
         cross_entropy = soft_cross_entropy(student_logits=logits.detach(), targets=targets)
+        own_name = {} if type(self.soft_loss) is KL else {self.soft_loss.name: soft}  # comparable among its like
         return {
+            **own_name,
             "loss": loss,
             "soft_loss": soft,
             "hard_loss": hard,

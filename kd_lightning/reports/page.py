@@ -93,12 +93,13 @@ def compare_runs(runs: Sequence[Run]) -> Compared:
     return Compared(groups, names, table_rows(groups), findings(groups, names), list(_problems(groups)))
 
 
-def write_report(compared: Compared, output: Path) -> None:
+def write_report(compared: Compared, output: Path, verdict: Path | None = None) -> None:
     """Write report.html, report.md, report.csv and the pictures.
 
     Args:
         compared: The runs.
-        output: The folder; a verdict that lies there stands first on the page.
+        output: The folder.
+        verdict: Folder of a study's verdict, by default the output; one that lies there stands first on the page.
     """
     groups, names, rows, found, problems = compared
     write_tables(rows, found, problems, output)
@@ -107,7 +108,7 @@ def write_report(compared: Compared, output: Path) -> None:
         _write_png(picture, output / "report-pictures")
     made_at = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     body = [
-        *_verdict(output),
+        *_verdict(verdict or output),
         markup.paragraph(f"{title(rows)[0].upper()}{title(rows)[1:]}."),
         markup.table(list(cells_of(rows)[0]), [list(line.values()) for line in cells_of(rows)]),
         markup.paragraph(". ".join([*notes(list(cells_of(rows)[0])), ""]).strip(), "note"),

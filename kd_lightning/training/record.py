@@ -152,10 +152,9 @@ class EvaluationRecord(LeanCallback):
         module = cast(ClassifierModule, pl_module)
         tables = module.test_metrics.tables.compute()
         if trainer.is_global_zero and self._inputs is not None:
-            costs = {"net": measure_costs(module, self._inputs)._asdict()}
             teachers = teachers_of(module)
-            if teachers is not None:
-                costs["teachers"] = measure_costs(teachers, self._inputs)._asdict()
+            nets = {"net": module} if teachers is None else {"net": module, "teachers": teachers}
+            costs = {who: found._asdict() for who, found in measure_costs(nets, self._inputs).items()}
             names = class_names_of(data_of(trainer))
             write_json(self.file, {"tables": tables, "class_names": names, "costs": costs})
 

@@ -55,6 +55,11 @@ def test_one_command_gives_a_verdict(
     assert (runs / "verdict.png").read_bytes().startswith(b"\x89PNG")
     assert main(command) == 0  # all runs are done: it says the same again
     assert written == json.loads((runs / "verdict.json").read_text(encoding="utf-8"))
+    assert main([*command[:-2], "--output", "tables"]) == 0
+    assert written == json.loads((tmp_path / "tables" / "verdict.json").read_text(encoding="utf-8"))
+    (runs / "verdict.json").unlink()
+    assert main([*command[:-2], "--output", "tables"]) == 0
+    assert "Distillation here: " in (runs / "report.html").read_text(encoding="utf-8")  # wherever the verdict lies
 
 
 @pytest.mark.slow

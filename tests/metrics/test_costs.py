@@ -13,7 +13,7 @@ from kd_lightning.nets.digits import MLP
 def test_costs_of_a_small_net() -> None:
     net = MLP(hidden=[20], dropout_hidden=0.5)
     net.train()
-    costs = measure_costs(net, torch.rand(50, 1, 28, 28))
+    costs = measure_costs({"net": net}, torch.rand(50, 1, 28, 28))["net"]
     assert costs.parameters == 784 * 20 + 20 + 20 * 10 + 10
     assert costs.flops == 2 * (784 * 20 + 20 * 10)  # a multiplication and an addition per weight
     assert 4 * costs.parameters < costs.file_bytes < 4 * costs.parameters + 5000
@@ -25,7 +25,7 @@ def test_costs_of_a_small_net() -> None:
 
 def test_costs_of_a_convolution() -> None:
     net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Flatten())
-    assert measure_costs(net, torch.rand(2, 1, 28, 28)).flops == 2 * 28 * 28 * 4 * 9
+    assert measure_costs({"net": net}, torch.rand(2, 1, 28, 28))["net"].flops == 2 * 28 * 28 * 4 * 9
 
 
 class _Restless(nn.Module):
@@ -44,7 +44,7 @@ class _Restless(nn.Module):
 def test_the_time_is_that_of_an_undisturbed_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     net = _Restless()
     monkeypatch.setattr("kd_lightning.metrics.costs.time.perf_counter", lambda: net.now)
-    costs = measure_costs(net, torch.rand(8, 3))
+    costs = measure_costs({"net": net}, torch.rand(8, 3))["net"]
     assert costs.single_ms == pytest.approx(1.0)
     assert costs.batch_ms == pytest.approx(1.0)
 
@@ -53,7 +53,8 @@ def test_one_net_measured_twice_takes_as_long() -> None:
     inputs = torch.rand(20, 1, 28, 28)  # a pass is shorter than a turn of another process
     ratios = []
     for _ in range(5):  # other processes may slow down a whole measurement
-        first, second = (measure_costs(MLP(hidden=[300, 300]), inputs) for _ in range(2))
+        net = MLP(hidden=[300, 300])
+        first, second = measure_costs({"once": net, "again": MLP(hidden=[300, 300])}, inputs).values()
         pairs = ((first.single_ms, second.single_ms), (first.batch_ms, second.batch_ms))
         ratios.append(max(max(pair) / min(pair) for pair in pairs))
         if ratios[-1] < 1.3:

@@ -99,6 +99,8 @@ def test_another_soft_loss_trains_and_may_be_stored(teacher: Path, tmp_path: Pat
     live, stored, kl = (_last(tmp_path / name)["net.2.weight"] for name in ("live", "stored", "kl"))
     torch.testing.assert_close(live, stored, atol=1e-4, rtol=1e-3)  # float16 logits
     assert not torch.allclose(live, kl, atol=1e-4)
+    assert {"train/reverse_kl", "val/reverse_kl", "train/soft_loss", "val/soft_loss"} <= set(_tags(tmp_path / "live"))
+    assert not {"train/kl", "val/kl"} & set(_tags(tmp_path / "kl"))  # the soft loss that all are compared with
 
 
 @pytest.mark.parametrize(
@@ -161,7 +163,7 @@ def test_feature_losses_make_the_soft_targets_live(
 @pytest.mark.parametrize("whole", ["matched"], indirect=True)
 def test_a_matched_loss_trains_from_a_file(whole: tuple[str, Path]) -> None:
     _, run = whole
-    assert {"train/soft_loss", "val/soft_loss", "train/soft_loss_scale"} <= set(_tags(run))
+    assert {"train/soft_loss", "val/soft_loss", "train/soft_loss_scale", "train/dkd", "val/dkd"} <= set(_tags(run))
     assert int(_last(run)["soft_loss.measured"]) == 4
 
 
@@ -194,11 +196,21 @@ def test_feature_losses_need_one_teacher(teacher: Path, tmp_path: Path, capsys: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", ["JensenShannon", "LogitMatching", "DKD", "DIST", "NKD", "Standardised"])
-def test_every_soft_loss_trains_from_the_command_line(loss: str, teacher: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("loss", "name"),
+    [
+        ("JensenShannon", "jensen_shannon"),
+        ("LogitMatching", "logit_matching"),
+        ("DKD", "dkd"),
+        ("DIST", "dist"),
+        ("NKD", "nkd"),
+        ("Standardised", "standardised_kl"),
+    ],
+)
+def test_every_soft_loss_trains_from_the_command_line(loss: str, name: str, teacher: Path, tmp_path: Path) -> None:
     chosen = ["--model.soft_loss", f"kd_lightning.{loss}", "--trainer.max_steps", "6"]
     assert _distill(teacher, tmp_path / "run", *chosen) == 0
-    assert {"train/soft_loss", "val/soft_loss"} <= set(_tags(tmp_path / "run"))
+    assert {"train/soft_loss", "val/soft_loss", f"train/{name}", f"val/{name}"} <= set(_tags(tmp_path / "run"))
 
 
 @pytest.mark.slow
