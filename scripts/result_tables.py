@@ -32,10 +32,15 @@ def with_tables(text: str, results: Path) -> str:
 
     def filled(block: re.Match[str]) -> str:
         lines, other = read_lines(results, block[1]), block[2]
-        table = markdown(lines) if other is None else saved_errors(lines, other)
+        table = unbroken(markdown(lines)) if other is None else saved_errors(lines, other)
         return f"{block[0].partition(chr(10))[0]}\n\n{table}\n"
 
     return BLOCK.sub(filled, text)
+
+
+def unbroken(table: str) -> str:
+    """A table in which browsers don't break a mean from its deviation."""
+    return table.replace(" ± ", "\u00a0±\u00a0")
 
 
 def saved_errors(lines: list[dict[str, Any]], other: str) -> str:
@@ -67,7 +72,7 @@ def write(docs: str = "docs") -> None:
         if not (isinstance(lines, list) and lines and "what" in lines[0]):
             continue  # of another program
         below = _TOP.sub("", page.read_text(encoding="utf-8"))
-        page.write_text(markdown(lines) + below, encoding="utf-8")
+        page.write_text(unbroken(markdown(lines)) + below, encoding="utf-8")
         write_csv(lines, path.with_suffix(".csv"))
     for guide in Path(docs).glob("*.md"):
         text = guide.read_text(encoding="utf-8")

@@ -176,4 +176,4 @@ def test_tables_of_results_are_those_of_the_studies() -> None:
     for guide in DOCS.glob("*.md"):
         text = guide.read_text(encoding="utf-8")
         assert with_tables(text, DOCS / "results") == text, f"{guide}: python -m scripts.result_tables"
-    assert "| 133.8 ± 6.3 | 5 |" in (DOCS / "results.md").read_text(encoding="utf-8")
+    assert "| 133.8\u00a0±\u00a06.3 | 5 |" in (DOCS / "results.md").read_text(encoding="utf-8")

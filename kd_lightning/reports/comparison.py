@@ -131,12 +131,12 @@ def _lines(distilled: Group, name: str, plain: Group | None, plain_name: str) ->
         baseline, saved = mean(_errors(plain)), saving(plain, distilled)
         surely_helped = saved.low is not None and saved.low > 0
         if teacher is not None and teacher >= baseline and not surely_helped:
-            than = _no_fewer(teacher, baseline, plain_name)
+            than = _no_fewer(teacher, plain, plain_name)
             yield f"{makes} {than}: nothing to teach; {longer}"
             return
         if errors >= baseline:
             chance = ", which may be chance" if errors > baseline and saved.may_be_chance else ""
-            line = f"{name} makes {_no_fewer(errors, baseline, plain_name)}{chance}"
+            line = f"{name} makes {_no_fewer(errors, plain, plain_name)}{chance}"
             if teacher is not None:
                 line += f", though {makes} {_count(teacher)}; try another temperature or soft_weight, or more epochs"
             yield line
@@ -148,9 +148,11 @@ def _lines(distilled: Group, name: str, plain: Group | None, plain_name: str) ->
         )
 
 
-def _no_fewer(errors: float, baseline: float, plain: str) -> str:
+def _no_fewer(errors: float, plain: Group, name: str) -> str:
+    baseline = mean(_errors(plain))
     more, than = ("as many", "as") if errors == baseline else ("more", "than")
-    return f"{more} errors ({_count(errors)}) {than} the plain student, {plain} ({_count(baseline)})"
+    over = f", mean of {len(_errors(plain))}" if len(_errors(plain)) > 1 else ""
+    return f"{more} errors ({_count(errors)}) {than} the plain student, {name} ({_count(baseline)}{over})"
 
 
 def _half_width_over_examples(before: set[int], after: set[int], examples: int) -> float:

@@ -7,7 +7,8 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 from kd_lightning.reports.comparison import ORDER, Group, Role, plain_student_of, role_of, saving
-from kd_lightning.reports.run_folders import Run, distinct_names
+from kd_lightning.reports.run_folders import Run, common_parent, distinct_names
+from kd_lightning.runs.files import shown
 
 # What two runs of one experiment may differ in and still stand in one row.
 _PER_RUN = ("seed_everything", "run_dir")
@@ -78,12 +79,20 @@ def _by_test_data(members: Sequence[Run]) -> list[list[Run]]:
 
 
 def group_names(groups: Sequence[Group]) -> list[str]:
-    """What to call each group: what its runs' names have in common; the first run's path where two have the same."""
-    common = [_common_name([run.name for run in members]) for members in groups]
-    paths = distinct_names([members[0] for members in groups])
+    """What to call each group: what its runs' names have in common, after their folder's where two have the same.
+
+    Where that is not enough, it is the first run's name.
+    """
+    parent = common_parent([run.folder for members in groups for run in members])
+    names = [_common_name([run.name for run in members]) for members in groups]
+    folders = [shown(members[0].folder.absolute().parent.relative_to(parent)) for members in groups]
+    in_folders = [
+        name if names.count(name) == 1 else f"{folder}/{name}" for name, folder in zip(names, folders, strict=True)
+    ]
+    first = distinct_names([members[0] for members in groups])
     return [
-        name if common.count(name) == 1 else paths[members[0].folder]
-        for name, members in zip(common, groups, strict=True)
+        name if in_folders.count(name) == 1 else first[members[0].folder]
+        for name, members in zip(in_folders, groups, strict=True)
     ]
 
 
@@ -91,11 +100,11 @@ def table_rows(groups: Sequence[Group]) -> list[ResultRow]:
     """One row per group, in their order; the ensembles of teachers have rows too, after the teachers."""
     rows: list[ResultRow] = []
     ensembles: list[ResultRow] = []
-    for members in groups:
+    for name, members in zip(group_names(groups), groups, strict=True):
         ensemble = _ensemble_row(members)
         if ensemble is not None and ensemble not in ensembles:
             ensembles.append(ensemble)
-        rows.append(_row(members, groups))
+        rows.append(_row(name, members, groups))
     place = sum(row.role == "teacher" for row in rows)
     rows[place:place] = ensembles
     return [_told_apart(row, rows) for row in rows]
@@ -109,13 +118,13 @@ def _told_apart(row: ResultRow, rows: Sequence[ResultRow]) -> ResultRow:
     return row._replace(name=f"{row.name} ({row.examples:,} test {row.unit})")
 
 
-def _row(members: Group, groups: Sequence[Group]) -> ResultRow:
+def _row(name: str, members: Group, groups: Sequence[Group]) -> ResultRow:
     tested = [run.metrics for run in members if run.metrics]
     role: Role = role_of(members[0])
     plain = plain_student_of(members, groups) if role == "distilled" and tested else None
     saved = None if plain is None else saving(plain, members)
     return ResultRow(
-        name=_common_name([run.name for run in members]),
+        name=name,
         augment=_augment(members[0].config),
         runs=len(tested),
         errors=[metrics["test"]["errors"] for metrics in tested],

@@ -211,6 +211,11 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
+def _long(seconds: float) -> str:
+    """A duration that may be hours."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
+
+
 def _title(lines: Sequence[dict[str, Any]]) -> str:
     runs = [run for line in lines for run in line["runs"]]
     counts = sorted({run["examples"] for run in runs})
@@ -229,10 +234,12 @@ def _circumstances(lines: Sequence[dict[str, Any]], wall_seconds: float | None) 
         f"{title[0].upper()}{title[1:]} over n seeds from 0",
         f"training is the mean wall time of a run on {os.cpu_count()} cores of {_processor()}"
         + (f", threads: {' or '.join(map(str, threads))}" if threads else "")
-        + f", {seconds / 60:.0f} minutes for all",
+        + f", {_long(seconds)} for all",
         *[", ".join(f"{name} {version}" for name, version in versions.items())][: len(versions)],
     ]
-    return "; ".join(facts) + "." + (f" All in one call: {wall_seconds / 60:.1f} minutes." if wall_seconds else "")
+    return (
+        "; ".join(facts) + "." + (f" All in one call, tests included: {_long(wall_seconds)}." if wall_seconds else "")
+    )
 
 
 def _processor() -> str:

@@ -13,9 +13,12 @@ from kd_lightning.runs.texts import counted
 Word = Literal["helps", "does not help", "can't tell"]
 
 LEVEL = 0.95  # of all confidence intervals; 1 - LEVEL is the largest p that counts
+_LEVEL = f"{100 * LEVEL:.0f} %"
 # A gain of less than this share of the plain student's errors counts as none.
 SMALLEST_GAIN = 0.05
 _MOST_SEEDS = 1000  # beyond, nobody trains so many
+# Of the errors saved: counts are whole numbers, so seeds that agree have at least the deviation of rounding.
+_LEAST_DEVIATION = 12**-0.5
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def paired(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any
             f"a paired comparison needs runs with the same seeds, got {seeds} and {[run['seed'] for run in after]}"
         )
     saved = tuple(float(a["errors"] - b["errors"]) for a, b in zip(before, after, strict=True))
-    half = _half_width(stdev(saved), len(saved)) if len(saved) > 1 else None
+    half = _half_width(_deviation(saved), len(saved)) if len(saved) > 1 else None
     lost = gained = p = None
     if all(run.get("wrong") is not None for run in (*before, *after)):
         pairs = [(set(a["wrong"]), set(b["wrong"])) for a, b in zip(before, after, strict=True)]
@@ -116,6 +119,10 @@ def paired(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any
     )
 
 
+def _deviation(saved: Sequence[float]) -> float:
+    return max(stdev(saved), _LEAST_DEVIATION)
+
+
 def _half_width(deviation: float, count: int) -> float:
     """Half of a mean's confidence interval."""
     return float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * deviation / math.sqrt(count)
@@ -124,20 +131,23 @@ def _half_width(deviation: float, count: int) -> float:
 def _decide(found: Paired, smallest: float) -> tuple[Word, str, int | None]:
     if found.low is None or found.high is None:
         return "can't tell", "one seed says nothing about the next; at least 2 are needed, 5 are better", 4
-    interval = f"{found.low:.1f} to {found.high:.1f} errors saved ({LEVEL:.0%} interval, {len(found.saved)} seeds)"
+    low, high, errors = _shown(found)
+    interval = f"{low:.1f} to {high:.1f} {errors} ({_LEVEL} interval, {len(found.saved)} seeds)"
     if found.low > 0:
         if found.p is None or found.p < 1 - LEVEL:
             return "helps", interval, None
         reason = f"{interval}, but the test examples are too few: McNemar's p = {found.p:.2g}"
         return "can't tell", reason, None
     if found.high < smallest:
-        return "does not help", f"{interval}; less than {smallest:.1f} is no gain", None
+        harm = f"{interval}: it does harm"
+        small = f"{interval}; less than {smallest:.1f}, {SMALLEST_GAIN:.0%} of the plain student's errors, is no gain"
+        return "does not help", harm if found.high < 0 else small, None
     return "can't tell", f"{interval} holds 0 and a gain worth having", _more_seeds(found, smallest)
 
 
 def _more_seeds(found: Paired, smallest: float) -> int | None:
     """How many more seeds would tell, if mean and deviation stay as they are; None beyond reason."""
-    deviation, count = stdev(found.saved), len(found.saved)
+    deviation, count = _deviation(found.saved), len(found.saved)
     for seeds in range(count + 1, _MOST_SEEDS):
         half = _half_width(deviation, seeds)
         if found.mean - half > 0 or found.mean + half < smallest:
@@ -157,6 +167,19 @@ def verdict_lines(verdict: Verdict) -> list[str]:
 
 
 def _sentence(found: Paired) -> str:
-    interval = "" if found.low is None else f", {LEVEL:.0%} interval {found.low:.1f} to {found.high:.1f}"
-    counts = "" if found.p is None else f"; {found.gained:,} answers gained, {found.lost:,} lost, p = {found.p:.2g}"
-    return f"{found.mean:.1f} errors saved{interval}{counts}"
+    low, high, errors = _shown(found)
+    interval = "" if low is None else f", {_LEVEL} interval {low:.1f} to {high:.1f}"
+    counts = "" if found.p is None else f"; {found.gained:,} answers gained, {found.lost:,} lost"
+    test = "" if found.p is None else f", McNemar's p = {found.p:.2g} over all seeds' answers"
+    return f"{abs(found.mean):.1f} {errors}{interval}{counts}{test}"
+
+
+def _shown(found: Paired) -> tuple[float | None, float | None, str]:
+    """The interval's ends and what it counts: errors saved or, where the student makes more, more errors."""
+    if found.mean >= 0:
+        return found.low, found.high, "errors saved"
+    return (
+        (None, None, "more errors")
+        if found.low is None or found.high is None
+        else (-found.high, -found.low, "more errors")
+    )

@@ -91,3 +91,14 @@ def test_a_run_that_was_stopped_early_is_marked(tmp_path: Path) -> None:
     }
     names = [line["run"] for line in cells_of(table_rows(group_runs(list(runs.values()))))]
     assert sorted(names) == ["cut, unfinished", "ended-itself", "old", "whole"]
+
+
+def test_rows_of_one_name_have_their_folders_before_it(tmp_path: Path) -> None:
+    for parent, temperature in (("short", 2.0), ("long", 4.0)):
+        for seed in range(2):
+            make_run(tmp_path / parent, f"taught-{seed}", 10 + seed, seed, temperature=temperature)
+    make_run(tmp_path / "long", "other", 9, temperature=8.0)
+    groups = group_runs([read_run(folder) for folder in find_runs([str(tmp_path)])])
+    names = ["other", "long/taught", "short/taught"]
+    assert group_names(groups) == names
+    assert [line["run"] for line in cells_of(table_rows(groups))] == names

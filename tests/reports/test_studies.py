@@ -70,7 +70,7 @@ def test_the_files_of_a_summary(lines: list[dict[str, Any]], capsys: pytest.Capt
         "|  | these 2 teachers together | – | 19 | 1 | – |",
         "| `student` | student, 2x8 | – | 31 | 1 | 20 s |",
     ]
-    assert "threads: 1, 1 minutes for all; torch 2.14. All in one call: 1.5 minutes." in text
+    assert "threads: 1, 61 s for all; torch 2.14. All in one call, tests included: 90 s." in text
     with Path("out/small.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["row"] for row in rows] == ["teacher", "teacher x 2", "student"]

@@ -88,6 +88,23 @@ def test_other_seeds_are_refused() -> None:
 def test_it_is_said_in_lines() -> None:
     plain, distilled = _runs(150, 144, 147), _runs(100, 104, 96)
     lines = verdict_lines(judge(plain, distilled, distilled))
-    assert lines[0].startswith("Distillation here: helps. 31.9 to 62.1 errors saved (95% interval, 3 seeds)")
-    assert lines[1] == "Against the plain student: 47.0 errors saved, 95% interval 31.9 to 62.1."
-    assert lines[2] == "Against label smoothing: 0.0 errors saved, 95% interval 0.0 to 0.0."
+    assert lines[0].startswith("Distillation here: helps. 31.9 to 62.1 errors saved (95 % interval, 3 seeds)")
+    assert lines[1] == "Against the plain student: 47.0 errors saved, 95 % interval 31.9 to 62.1."
+    assert lines[2] == "Against label smoothing: 0.0 errors saved, 95 % interval -0.7 to 0.7."
+
+
+def test_harm_is_said_as_more_errors() -> None:
+    lines = verdict_lines(_verdict([100, 104, 96], [150, 144, 147]))
+    assert lines[0] == (
+        "Distillation here: does not help. 31.9 to 62.1 more errors (95 % interval, 3 seeds): it does harm."
+    )
+    assert lines[1] == (
+        "Against the plain student: 47.0 more errors, 95 % interval 31.9 to 62.1; 300 answers gained, 441 lost, "
+        "McNemar's p = 2.5e-07 over all seeds' answers."
+    )
+
+
+def test_seeds_that_agree_leave_the_doubt_of_rounding() -> None:
+    found = paired(_runs(30, 31), _runs(20, 21))
+    half = stats.t.ppf(0.975, 1) * (1 / 12) ** 0.5 / 2**0.5  # rounding to whole numbers has a variance of 1/12
+    assert (found.low, found.high) == pytest.approx((10 - half, 10 + half))
