@@ -47,7 +47,7 @@ def cost_table(groups: Sequence[Group], names: Sequence[str]) -> tuple[list[str]
                     count = run.metrics.get("teachers", 1)
                     found[0][f"teacher of {name}" if count == 1 else f"ensemble of {count} teachers"] = None
                 found[1].append(costs)
-    header = ["net", "parameters", "file", "FLOPs an example", "one example", "a batch", "batch size"]
+    header = ["net", "parameters", "file", "FLOPs an example", "one example", "a batch"]
     return header, [
         [
             _listed(list(called)),
@@ -55,8 +55,7 @@ def cost_table(groups: Sequence[Group], names: Sequence[str]) -> tuple[list[str]
             f"{costs[0]['file_bytes'] / 1e6:.2f} MB",
             f"{costs[0]['flops'] / 1e6:,.2f} M",
             f"{min(each['single_ms'] for each in costs):.3f} ms",
-            f"{min(each['batch_ms'] for each in costs):.2f} ms",
-            str(costs[0]["batch_size"]),
+            f"{min(each['batch_ms'] for each in costs):.2f} ms for {costs[0]['batch_size']:,}",
         ]
         for called, costs in nets.values()
     ]

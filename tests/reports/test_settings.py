@@ -46,4 +46,4 @@ def test_a_net_costs_the_same_under_any_name(tmp_path: Path) -> None:
     groups = group_runs([read_run(folder) for folder in find_runs([str(tmp_path)])])
     _, lines = cost_table(groups, group_names(groups))
     assert [line[0] for line in lines] == ["plain, distilled", "ensemble of 2 teachers"]
-    assert lines[0][4:6] == ["0.100 ms", "1.00 ms"]
+    assert lines[0][4:6] == ["0.100 ms", "1.00 ms for 1,000"]
