@@ -10,11 +10,11 @@ from kd_lightning.reports import plots
 
 STYLE = """
 :root { color-scheme: light dark; --page: #fff; --text: #222; --quiet: #666; --line: #ddd; --strong: #999;
-  --code: #f4f4f4; --problem: #a33; --finding: #d1603d; --verdict: #2a6fbb; }
+  --code: #f4f4f4; --problem: #a33; --finding: #d1603d; --verdict: #2a6fbb; --shadow: #0005; }
 @media (prefers-color-scheme: dark) { :root { --page: #1b1b1b; --text: #ddd; --quiet: #a0a0a0; --line: #3a3a3a;
-  --strong: #777; --code: #2b2b2b; --problem: #f08a80; --finding: #e58a6b; --verdict: #6fa8e6; }
-  .pictures svg { filter: invert(.895) hue-rotate(180deg); }
-  .pictures img, .verdict img { filter: brightness(.88); border-radius: 4px; } }
+  --strong: #777; --code: #2b2b2b; --problem: #f08a80; --finding: #e58a6b; --verdict: #6fa8e6; --shadow: #fff5; }
+  .pictures svg, .verdict img { filter: invert(.895) hue-rotate(180deg); }
+  .pictures img { filter: brightness(.65); border-radius: 4px; } }
 @media print { :root { color-scheme: light; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page); max-width: 110rem;
   margin: 1.5rem auto; padding: 0 1.5rem; }
@@ -25,15 +25,23 @@ th:first-child, td:first-child { text-align: left; padding-left: 0; }
 thead th { border-bottom: 2px solid var(--strong); }
 td, th { white-space: nowrap; } .long td { white-space: normal; max-width: 24rem; overflow-wrap: anywhere; }
 .long td:first-child { white-space: nowrap; }
-@media (max-width: 64rem) { table { font-size: .85rem; } th, td { padding: .25rem .45rem; } }
-.note { color: var(--quiet); font-size: .85rem; }
+@media (max-width: 64rem) { table { font-size: .8rem; } th, td { padding: .2rem .35rem; }
+  thead th { white-space: normal; vertical-align: bottom; } }
+.note { color: var(--quiet); font-size: .85rem; padding-left: 1.2rem; }
 .finding { border-left: 4px solid var(--finding); padding-left: .8rem; }
 .verdict { border-left: 4px solid var(--verdict); padding-left: .8rem; } .verdict p { margin: .2rem 0; }
-.problem { color: var(--problem); } .scroll { overflow-x: auto; }
+.problem { color: var(--problem); }
+/* A shadow at the side where more of a table is hidden: covers of the page's colour move with the table. */
+.scroll { overflow-x: auto; background:
+  linear-gradient(to right, var(--page) 40%, transparent) left / 2.5rem 110% no-repeat local,
+  linear-gradient(to left, var(--page) 40%, transparent) right / 2.5rem 110% no-repeat local,
+  linear-gradient(to right, var(--shadow), transparent) left / 1rem 100% no-repeat scroll,
+  linear-gradient(to left, var(--shadow), transparent) right / 1rem 100% no-repeat scroll; }
 code { background: var(--code); padding: .1rem .3rem; }
-.pictures { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); }
-.pictures.wide { grid-template-columns: repeat(auto-fill, minmax(min(32rem, 100%), 1fr)); }
-figure { margin: 0; } figcaption { color: var(--quiet); font-size: .85rem; overflow-wrap: anywhere; }
+.pictures { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); }
+.pictures.wide { grid-template-columns: repeat(auto-fit, minmax(min(32rem, 100%), 1fr)); }
+figure { margin: 0; max-width: 40rem; } .wide figure { max-width: 60rem; }
+figcaption { color: var(--quiet); font-size: .85rem; overflow-wrap: anywhere; }
 .pictures svg, .pictures img { width: 100%; height: auto; } .verdict img { max-width: 100%; }
 """
 

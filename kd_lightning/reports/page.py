@@ -106,12 +106,13 @@ def write_report(compared: Compared, output: Path, verdict: Path | None = None) 
     parts = sections(groups, names)
     for picture in (picture for section in parts for picture in section.pictures):
         _write_png(picture, output / "report-pictures")
+    header = list(cells_of(rows)[0])
     made_at = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     body = [
         *_verdict(verdict or output),
         markup.paragraph(f"{title(rows)[0].upper()}{title(rows)[1:]}."),
-        markup.table(list(cells_of(rows)[0]), [list(line.values()) for line in cells_of(rows)]),
-        markup.paragraph(". ".join([*notes(list(cells_of(rows)[0])), ""]).strip(), "note"),
+        markup.table(header, [list(line.values()) for line in cells_of(rows)]),
+        *([markup.items(notes(header), "note")] if notes(header) else []),
         *(markup.paragraph(text, "finding") for text in found),
         *([markup.heading("Not finished or damaged"), markup.items(problems, "problem")] if problems else []),
         *(part for section in parts for part in _section(section)),

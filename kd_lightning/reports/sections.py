@@ -118,7 +118,7 @@ def _confusions(shown: Sequence[_Shown]) -> Iterator[Picture]:
     for each in shown:
         for kind, what, ylabel in (
             ("confusion", f"test {each.unit}", "label"),
-            ("teacher_confusion", "student against its teachers", "teachers' prediction"),
+            ("teacher_confusion", f"student against its teachers, test {each.unit}", "teachers' prediction"),
             ("sequence_confusion", "whole sequences", "label"),
         ):
             if kind in each.tables:

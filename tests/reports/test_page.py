@@ -73,6 +73,7 @@ def test_the_page_stands_alone_and_escapes_what_it_shows(tmp_path: Path) -> None
     ):
         assert heading in text
     assert evil in text
+    assert "student against its teachers, test images" in text
     assert parsed.tags.count("svg") == 6
     pictures = {file.name for file in (tmp_path / "out" / "report-pictures").iterdir()}
     assert {"good-loss.png", "good-confusion.png", "good-teacher-confusion.png", "reliability.png"} <= pictures
@@ -203,6 +204,7 @@ def test_a_narrow_terminal_gets_fewer_columns(
     assert any("plain" in line and " 9 " in line for line in table)
     assert not any("training" in line for line in table)
     assert "training" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "<li>training: wall time" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_every_name_of_a_run_is_shown(tmp_path: Path) -> None:
