@@ -20,6 +20,7 @@ from kd_lightning.reports.plots import (
 
 # A bin of fewer predictions is joined with the next: its accuracy would be chance.
 LEAST_IN_BIN = 10
+_CALIBRATED = "perfectly calibrated"
 
 
 def confusion(
@@ -39,7 +40,8 @@ def confusion(
     classes = len(counts)
     wrong = [[0 if r == c else count for c, count in enumerate(line)] for r, line in enumerate(counts)]
     largest = max(1, *(count for line in wrong for count in line))
-    with new_figure(4.8, 4.6) as figure:
+    side = 4 if classes <= 10 and not names else 5
+    with new_figure(side, side - 0.2) as figure:
         axes = figure.subplots()
         axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=largest)
         axes.grid(visible=False)
@@ -48,12 +50,13 @@ def confusion(
             class_names = names if names and len(names) == classes else None
             class_ticks(axes, classes, class_names)
             axes.set_yticks(range(classes), short_names(class_names or [str(number) for number in range(classes)]))
+            size = min(9, 75 * side / classes / len(f"{max(map(max, counts))}"))  # the longest count fits into its cell
             for row, line in enumerate(counts):
                 for column, count in enumerate(line):
                     if count:
-                        dark = row != column and count > 0.6 * largest
+                        dark = row != column and count > 0.75 * largest
                         color = "#555555" if row == column else "white" if dark else "black"
-                        axes.text(column, row, f"{count}", ha="center", va="center", color=color, fontsize=7)
+                        axes.text(column, row, f"{count}", ha="center", va="center", color=color, fontsize=size)
         return figure
 
 
@@ -63,10 +66,10 @@ def reliability(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     Args:
         bins: By run: count, mean confidence and accuracy of each bin, the least confident first.
     """
-    with new_figure(4.8, 3.4 + legend_height(len(bins) + 1)) as figure:
-        smallest = 0.1
+    with new_figure(4.4, 3.1 + legend_height([_CALIBRATED, *bins])) as figure:
+        smallest = 0.01  # so that the shares' axis has three labels or more
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-        above.plot([0, 1], [0, 1], "--", color=QUIET_COLOR, linewidth=1, label="perfectly calibrated")
+        above.plot([0, 1], [0, 1], "--", color=QUIET_COLOR, linewidth=1, label=_CALIBRATED)
         for (name, run), color in zip(bins.items(), line_colors(len(bins)), strict=True):
             filled = joined_bins(run)
             total = sum(each["count"] for each in run)
@@ -79,8 +82,8 @@ def reliability(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
         above.set(ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
         whole_decade = 10.0 ** math.floor(math.log10(smallest))
         below.set(xlabel="confidence", ylabel="share", yscale="log", ylim=(whole_decade, 2))
-        plain_log_ticks(below, few=True)
-        add_legend(figure, above, len(bins) + 1, "upper left")
+        plain_log_ticks(below)
+        add_legend(figure, above, "upper left")
         return figure
 
 
@@ -116,7 +119,7 @@ def errors_by_class(errors: Mapping[str, Sequence[float]], names: Sequence[str] 
         errors: Of each class, by run.
         names: Of the classes, their numbers by default.
     """
-    with new_figure(4.8, 3.4 + legend_height(len(errors))) as figure:
+    with new_figure(4.4, 3.1 + legend_height(errors)) as figure:
         axes = figure.subplots()
         width = 0.8 / max(1, len(errors))
         most = max(map(len, errors.values()), default=0)
@@ -128,5 +131,5 @@ def errors_by_class(errors: Mapping[str, Sequence[float]], names: Sequence[str] 
         class_ticks(axes, most, class_names)
         axes.set(xlabel=None if class_names else "class", ylabel="errors, %")
         axes.grid(visible=False, axis="x")
-        add_legend(figure, axes, len(errors))
+        add_legend(figure, axes)
         return figure

@@ -5,14 +5,14 @@ Numbers in, figures out; class_plots has those of a net's answers.
 
 import io
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 # Any: matplotlib names 300 literals. Figures are made without pyplot, which would keep them all and ask for a screen.
 STYLE: dict[Any, Any] = {
@@ -34,6 +34,7 @@ LABEL_LENGTH = 40  # characters of a run's name in a legend, at most
 NAME_LENGTH = 14  # of a class's name on an axis
 TICKED_CLASSES = 20  # of which each is named on an axis, at most
 LEGEND_INSIDE = 6  # lines, at most; a longer legend stands below
+LEGEND_PAIRED = 20  # characters of a name, at most, in a legend of two columns
 
 # (height, width), 0 is the background; or (height, width, 3), red, green and blue. In [0, 1].
 Image = Sequence[Sequence[Any]]
@@ -54,18 +55,24 @@ def softened_targets(
     Args:
         image: In [0, 1].
         label: Its class.
-        answers: Probabilities of each class, by title; each has a scale of its own.
+        answers: Probabilities of each class, by title. Up to 20 classes share one scale; of more, flat answers would be
+            too low to see, and each has a scale of its own.
         names: Of the classes, their numbers by default.
     """
     with new_figure(2.2 + 2.4 * len(answers), 2.4) as figure:
         first, *others = figure.subplots(1, 1 + len(answers), width_ratios=[1, *[1.5] * len(answers)])
         _show(first, image, f"label {label_text(names[label]) if names else label}")
+        first.set_xlabel("its bar is orange", color=HARD_COLOR)
         for axes, (title, probabilities) in zip(others, answers.items(), strict=True):
             colors = [HARD_COLOR if place == label else SOFT_COLOR for place in range(len(probabilities))]
             axes.bar(range(len(probabilities)), probabilities, color=colors)
             axes.set(title=title, xlabel=None if names else "class")
             class_ticks(axes, len(probabilities), names)
             axes.grid(visible=False, axis="x")
+            if axes is not others[0] and len(probabilities) <= TICKED_CLASSES:
+                axes.sharey(others[0])
+                axes.tick_params(labelleft=False)
+        others[0].set_ylabel("probability")
         return figure
 
 
@@ -94,7 +101,7 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], ylabel
         log: Whether their axis is logarithmic.
     """
     kinds = list(dict.fromkeys(name.rpartition("/")[2] for name in series))
-    with new_figure(4.8, 3.4 + legend_height(len(series))) as figure:
+    with new_figure(4.4, 3.1 + legend_height(series)) as figure:
         axes = figure.subplots()
         colors = dict(zip(kinds, line_colors(len(kinds)), strict=True))
         for name, (steps, values) in series.items():
@@ -104,9 +111,9 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], ylabel
             axes.plot(steps, values, line, marker=marker, linewidth=1.2, label=label_text(name), color=color)
         axes.set(xlabel="step", ylabel=ylabel)
         if log and all(value > 0 for _, values in series.values() for value in values):
-            axes.set_yscale("log")
+            axes.set(yscale="log", ylabel=f"{ylabel}, log scale")
             plain_log_ticks(axes)
-        add_legend(figure, axes, len(series))
+        add_legend(figure, axes)
         return figure
 
 
@@ -221,24 +228,34 @@ def line_colors(count: int) -> list[Any]:  # Any: matplotlib's names and tuples
     return [mpl.colormaps["turbo"](place / (count - 1)) for place in range(count)]
 
 
-def legend_height(count: int) -> float:
-    """Inches that a legend of so many lines adds to a figure."""
-    return 0.0 if count <= LEGEND_INSIDE else 0.16 * -(-count // 2)
+def legend_height(names: Collection[str]) -> float:
+    """Inches that a legend of these names adds to a figure."""
+    return 0.0 if len(names) <= LEGEND_INSIDE else 0.16 * -(-len(names) // _legend_columns(names))
 
 
-def add_legend(figure: Figure, axes: Axes, count: int, place: Literal["best", "upper left"] = "best") -> None:
+def add_legend(figure: Figure, axes: Axes, place: Literal["best", "upper left"] = "best") -> None:
     """Name the lines, in the picture or, where there are many, below it."""
-    if count > LEGEND_INSIDE:
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7)
-    elif count:
-        axes.legend(loc=place, fontsize=7)
+    lines, names = axes.get_legend_handles_labels()
+    if len(names) > LEGEND_INSIDE:
+        figure.legend(lines, names, loc="outside lower center", ncols=_legend_columns(names), fontsize=8)
+    elif names:
+        axes.legend(loc=place, fontsize=8)
 
 
-def plain_log_ticks(axes: Axes, *, few: bool = False) -> None:
-    """Label a logarithmic axis with 0.1, 0.2, 0.5 and so on, or a few of 0.1, 1, 10, not with powers of ten."""
-    axes.yaxis.set_major_locator(LogLocator(subs=(1,), numticks=5) if few else LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+def _legend_columns(names: Iterable[str]) -> int:
+    return 2 if max(map(len, names)) <= LEGEND_PAIRED else 1
+
+
+def plain_log_ticks(axes: Axes) -> None:
+    """Label a logarithmic axis with three to eight plain numbers: 0.1, 1, 10, or 0.1, 0.2, 0.5, or evenly spaced."""
+    low, high = axes.get_ylim()
+    decades, parts = LogLocator(subs=(1,), numticks=5), LogLocator(subs=(1, 2, 5), numticks=5)
+    for locator in (decades, parts, MaxNLocator(4, min_n_ticks=3)):
+        ticks = [tick for tick in locator.tick_values(low, high) if low <= tick <= high]
+        if 3 <= len(ticks) <= 8:
+            break
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def class_ticks(axes: Axes, classes: int, names: Sequence[str] | None) -> None:

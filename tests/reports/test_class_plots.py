@@ -28,12 +28,34 @@ def test_classes_have_their_names() -> None:
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["a class with …", r"\$x"]
 
 
+@pytest.mark.parametrize(
+    ("classes", "right", "names"),
+    [(3, 5, None), (10, 8, None), (10, 1135, None), (10, 1000, 10 * ["a class with a long name"]), (20, 500, None)],
+)
+def test_the_counts_fit_their_cells(classes: int, right: int, names: list[str] | None) -> None:
+    counts = [[right if row == c else 1 for c in range(classes)] for row in range(classes)]
+    figure = class_plots.confusion(counts, names=names)
+    plots.as_png(figure)
+    (axes,) = figure.axes
+    cell = axes.get_window_extent().width / classes
+    assert max(text.get_window_extent().width for text in axes.texts) < cell
+
+
 def test_fifteen_runs_have_fifteen_colors_and_a_legend_below() -> None:
     bins = {f"run {number}": [_bin(20, 0.5, 0.5)] for number in range(15)}
     figure = class_plots.reliability(bins)
     lines = figure.axes[0].get_lines()[1:]
     assert len({str(line.get_color()) for line in lines}) == 15
     assert len(figure.legends) == 1
+
+
+@pytest.mark.parametrize("name", ["plain", 19 * "n", 40 * "n"])
+def test_a_legend_fits_its_figure(name: str) -> None:
+    figure = class_plots.errors_by_class({f"{number}{name}": [1.0, 2.0] for number in range(9)})
+    plots.as_png(figure)
+    legend, whole = figure.legends[0].get_window_extent(), figure.bbox
+    assert whole.x0 <= legend.x0 < legend.x1 <= whole.x1
+    assert whole.y0 <= legend.y0
 
 
 def test_the_shares_axis_names_few_values() -> None:
@@ -52,7 +74,7 @@ def test_the_shares_axis_fits_its_names() -> None:
     below = figure.axes[1]
     assert [label.get_text() for label in _seen(below)] == ["0.001", "0.01", "0.1", "1"]
     assert below.yaxis.label.get_window_extent().height < below.get_window_extent().height
-    assert class_plots.reliability({"run": []}).axes[1].get_ylim() == (0.1, 2)
+    assert class_plots.reliability({"run": []}).axes[1].get_ylim() == (0.01, 2)
 
 
 def _seen(axes: Axes) -> list[Text]:

@@ -43,7 +43,11 @@ def test_curves_side_by_side_name_their_seeds(
 
 @pytest.mark.parametrize(
     ("csv", "unit"),
-    [(CSV, "nats (soft: T² · nats)"), ("step,train/loss,train/hard_loss\n0,1.5,1.5\n1,1.2,1.2\n", "nats")],
+    [
+        (CSV, "nats (soft: T² · nats), log scale"),
+        ("step,train/loss,train/hard_loss\n0,1.5,1.5\n1,1.2,1.2\n", "nats, log scale"),
+        ("step,train/loss,train/hard_loss\n0,1.5,0.0\n1,0.0,1.2\n", "nats"),
+    ],
 )
 def test_the_unit_of_the_loss(csv: str, unit: str, tmp_path: Path) -> None:
     (make_run(tmp_path, "one", 5) / "metrics.csv").write_text(csv, encoding="utf-8")
