@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard.summary import hparams
 
+from kd_lightning.data.transfer_data import data_of
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.nets.description import describe_net, parameter_count
 from kd_lightning.teachers.ensemble import teachers_of
@@ -16,18 +17,34 @@ from kd_lightning.teachers.ensemble import teachers_of
 _PLACES = {
     "temperature": "model.init_args.temperature",
     "soft_weight": "model.init_args.soft_weight",
+    "label_smoothing": "model.init_args.label_smoothing",
     "soft_loss": "model.init_args.soft_loss.class_path",
+    "scheduler": "model.init_args.scheduler.class_path",
+    "data": "data.init_args.dataset",
+    "train_fraction": "data.init_args.train_fraction",
     "augment": "data.init_args.augment.class_path",
     "batch_size": "data.init_args.batch_size",
     "epochs": "trainer.max_epochs",
     "precision": "trainer.precision",
     "seed": "seed_everything",
 }
-_NUMBERS = ("temperature", "soft_weight", "lr", "batch_size", "epochs", "seed", "parameters", "teachers")
+_NUMBERS = (
+    "temperature",
+    "soft_weight",
+    "label_smoothing",
+    "train_fraction",
+    "lr",
+    "batch_size",
+    "epochs",
+    "seed",
+    "parameters",
+    "teachers",
+)
 COLUMNS = (*_PLACES, "lr", "optimizer", "net", "parameters", "teachers")
 # TensorBoard shows the first five columns by default.
-FIRST_COLUMNS = ("lr", "net", "soft_weight", "teachers", "temperature")
-FINAL_METRICS = ("test/errors", "val/accuracy", "val/loss", "test/accuracy", "test/nll", "test/ece")
+FIRST_COLUMNS = ("label_smoothing", "lr", "net", "soft_weight", "temperature")
+# val/loss depends on soft_weight and T: no figure to compare runs by.
+FINAL_METRICS = ("test/errors", "val/accuracy", "val/hard_loss", "test/accuracy", "test/nll", "test/ece")
 
 
 def hyperparameters(config: dict[str, Any], trainer: Trainer, module: LightningModule) -> dict[str, Any]:
@@ -51,6 +68,9 @@ def hyperparameters(config: dict[str, Any], trainer: Trainer, module: LightningM
             values[name] = str(value).rpartition(".")[2] if "." in str(value) else str(value)
     if _value_at(config, _PLACES["soft_weight"]) == 0:
         values.pop("temperature", None)  # a plain student has none
+    data = data_of(trainer)
+    if data is not None:
+        values.setdefault("data", type(data).__name__)
     if trainer.optimizers:
         group = trainer.optimizers[0].param_groups[0]
         values["lr"] = float(group.get("initial_lr", group["lr"]))  # where a schedule starts from

@@ -84,6 +84,10 @@ def test_hyperparameters_text_and_final_figures(runs: Path) -> None:
     assert values["teachers"].number_value == 1
     assert values["lr"].number_value == 1e-3  # of the default optimizer, before the schedule
     assert values["optimizer"].string_value == "Adam"
+    assert values["scheduler"].string_value == "WarmupCosine"
+    assert values["label_smoothing"].number_value == 0.0
+    assert values["data"].string_value == "mnist5k"
+    assert values["train_fraction"].number_value == 1.0
     assert values["net"].string_value == "MLP [20]"
     assert values["parameters"].number_value == 784 * 20 + 20 + 20 * 10 + 10
     content = HParamsPluginData.FromString(
@@ -165,6 +169,7 @@ def test_any_input_has_a_confusion(data: type[InMemoryDataModule], pictures: set
     assert examined is not None
     assert (examined.labels >= 0).all()
     assert {name for name, _ in figures(module, examined, datamodule.class_names)} == pictures
+    assert hyperparameters({}, trainer, module)["data"] == data.__name__
 
 
 def test_names_and_colours_in_the_pictures() -> None:
