@@ -17,6 +17,7 @@ from kd_lightning.modules.distill import DistillModule
 # Largest number of validation examples that are used, and number of mistakes that are shown.
 EXAMPLES, MISTAKES = 5000, 16
 NUMBERS = 50_000_000  # pixels and channels of all of them together, at most: 200 MB
+TENSORBOARD_WIDTH = 350  # pixels in which TensorBoard shows a picture; it shrinks a wider one without smoothing
 
 
 class Examined(NamedTuple):
@@ -88,7 +89,9 @@ def figures(
     called = plots.short_names(class_names or [str(number) for number in range(classes)])
     if classes <= TABLE_CLASSES:
         counts = torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes)
-        yield "confusion", class_plots.confusion(counts.tolist(), names=class_names)
+        figure = class_plots.confusion(counts.tolist(), names=class_names)
+        figure.set_dpi(TENSORBOARD_WIDTH / figure.get_figwidth())
+        yield "confusion", figure
     if images is None:
         return
     wrong = (predicted != labels).nonzero().squeeze(1)

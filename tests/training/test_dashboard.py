@@ -56,7 +56,7 @@ def test_pictures_at_the_last_epoch_alone(runs: Path) -> None:
     for tag in events.Tags()["images"]:
         (image,) = events.Images(tag)
         assert image.step == last + 1 or image.step == last
-        assert image.width > 200
+        assert image.width == 350 if tag == "validation/confusion" else image.width > 350  # as TensorBoard shows it
     assert set(_events(runs / "teacher").Tags()["images"]) == {"validation/confusion", "validation/mistakes"}
 
 
