@@ -14,10 +14,10 @@ from kd_lightning.runs.files import write_text
 
 ALWAYS = ("run", "errors", "error %")  # columns that stand in every table
 WORDS = ("run", "augment")  # columns of text
-SAVED = "saved"
+SAVED = "errors saved"
 _MEANINGS = {
-    SAVED: "errors saved against the plain student, with a 95 % interval over seeds, or over the test examples where "
-    "there is one seed",
+    SAVED: "against the plain student, with a 95 % interval over seeds, or over the test examples where there is one "
+    "seed",
     "compression": "parameters of all teachers / of the student",
     "agreement": "test examples on which student and teachers name the same class",
     "training": "wall time of a run's training",
