@@ -16,10 +16,17 @@ from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 
 from kd_lightning.cli.arguments import OTHER_COMMANDS, PROG, refuse_unknown_subcommand, typed_command
 from kd_lightning.cli.distill_cli import DistillCLI
-from kd_lightning.cli.messages import accept_any_text, error_line, refuse_undecoded, silence_known_warnings
+from kd_lightning.cli.messages import (
+    accept_any_text,
+    error_line,
+    refuse_undecoded,
+    silence_known_warnings,
+    wrap_log_lines,
+)
 from kd_lightning.cli.own_code import DEBUG_VARIABLE, raised_last
 from kd_lightning.runs.config_files import check_config_files
 from kd_lightning.runs.resume import with_config_of_run, with_data_named
+from kd_lightning.runs.texts import wrapped
 from kd_lightning.training.signals import EXIT_CODES, Stopped, StopSignals, end_with_launcher, let_launcher_end_first
 from kd_lightning.training.trial import TrialDone
 
@@ -38,6 +45,7 @@ def main(args: Sequence[str] | None = None) -> int:
     signals = StopSignals()
     end_with_launcher()
     silence_known_warnings()
+    wrap_log_lines()
     accept_any_text()
     try:
         refuse_unknown_subcommand(arguments)
@@ -127,5 +135,5 @@ def _failed(error: Exception) -> int:
         raise error
     if os.environ.get(DEBUG_VARIABLE):
         traceback.print_exception(error)
-    print(f"error: {line}", file=sys.stderr)
+    print(wrapped(f"error: {line}", sys.stderr), file=sys.stderr)
     return 1

@@ -30,7 +30,7 @@ from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.lightning_internals import FreePassProfiler, OpenCommandLine
 from kd_lightning.nets.construction import constructor_errors
 from kd_lightning.runs.checkpoints import RECORD_KEY, run_folder
-from kd_lightning.runs.files import EVENT_FILES, METRICS_FILE, PREDICTIONS_FILE, write_json
+from kd_lightning.runs.files import EVENT_FILES, METRICS_FILE, PREDICTIONS_FILE, from_here, write_json
 from kd_lightning.runs.resume import check_strategy
 from kd_lightning.runs.texts import counted
 from kd_lightning.teachers.ensemble import HasTeachers
@@ -236,7 +236,8 @@ class DistillCLI(OpenCommandLine):
             return
         if any(self._run_dir.glob(EVENT_FILES)):
             rank_zero_only(add_test_scalars)(self._run_dir, record["test"], record["steps"])
-        rank_zero_info(f"metrics: {path}\nnext: {self._program} report {quote(str(self._run_dir.parent))}")
+        runs = from_here(self._run_dir.absolute().parent)
+        rank_zero_info(f"metrics: {path}\nnext: {self._program} report {quote(str(runs))}")
 
     def predict(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
         """Predict, and write predictions.csv into the run's folder."""
@@ -286,7 +287,7 @@ class DistillCLI(OpenCommandLine):
                 f"--run_dir is where fit writes, got {self._run_dir}; {self.subcommand} writes into the folder of the "
                 f"checkpoint's run, {run}: leave it out"
             )
-        self._run_dir = run
+        self._run_dir = from_here(run)
         self.config[self.subcommand]["ckpt_path"] = str(evaluated.path)
 
     def _saved_config(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Collection, Sequence
 from importlib import import_module
+from typing import TextIO
 
 import jsonargparse
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -20,6 +21,7 @@ from torch.multiprocessing.spawn import ProcessException
 
 from kd_lightning.cli.arguments import ARGUMENTS
 from kd_lightning.cli.own_code import DEBUG_VARIABLE, own_place, raised_last, whole_traceback
+from kd_lightning.runs.texts import wrapped
 
 # Errors that main prints in one line. Any other error is a bug in this program and keeps its traceback.
 USER_ERRORS = (
@@ -278,6 +280,30 @@ def silence_known_warnings() -> None:
         "tensorboard",
     ):
         logging.getLogger(name or None).addFilter(_of_use)
+
+
+class WordWrap(logging.Formatter):
+    """Breaks log lines between words where they go to a terminal.
+
+    Args:
+        handler: Prints them.
+    """
+
+    def __init__(self, handler: logging.StreamHandler[TextIO]) -> None:
+        super().__init__()
+        self._handler = handler
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's text."""
+        return wrapped(super().format(record), self._handler.stream)
+
+
+def wrap_log_lines() -> None:
+    """Have the lines of Lightning and of this package broken between words on a terminal."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.formatter is None:
+                handler.setFormatter(WordWrap(handler))
 
 
 # Advertisements, and lines that repeat the banner, the progress bar or the last lines of a run.

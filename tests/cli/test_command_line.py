@@ -450,7 +450,7 @@ def test_the_next_command_can_be_pasted(tmp_path: Path, caplog: pytest.LogCaptur
     assert _fit("student", run, *flags) == 0
     assert main(["test", "--ckpt_path", str(run), *SMALL]) == 0
     commands = [shlex.split(line) for line in caplog.text.splitlines() if line.startswith("next: ")]
-    assert [command[-1] for command in commands] == [str(run), str(run.parent)]
+    assert [command[-1] for command in commands] == [str(run), "my runs"]  # from the current folder
     assert all(command[1:4] == ["python", "-m", "kd_lightning"] for command in commands)
 
 
@@ -486,7 +486,7 @@ def test_the_next_command_names_the_program_as_it_was_typed(
     commands = [line for line in caplog.text.splitlines() if line.startswith("next: ")]
     assert commands == [
         f"next: kd_lightning test --ckpt_path {run}",
-        f"next: /opt/python -m kd_lightning report {run.parent}",
+        "next: /opt/python -m kd_lightning report .",
     ]
 
 
