@@ -11,10 +11,11 @@ from contextlib import ExitStack
 from importlib import import_module
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 
-from kd_lightning.cli.arguments import OTHER_COMMANDS, PROG, refuse_unknown_subcommand, typed_command
+from kd_lightning.cli.arguments import OTHER_COMMANDS, PROG, refuse_unknown_subcommand, resume_command, typed_command
 from kd_lightning.cli.distill_cli import DistillCLI
 from kd_lightning.cli.messages import (
     accept_any_text,
@@ -74,7 +75,10 @@ def main(args: Sequence[str] | None = None) -> int:
     except SIGTERMException:  # Lightning lets it end the process with 0
         return EXIT_CODES[signal.SIGTERM]
     except Stopped as stopped:
-        return _stopped(stopped.signal)
+        code = _stopped(stopped.signal, stopped.saved)
+        if stopped.saved and args is None:  # a study knows better than its run what comes next
+            rank_zero_only(print)(f"next: {resume_command(typed_command())}", file=sys.stderr)
+        return code
     except BrokenPipeError as error:
         return 128 + signal.SIGPIPE if _reader_is_gone() else _failed(error)
     except SystemExit as stop:  # --help and --print_config end so, and Lightning after Ctrl-C
@@ -121,9 +125,9 @@ def _signal_of_ranks(error: ProcessException, signals: StopSignals) -> signal.Si
     return signal.Signals(signals.received) if signals.received else by_code.get(error.exit_code)
 
 
-def _stopped(signum: signal.Signals) -> int:
-    """Print which signal ended the run, and return the exit code."""
-    print(f"stopped by {signum.name}", file=sys.stderr)
+def _stopped(signum: signal.Signals, saved: str = "") -> int:
+    """Print which signal ended the run and what was saved, and return the exit code."""
+    print(wrapped(f"stopped by {signum.name}{': ' * bool(saved)}{saved}", sys.stderr), file=sys.stderr)
     let_launcher_end_first()
     return EXIT_CODES[signum]
 

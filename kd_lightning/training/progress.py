@@ -14,6 +14,7 @@ from rich.table import Column
 from torch import Tensor
 
 from kd_lightning.modules.optimization import planned_steps
+from kd_lightning.training.signals import Stopped
 
 # Drawing takes 2 ms, as long as a small net's step.
 DRAW_SECONDS = 0.5
@@ -87,7 +88,9 @@ class RunProgress(ProgressBar):
         self._end_line()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the terminal back."""
+        """Give the terminal back; a signal saved the step that is shown last."""
+        if self._line is not None and isinstance(exception, Stopped) and exception.saved:
+            self._line.show(trainer.global_step, _description(trainer), trainer.callback_metrics)
         self._end_line()
 
     def _end_line(self) -> None:
