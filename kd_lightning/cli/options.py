@@ -23,6 +23,7 @@ from kd_lightning.cli.arguments import (
     typed_program,
 )
 from kd_lightning.cli.inspect import inspect_parser
+from kd_lightning.cli.messages import closest
 from kd_lightning.cli.study import study_parser
 from kd_lightning.data.augment import Augment
 from kd_lightning.export.command import export_parser
@@ -146,10 +147,10 @@ def find_class(name: str) -> type:
     try:
         found = getattr(import_module(module or "kd_lightning"), last)
     except (ImportError, AttributeError) as error:
-        known = ", ".join(each for *_, names in GROUPS for each in names)
-        raise ValueError(
-            f"no class {name}; expected an import path such as my_project.MyNet, or one of {known}"
-        ) from error
+        known = {each.lower(): each for *_, names in GROUPS for each in names}
+        meant = known.get(closest(last.lower(), known))
+        advice = f"did you mean {meant}?" if meant else f"expected one that {OPTIONS_COMMAND} lists, or an import path"
+        raise ValueError(f"no class {name}; {advice}") from error
     if not isinstance(found, type):
         raise ValueError(f"{name} must be a class, got {found!r:.40}")
     return found

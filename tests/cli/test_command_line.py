@@ -203,6 +203,8 @@ def test_every_config_runs_one_step_by_its_own_command(config: Path, teacher: Pa
             "no teacher checkpoint matches nowhere/*.ckpt; expected a run's folder or a checkpoint",
         ),
         (["--model.teachers", "null"], "no teachers are given"),
+        (["--model.net.hidden", "[64"], "model.net.hidden: kd_lightning.DistillModule has no option net"),
+        (["--model.student.hidden", "[64"], "model.student.hidden: expected a list, got [64"),
         (["--model.tempreature", "3"], "has no option tempreature; did you mean temperature?"),
         (["--model.student.widht", "3"], "model.student: kd_lightning.MLP has no option widht; it has hidden,"),
         (["--model.temperature", "hot"], "model.temperature: expected a number, got hot"),

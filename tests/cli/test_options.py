@@ -77,7 +77,15 @@ def test_one_class_is_shown_in_full(capsys: pytest.CaptureFixture[str]) -> None:
     assert "other_weight: float, default 8.0\n    Factor of the term" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("name", "said"), [("Nope", "no class Nope"), ("kd_lightning.main", "must be a class")])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Nope", "no class Nope; expected one that python -m kd_lightning options lists, or an import path"),
+        ("mlpp", "no class mlpp; did you mean MLP"),
+        ("my_project.Net", "no class my_project.Net; "),
+        ("kd_lightning.main", "must be a class"),
+    ],
+)
 def test_what_is_no_class_is_said(name: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         run_options([name])
