@@ -63,7 +63,7 @@ def table_of_test(record: Mapping[str, Any], tested: str) -> Table:
         tested: The run and its checkpoint.
     """
     test, unit = record["test"], record["unit"]
-    table = Table(title=tested, show_header=False)
+    table = Table(title=f"test set: {tested}", show_header=False)
     table.add_column()
     table.add_column(justify="right")
     low, high = record["error_rate_interval"]

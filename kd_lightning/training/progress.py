@@ -24,7 +24,7 @@ LINE_SHARE = 1 / 8  # of the time since the fit began
 TIME_WIDTH = len("1:00:00")  # rich shortens columns to fit the terminal; half a time would be a wrong one
 _LOSSES = {"train/soft_loss": "soft", "train/hard_loss": "hard"}
 _LOSS = {"train/loss": "loss"}  # where there are no such parts
-_ACCURACIES = {"train/accuracy": "accuracy", "val/accuracy": "val"}
+_ACCURACIES = {"train/accuracy": "acc", "val/accuracy": "val acc"}
 
 
 class RunProgress(ProgressBar):

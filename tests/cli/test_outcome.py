@@ -59,7 +59,7 @@ def test_nothing_is_compared_across_splits() -> None:
 
 def test_errors_are_counts_with_their_interval() -> None:
     shown = _text(_record())
-    assert shown.strip().startswith("runs/a, best.ckpt")
+    assert shown.strip().startswith("test set: runs/a, best.ckpt")
     assert "125 of 1,000 images" in shown
     assert "12.50 %, 10.61 to 14.70 %" in shown
     assert "0.4116" in shown
