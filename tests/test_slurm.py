@@ -99,7 +99,7 @@ def test_a_requeued_run_ends_as_an_unbroken_one(slurm: Path, way: str) -> None:
     job = _wait(broken, "COMPLETED", 400)
     assert int(job["Restarts"]) >= 1, _logs()
     log = Path(f"kd-train-{broken}.out").read_text()
-    assert "asked to stop by SIGUSR1" in log
+    assert "stopped by SIGUSR1: step " in log
     assert "resuming runs/broken/checkpoints/last.ckpt after step" in log
     (metrics, weights), (same_metrics, same_weights) = map(_result, (Path("runs/unbroken"), Path("runs/broken")))
     assert metrics == same_metrics

@@ -74,6 +74,18 @@ def typed_program(words: Sequence[str]) -> str:
     return PROG if end is None else shlex.join(words[:end])
 
 
+def resume_command(words: Sequence[str]) -> str:
+    """The command that resumes a fit.
+
+    Args:
+        words: The fit's command line, word by word.
+    """
+    replaced = ("--ckpt_path", "--overwrite")
+    pairs = zip(["", *words], words, strict=False)
+    kept = [word for before, word in pairs if before not in replaced and word.partition("=")[0] not in replaced]
+    return shlex.join([*kept, "--ckpt_path", "last"])
+
+
 def refuse_unknown_subcommand(arguments: Sequence[str]) -> None:
     """Refuse a first argument that is not a subcommand.
 

@@ -11,15 +11,23 @@ from contextlib import ExitStack
 from importlib import import_module
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 
-from kd_lightning.cli.arguments import OTHER_COMMANDS, PROG, refuse_unknown_subcommand, typed_command
+from kd_lightning.cli.arguments import OTHER_COMMANDS, PROG, refuse_unknown_subcommand, resume_command, typed_command
 from kd_lightning.cli.distill_cli import DistillCLI
-from kd_lightning.cli.messages import accept_any_text, error_line, refuse_undecoded, silence_known_warnings
+from kd_lightning.cli.messages import (
+    accept_any_text,
+    error_line,
+    refuse_undecoded,
+    silence_known_warnings,
+    wrap_log_lines,
+)
 from kd_lightning.cli.own_code import DEBUG_VARIABLE, raised_last
 from kd_lightning.runs.config_files import check_config_files
 from kd_lightning.runs.resume import with_config_of_run, with_data_named
+from kd_lightning.runs.texts import wrapped
 from kd_lightning.training.signals import EXIT_CODES, Stopped, StopSignals, end_with_launcher, let_launcher_end_first
 from kd_lightning.training.trial import TrialDone
 
@@ -38,6 +46,7 @@ def main(args: Sequence[str] | None = None) -> int:
     signals = StopSignals()
     end_with_launcher()
     silence_known_warnings()
+    wrap_log_lines()
     accept_any_text()
     try:
         refuse_unknown_subcommand(arguments)
@@ -66,7 +75,10 @@ def main(args: Sequence[str] | None = None) -> int:
     except SIGTERMException:  # Lightning lets it end the process with 0
         return EXIT_CODES[signal.SIGTERM]
     except Stopped as stopped:
-        return _stopped(stopped.signal)
+        code = _stopped(stopped.signal, stopped.saved)
+        if stopped.saved and args is None:  # a study knows better than its run what comes next
+            rank_zero_only(print)(f"next: {resume_command(typed_command())}", file=sys.stderr)
+        return code
     except BrokenPipeError as error:
         return 128 + signal.SIGPIPE if _reader_is_gone() else _failed(error)
     except SystemExit as stop:  # --help and --print_config end so, and Lightning after Ctrl-C
@@ -113,9 +125,9 @@ def _signal_of_ranks(error: ProcessException, signals: StopSignals) -> signal.Si
     return signal.Signals(signals.received) if signals.received else by_code.get(error.exit_code)
 
 
-def _stopped(signum: signal.Signals) -> int:
-    """Print which signal ended the run, and return the exit code."""
-    print(f"stopped by {signum.name}", file=sys.stderr)
+def _stopped(signum: signal.Signals, saved: str = "") -> int:
+    """Print which signal ended the run and what was saved, and return the exit code."""
+    print(wrapped(f"stopped by {signum.name}{': ' * bool(saved)}{saved}", sys.stderr), file=sys.stderr)
     let_launcher_end_first()
     return EXIT_CODES[signum]
 
@@ -127,5 +139,5 @@ def _failed(error: Exception) -> int:
         raise error
     if os.environ.get(DEBUG_VARIABLE):
         traceback.print_exception(error)
-    print(f"error: {line}", file=sys.stderr)
+    print(wrapped(f"error: {line}", sys.stderr), file=sys.stderr)
     return 1

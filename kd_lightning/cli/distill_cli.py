@@ -30,11 +30,11 @@ from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.lightning_internals import FreePassProfiler, OpenCommandLine
 from kd_lightning.nets.construction import constructor_errors
 from kd_lightning.runs.checkpoints import RECORD_KEY, run_folder
-from kd_lightning.runs.files import EVENT_FILES, METRICS_FILE, PREDICTIONS_FILE, write_json
+from kd_lightning.runs.files import EVENT_FILES, METRICS_FILE, PREDICTIONS_FILE, from_here, write_json
 from kd_lightning.runs.resume import check_strategy
 from kd_lightning.runs.texts import counted
 from kd_lightning.teachers.ensemble import HasTeachers
-from kd_lightning.training.beforehand import WarnOfTeachers
+from kd_lightning.training.beforehand import WarnOfTeachers, plain_beside
 from kd_lightning.training.dashboard import add_test_scalars
 from kd_lightning.training.last_checkpoint import EndOfSteps, LastCheckpoint, TakeSignals
 from kd_lightning.training.predictions import write_predictions
@@ -200,7 +200,9 @@ class DistillCLI(OpenCommandLine):
         if not self._value("trainer.fast_dev_run"):
             records = self.model.teacher_records if isinstance(self.model, HasTeachers) else []
             accuracy = self.trainer.callback_metrics.get("val/accuracy")
-            for line in lines_of_fit(records, None if accuracy is None else float(accuracy), unit_of(self.datamodule)):
+            plain = plain_beside(self._run_dir, self._saved_config(), self.datamodule, records)
+            unit = unit_of(self.datamodule)
+            for line in lines_of_fit(records, None if accuracy is None else float(accuracy), unit, plain):
                 rank_zero_info(line)
             rank_zero_info(f"run: {self._run_dir}\nnext: {self._program} test --ckpt_path {quote(str(self._run_dir))}")
 
@@ -236,7 +238,8 @@ class DistillCLI(OpenCommandLine):
             return
         if any(self._run_dir.glob(EVENT_FILES)):
             rank_zero_only(add_test_scalars)(self._run_dir, record["test"], record["steps"])
-        rank_zero_info(f"metrics: {path}\nnext: {self._program} report {quote(str(self._run_dir.parent))}")
+        runs = from_here(self._run_dir.absolute().parent)
+        rank_zero_info(f"metrics: {path}\nnext: {self._program} report {quote(str(runs))}")
 
     def predict(self, **kwargs: Any) -> None:  # Any: the trainer's own arguments
         """Predict, and write predictions.csv into the run's folder."""
@@ -286,7 +289,7 @@ class DistillCLI(OpenCommandLine):
                 f"--run_dir is where fit writes, got {self._run_dir}; {self.subcommand} writes into the folder of the "
                 f"checkpoint's run, {run}: leave it out"
             )
-        self._run_dir = run
+        self._run_dir = from_here(run)
         self.config[self.subcommand]["ckpt_path"] = str(evaluated.path)
 
     def _saved_config(self) -> dict[str, Any]:

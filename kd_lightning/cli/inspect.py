@@ -1,6 +1,7 @@
 """The subcommand `inspect`: what teachers know, before a student is trained."""
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -20,8 +21,10 @@ from kd_lightning.data.batches import Batch
 from kd_lightning.data.transfer_data import unit_of
 from kd_lightning.reports import plots
 from kd_lightning.reports.console import table_console
+from kd_lightning.reports.run_folders import common_parent
 from kd_lightning.runs.checkpoints import run_folder
-from kd_lightning.runs.files import CONFIG_FILE, write_atomically
+from kd_lightning.runs.files import CONFIG_FILE, from_here, shown, write_atomically
+from kd_lightning.runs.texts import wrapped
 from kd_lightning.teachers.ensemble import FrozenEnsemble
 from kd_lightning.teachers.knowledge import Knowledge, knowledge
 from kd_lightning.teachers.loading import load_teachers, teacher_checkpoints
@@ -29,6 +32,7 @@ from kd_lightning.teachers.logits_file import logits_files
 from kd_lightning.teachers.source import LiveTeachers, Softener
 
 _TRAINING_BATCHES = 20  # used where there is no validation split
+_MEANING = "dark knowledge: the soft loss of a student who knows only the label and how sure the teachers are"
 
 
 def run_inspect(arguments: Sequence[str]) -> None:
@@ -55,10 +59,11 @@ def run_inspect(arguments: Sequence[str]) -> None:
     logits, labels = _answers(teachers, (_on_device(batch, data, device) for batch in batches))
     measured = knowledge(logits, labels)
     console = table_console()
-    title = f"{measured.examples:,} {split} {unit_of(data)}"
-    _print_teachers(console, measured, [_name(teacher.source) for teacher in ensemble.teachers], title)
+    folder, names = _names([teacher.source for teacher in ensemble.teachers])
+    title = f"teachers in {folder} on {measured.examples:,} {split} {unit_of(data)}"
+    _print_teachers(console, measured, names, title)
     _print_temperatures(console, measured)
-    console.print(_sentence(measured), highlight=False)
+    print(wrapped(f"{_MEANING}\n{_sentence(measured)}", sys.stdout))
     if given.picture:
         picture = Path(given.picture)
         figure = plots.knowledge(
@@ -68,13 +73,19 @@ def run_inspect(arguments: Sequence[str]) -> None:
             [each.dark_knowledge for each in measured.temperatures],
         )
         write_atomically(picture, lambda part: part.write_bytes(plots.as_png(figure)))
-        print(f"written: {picture}")
+        print(wrapped(f"written: {picture}", sys.stdout))
 
 
-def _name(source: str) -> str:
-    """A teacher's name for people: the path of its run's folder as it was given, where it lies in one."""
-    path = Path(source)
-    return str(path.parents[1] if run_folder(path) and len(path.parts) > 2 else path)
+def _names(sources: Sequence[str]) -> tuple[str, list[str]]:
+    """The folder that holds all teachers, and what to call each: its run and checkpoint, or its file."""
+    files = [Path(source).absolute() for source in sources]
+    places = [run_folder(file) or file for file in files]
+    folder = common_parent(places)
+    names = []
+    for place, file in zip(places, files, strict=True):
+        checkpoint = "" if place == file else f", {file.name}"
+        names.append(shown(Path(f"{place.relative_to(folder)}{checkpoint}")))
+    return shown(from_here(folder)), names
 
 
 def inspect_parser() -> jsonargparse.ArgumentParser:
@@ -154,27 +165,26 @@ def _answers(teachers: LiveTeachers, batches: Iterable[Batch]) -> tuple[Tensor, 
 
 
 def _print_teachers(console: Console, measured: Knowledge, sources: Sequence[str], title: str) -> None:
-    table = Table(title=f"teachers on {title}")
-    columns = ["teacher", "errors", "NLL", "mean confidence", "calibration error", "agrees with the others"]
+    several = len(sources) > 1
+    table = Table(title=title)
+    columns = ["teacher", "errors", "NLL", "mean confidence", "calibration error"]
     for column in columns:
         table.add_column(column, justify="left" if column == "teacher" else "right", overflow="fold")
-    several = len(sources) > 1
+    if several:
+        table.add_column("agrees with the others", justify="right")
     lines = list(zip(sources, measured.teachers, strict=True)) + (
         [("all together", measured.ensemble)] if several else []
     )
     for number, (name, answers) in enumerate(lines):
-        others = (
-            [share for other, share in enumerate(measured.agreement[number]) if other != number]
-            if (several and number < len(sources))
-            else []
-        )
+        shares = measured.agreement[number] if several and number < len(sources) else []
+        others = [share for other, share in enumerate(shares) if other != number]
         table.add_row(
             name,
             f"{answers.errors:,}",
             f"{answers.nll:.4f}",
             f"{answers.confidence:.4f}",
             f"{answers.calibration_error:.4f}",
-            f"{100 * sum(others) / len(others):.2f} %" if others else "–",
+            *([f"{100 * sum(others) / len(others):.2f} %" if others else "–"] if several else []),
         )
     console.print(table)
 

@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Collection, Sequence
 from importlib import import_module
+from typing import TextIO
 
 import jsonargparse
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -20,6 +21,7 @@ from torch.multiprocessing.spawn import ProcessException
 
 from kd_lightning.cli.arguments import ARGUMENTS
 from kd_lightning.cli.own_code import DEBUG_VARIABLE, own_place, raised_last, whole_traceback
+from kd_lightning.runs.texts import wrapped
 
 # Errors that main prints in one line. Any other error is a bug in this program and keeps its traceback.
 USER_ERRORS = (
@@ -49,7 +51,7 @@ _PARSER_NOISE = (
     "a dict with",
 )
 _PLACE = re.compile(r"""(?P<kind>Parser key|Problem with given class_path) ["'](?P<name>[^"']+)["']:""")
-_UNKNOWN = re.compile(r"Option '(?P<option>[^']+)' is not accepted")
+_UNKNOWN = re.compile(r"Option '(?P<option>[^']+)' is not accepted|unrecognized arguments: --(?P<key>[\w.]+)")
 _OPTION_OF_NOTHING = re.compile(
     r"[Uu]nrecognized arguments: --(?P<flag>[\w.]+)|Subcommand '\w+' does not accept option '(?P<key>[\w.]+)'"
 )
@@ -60,6 +62,7 @@ _PLAIN_WORDS = tuple(
         (r"^Expected an? <class 'float'>", "expected a number"),
         (r"^Expected an? <class 'int'>", "expected a whole number"),
         (r"^Expected an? <class 'bool'>", "expected true or false"),
+        (r"^Expected an? <class 'collections\.abc\.Sequence'>\. Got value: ", "expected a list, got "),
         (r"^Expected an? typing\.Literal\[([^]]*)\]\.? Got value: (.*)$", r"expected one of \1, got \2"),
         (r"^Expected a dot import path string: (\S+), got \1$", r"no class \1; expected its name or import path"),
         (r"^Not of type PositiveInt: .*$", "expected a whole number >= 1"),
@@ -101,7 +104,9 @@ def innermost_reason(error: BaseException) -> str:
         reason, class_path = reason[: taken.start()], class_path or taken["class_path"]
     unknown = _UNKNOWN.match(reason)
     if unknown and class_path:
-        reason = f"{class_path} has no option {unknown['option']}{_meant(unknown['option'], class_path)}"
+        option = unknown["option"] or unknown["key"].partition(".")[0]
+        keys += [unknown["key"]] if unknown["key"] else []
+        reason = f"{class_path} has no option {option}{_meant(option, class_path)}"
     elif reason.startswith("Expected") and "Got value" not in reason and not taken:
         given = [x.strip() for x in lines[lines.index(line) :] if x.strip().startswith("Given value: ")]
         reason += "".join(given[:1]).replace("Given value:", ", got")
@@ -127,7 +132,7 @@ def _hint(reason: str) -> str:
     of_trainer = inspect.signature(Trainer.__init__).parameters
     place = _MOVED.get(name) or (f"trainer.{name}" if name in of_trainer else "")
     if not place:
-        meant = [_closest(name, _GROUPS), rest] if name != "trainer" else [name, _closest(rest, of_trainer)]
+        meant = [closest(name, _GROUPS), rest] if name != "trainer" else [name, closest(rest, of_trainer)]
         dashes = "--" * bool(match["flag"])
         return f"; did you mean {dashes}{'.'.join(filter(None, meant))}?" if all(meant[: 1 + bool(rest)]) else ""
     if match["flag"]:
@@ -136,7 +141,7 @@ def _hint(reason: str) -> str:
     return f"; here it is {option}, in {group.replace('.', ': ')}"
 
 
-def _closest(option: str, known: Collection[str]) -> str:
+def closest(option: str, known: Collection[str]) -> str:
     """What was meant by a misspelt option: epochs may be max_epochs; empty if nothing is close."""
     ends_so = [name for name in known if option and name.endswith(f"_{option}")]
     return next(iter(ends_so or difflib.get_close_matches(option, known, n=1)), "")
@@ -278,6 +283,30 @@ def silence_known_warnings() -> None:
         "tensorboard",
     ):
         logging.getLogger(name or None).addFilter(_of_use)
+
+
+class WordWrap(logging.Formatter):
+    """Breaks log lines between words where they go to a terminal.
+
+    Args:
+        handler: Prints them.
+    """
+
+    def __init__(self, handler: logging.StreamHandler[TextIO]) -> None:
+        super().__init__()
+        self._handler = handler
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's text."""
+        return wrapped(super().format(record), self._handler.stream)
+
+
+def wrap_log_lines() -> None:
+    """Have the lines of Lightning and of this package broken between words on a terminal."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.formatter is None:
+                handler.setFormatter(WordWrap(handler))
 
 
 # Advertisements, and lines that repeat the banner, the progress bar or the last lines of a run.

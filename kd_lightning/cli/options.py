@@ -1,6 +1,7 @@
 """The subcommand `options`: this package's own options with type, default and meaning; also as Markdown."""
 
 import inspect
+import os
 import re
 import textwrap
 from argparse import SUPPRESS
@@ -23,6 +24,7 @@ from kd_lightning.cli.arguments import (
     typed_program,
 )
 from kd_lightning.cli.inspect import inspect_parser
+from kd_lightning.cli.messages import closest
 from kd_lightning.cli.study import study_parser
 from kd_lightning.data.augment import Augment
 from kd_lightning.export.command import export_parser
@@ -64,7 +66,8 @@ PARSERS = {"inspect": inspect_parser, "study": study_parser, "report": report_pa
 SHOWN_FIRST = (("model", "DistillModule"), ("data", "MNISTDataModule"))
 REQUIRED = "required"
 _NO_CHOICE = "Must be None"  # an option that is only there for older files
-_WIDE = 110  # characters of a line from which types and defaults get wider columns
+_WIDE = 110  # characters of a line from which there is room for types
+_TYPE_WIDTH = 20
 
 
 class Option(NamedTuple):
@@ -146,10 +149,10 @@ def find_class(name: str) -> type:
     try:
         found = getattr(import_module(module or "kd_lightning"), last)
     except (ImportError, AttributeError) as error:
-        known = ", ".join(each for *_, names in GROUPS for each in names)
-        raise ValueError(
-            f"no class {name}; expected an import path such as my_project.MyNet, or one of {known}"
-        ) from error
+        known = {each.lower(): each for *_, names in GROUPS for each in names}
+        meant = known.get(closest(last.lower(), known))
+        advice = f"did you mean {meant}?" if meant else f"expected one that {OPTIONS_COMMAND} lists, or an import path"
+        raise ValueError(f"no class {name}; {advice}") from error
     if not isinstance(found, type):
         raise ValueError(f"{name} must be a class, got {found!r:.40}")
     return found
@@ -197,20 +200,23 @@ def _markdown_table(options: Sequence[Option]) -> list[str]:
 
 
 def _print_screen() -> None:
-    width = table_console().width
-    of_type, of_default = (20, 17) if width >= _WIDE else (14, 10)
+    console = table_console()
+    width = console.width
+    cuts = console.is_terminal or "COLUMNS" in os.environ  # in a pipe nothing is cut
     for title, options in _shown_first():
         print(title)
+        of_default = max(len(option.default) for option in options)
         for name, kind, default, text in options:
             sentence = re.split(r"(?<=[.;]) ", text)[0].rstrip(".;")
-            columns = f"{_cut(kind, of_type):{of_type}} {_cut(default, of_default):{of_default}} {sentence}"
-            print(_cut(f"  {name:26}{columns}", width))
+            of_type = f"{_cut(kind, _TYPE_WIDTH) if cuts else kind:{_TYPE_WIDTH}} " if width >= _WIDE else ""
+            line = f"  {name:26}{of_type}{default:{of_default}} {sentence}"
+            print(_cut(line, width) if cuts else line)
     print("classes, for class_path")
     for place, _, names in GROUPS:
         print(_wrapped(", ".join(names), width, f"  {place:26}"))
     program = typed_program(typed_command())
-    print(_wrapped(f"All of a class's options: {program} options CLASS", width))
-    print(_wrapped(f"Those below trainer are Lightning's: {program} fit --help", width))
+    print(_wrapped(f"All of a class's options, each in full: {program} options CLASS", width))
+    print(_wrapped(f"The run's in full, and those of the trainer: {program} fit --help", width))
 
 
 def _shown_first() -> Iterator[tuple[str, list[Option]]]:

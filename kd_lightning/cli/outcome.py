@@ -1,6 +1,8 @@
 """The results that people read: the lines after `fit`, the tables after `validate` and `test`."""
 
+import math
 from collections.abc import Mapping, Sequence
+from statistics import mean
 from typing import Any
 
 from rich.table import Table
@@ -8,6 +10,7 @@ from torch import Tensor
 
 from kd_lightning.reports.console import table_console
 from kd_lightning.runs.texts import counted
+from kd_lightning.training.beforehand import clearly_fewer, errors_of_plain
 
 # Figures of a test in addition to the errors: key, words, format.
 _FIGURES = (
@@ -20,13 +23,16 @@ _FIGURES = (
 _SHOWN_FIRST = {"errors", "examples", "accuracy", "teacher_errors"}
 
 
-def lines_of_fit(records: Sequence[Mapping[str, Any]], accuracy: float | None, unit: str) -> list[str]:
+def lines_of_fit(
+    records: Sequence[Mapping[str, Any]], accuracy: float | None, unit: str, plain: Mapping[str, int]
+) -> list[str]:
     """The student's and the teachers' validation errors; empty if they were not measured on the same examples.
 
     Args:
         records: The entries of teachers.json.
         accuracy: The student's after the last epoch, in [0, 1]; None where nothing validated.
         unit: What an example is, in the plural.
+        plain: Errors of plain students on the same examples, by run.
     """
     measured = [record for record in records if record.get("split") == "validation"]
     if accuracy is None or not measured:
@@ -36,7 +42,13 @@ def lines_of_fit(records: Sequence[Mapping[str, Any]], accuracy: float | None, u
     best = min(record["errors"] for record in measured)
     who = "its teacher" if len(measured) == 1 else f"the best of {len(measured)} teachers"
     lines = [f"validation: the student makes {counted(student, 'error')} on {examples:,} {unit}, {who} {best:,}"]
-    if student <= best:
+    theirs = mean(plain.values()) if plain else math.inf
+    if student >= theirs:
+        effect = "did harm" if clearly_fewer(theirs, student) else "did not help"
+        lines.append(
+            f"the student makes {counted(student, 'error')}, {errors_of_plain(plain)}: distillation {effect} here"
+        )
+    elif student <= best:
         lines.append(
             f"the student is as good as {who}: it has nothing left to learn from it; train the teacher for longer"
         )
@@ -51,7 +63,7 @@ def table_of_test(record: Mapping[str, Any], tested: str) -> Table:
         tested: The run and its checkpoint.
     """
     test, unit = record["test"], record["unit"]
-    table = Table(title=tested, show_header=False)
+    table = Table(title=f"test set: {tested}", show_header=False)
     table.add_column()
     table.add_column(justify="right")
     low, high = record["error_rate_interval"]

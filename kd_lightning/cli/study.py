@@ -39,6 +39,7 @@ from kd_lightning.reports.study_row import Study, StudyRow
 from kd_lightning.runs.checkpoints import CHECKPOINT_DIR, LAST
 from kd_lightning.runs.files import write_json
 from kd_lightning.runs.locks import claimed
+from kd_lightning.runs.texts import wrapped
 
 LOCKS = ".locks"  # in a study's folder: a file per run
 WAIT_SECONDS = 1.0  # between two checks of what other calls have finished
@@ -94,12 +95,12 @@ def run_study(arguments: Sequence[str]) -> None:
     write_summary(lines, output, study.name, time.monotonic() - started if done == len(jobs) else None)
     with_report = given.report and study.rows[0].measure == "test"
     for finding in _write_report(study, options.root, output) if with_report else ():
-        print(finding)
+        print(wrapped(finding, sys.stdout))
     if given.verdict:
-        print(f"written: {output / 'verdict'}.md, .json and .png")
-    print(f"written: {output / study.name}.md, .csv and .json")
+        print(wrapped(f"written: {output / 'verdict'}.md, .json and .png", sys.stdout))
+    print(wrapped(f"written: {output / study.name}.md, .csv and .json", sys.stdout))
     if with_report:
-        print(f"pictures: open {options.root / study.name / 'report.html'}")
+        print(wrapped(f"pictures: open {options.root / study.name / 'report.html'}", sys.stdout))
 
 
 def planned(study: Study, names: Sequence[str] | None = None, seeds: int | None = None) -> list[Job]:
@@ -255,7 +256,7 @@ def _run(command: list[str], name: str, *, verbose: bool) -> int:
     finally:
         text = errors.getvalue().replace("error: ", f"error: {name}: ", 1)
         text = text.replace("stopped by ", f"stopped in {name} by ", 1)
-        print(text, end="", file=sys.stderr, flush=True)
+        print(wrapped(text, sys.stderr), end="", file=sys.stderr, flush=True)
 
 
 def check_row(row: StudyRow, options: Options) -> None:

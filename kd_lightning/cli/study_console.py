@@ -2,7 +2,8 @@
 
 import io
 import logging
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from types import TracebackType
 from typing import Any, Self
@@ -10,7 +11,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from kd_lightning.runs.texts import counted, noun_for
+from kd_lightning.runs.texts import counted, noun_for, wrapped
 from kd_lightning.training.beforehand import LOGGER
 
 _LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric")
@@ -27,10 +28,10 @@ class StudyConsole:
     """
 
     def __init__(self, study: str, runs: Sequence[str], left: int, verbose: bool) -> None:
-        self.console = Console(highlight=False, markup=False, soft_wrap=True)
+        # The file as it is now: while a run trains, sys.stdout is another one, see `quiet`.
+        self.console = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
         self._width = max(len(name) for name in runs) - 2
         self._waits = False
-        self._once = _Once()
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -39,6 +40,7 @@ class StudyConsole:
             TimeRemainingColumn(),
         )
         with_bar = self.console.is_terminal and left > 0 and not verbose
+        self._once = _Once(self._above_bar if with_bar else None)
         self._bar = Progress(*columns, console=self.console, refresh_per_second=1, transient=True, disable=not with_bar)
         self._task = self._bar.add_task(study, total=len(runs), completed=len(runs) - left)
         done = f", {len(runs) - left} done before" if left < len(runs) else ""
@@ -67,6 +69,9 @@ class StudyConsole:
         self.console.print(f"{row:<{self._width}} seed {seed:<3} {errors:>6,} {noun:<6} {seconds:>8.1f} s")
         self._bar.advance(self._task)
 
+    def _above_bar(self, line: str) -> None:
+        self.console.print(wrapped(line, sys.__stdout__))
+
     def wait(self) -> None:
         """Print once that other calls work on all runs that could start now."""
         if not self._waits:
@@ -76,17 +81,25 @@ class StudyConsole:
 
 
 class _Once(logging.Filter):
-    """Lets each line through once: the runs of a row are warned of the same teacher."""
+    """Lets each line through once: the runs of a row are warned of the same teacher.
 
-    def __init__(self) -> None:
+    Args:
+        show: Prints the lines instead, where a bar is drawn.
+    """
+
+    def __init__(self, show: Callable[[str], None] | None) -> None:
         super().__init__()
+        self._show = show
         self._said: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the line is a new one."""
+        """Whether the line is a new one that is left to others to print."""
         line = record.getMessage()
         new = line not in self._said
         self._said.add(line)
+        if new and self._show is not None:
+            self._show(line)
+            return False
         return new
 
 

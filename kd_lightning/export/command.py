@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,9 +16,9 @@ from kd_lightning.export.formats import SUFFIXES, Format, read_exported, write_e
 from kd_lightning.export.net import ExportedNet, own_tensor
 from kd_lightning.nets.description import fingerprint
 from kd_lightning.runs.checkpoints import RECORD_KEY, read_checkpoint, run_folder
-from kd_lightning.runs.files import METRICS_FILE, read_json, write_atomically
+from kd_lightning.runs.files import METRICS_FILE, from_here, read_json, write_atomically
 from kd_lightning.runs.resume import named_checkpoint
-from kd_lightning.runs.texts import counted
+from kd_lightning.runs.texts import counted, wrapped
 from kd_lightning.teachers.loading import load_net
 
 PROG = "python -m kd_lightning export"
@@ -37,7 +38,7 @@ def run_export(arguments: Sequence[str]) -> None:
     options = export_parser().parse_args(list(arguments))
     checkpoint = named_checkpoint(Path(), options.run, "best.ckpt")
     trained = load_net(checkpoint)
-    run = run_folder(checkpoint) or checkpoint.parent
+    run = from_here(run_folder(checkpoint) or checkpoint.parent)
     output = Path(options.output) if options.output else run / f"student{SUFFIXES[options.format]}"
     if output.exists() and not options.overwrite:
         raise FileExistsError(f"{output} exists; choose another --output, or replace it with --overwrite true")
@@ -53,16 +54,17 @@ def run_export(arguments: Sequence[str]) -> None:
     def write_and_compare(part: Path) -> None:
         write_exported(net, example, part, options.format, metadata)
         found = compare(net, read_exported(part, options.format), batches)
-        print(
+        said = (
             f"on {counted(found.examples, 'test example')} the file names another class "
             f"{counted(found.other_classes, 'time')}; errors: "
             f"{found.errors:,} of the net, {found.exported_errors:,} of the file; largest difference of a logit: "
             f"{found.difference:.2g}"
         )
+        print(wrapped(said, sys.stdout))
         _refuse_difference(found.difference, tolerance)
 
     write_atomically(output, write_and_compare)
-    print(f"written: {output} ({output.stat().st_size / 1e6:.2f} MB)")
+    print(wrapped(f"written: {output} ({output.stat().st_size / 1e6:.2f} MB)", sys.stdout))
 
 
 def export_parser() -> jsonargparse.ArgumentParser:

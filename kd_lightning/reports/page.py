@@ -1,10 +1,13 @@
 """The report: run folders -> one HTML page that needs nothing else, and the same as Markdown, CSV and PNG."""
 
+import html
 import re
+import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import NamedTuple
 
 import jsonargparse
@@ -17,8 +20,8 @@ from kd_lightning.reports.run_folders import Run, common_parent, find_runs, read
 from kd_lightning.reports.sections import Picture, Section, sections
 from kd_lightning.reports.settings import cost_table, differences
 from kd_lightning.reports.tables import cells_of, notes, print_report, title, write_tables
-from kd_lightning.runs.files import read_json, shown, write_atomically, write_text
-from kd_lightning.runs.texts import counted
+from kd_lightning.runs.files import from_here, read_json, shown, write_atomically, write_text
+from kd_lightning.runs.texts import counted, wrapped
 
 PROG = "python -m kd_lightning report"
 NAME_LENGTH = 100  # of a picture's file, at most
@@ -63,7 +66,7 @@ def run_report(arguments: Sequence[str]) -> None:
     shown_too = [text for text in compared.problems if " is damaged: " in text or ": stopped after " in text]
     print_report(compared.rows, [*compared.findings, *shown_too])
     write_report(compared, output)
-    print(f"written: {output / 'report.html'}, report.md, report.csv, report-pictures/")
+    print(wrapped(f"written: {from_here(output) / 'report.html'}, report.md, report.csv, report-pictures/", sys.stdout))
 
 
 def report_parser() -> jsonargparse.ArgumentParser:
@@ -117,9 +120,18 @@ def write_report(compared: Compared, output: Path, verdict: Path | None = None) 
         *([markup.heading("Not finished or damaged"), markup.items(problems, "problem")] if problems else []),
         *(part for section in parts for part in _section(section)),
         *_tables_at_the_end(groups, names),
-        f"<p><small>{made_at}, {counted(sum(map(len, groups)), 'run')}, <code>{PROG}</code></small></p>",
+        f"<p><small>{made_at}, {counted(sum(map(len, groups)), 'run')}, "
+        f"<code>{html.escape(_command(groups, output))}</code></small></p>",
     ]
-    write_text(output / "report.html", markup.page(f"Distillation report: {shown(output)}", body))
+    write_text(output / "report.html", markup.page(f"Distillation report: {shown(from_here(output))}", body))
+
+
+def _command(groups: Sequence[Group], output: Path) -> str:
+    """The command that writes the report again, with the folder that holds all runs."""
+    folders = [run.folder for members in groups for run in members]
+    runs = folders[0] if len(folders) == 1 else common_parent(folders)
+    elsewhere = f" --output {quote(shown(from_here(output)))}" if output.absolute() != runs.absolute() else ""
+    return f"{PROG} {quote(shown(from_here(runs)))}{elsewhere}"
 
 
 def _problems(groups: Sequence[Group]) -> Iterator[str]:

@@ -41,6 +41,7 @@ _RECORD_KINDS: dict[str, tuple[type, ...]] = {
 CHECKPOINT_DIR = "checkpoints"
 BEST = "best.ckpt"
 LAST = "last.ckpt"
+_NAMED = 6  # runs that an error names, at most
 
 
 def run_checkpoint(run: Path) -> Path:
@@ -53,6 +54,12 @@ def run_checkpoint(run: Path) -> Path:
         path = run / CHECKPOINT_DIR / name
         if path.is_file():
             return path
+    runs = sorted(folder.parent.name for folder in run.glob(f"*/{CHECKPOINT_DIR}"))
+    if runs and not (run / CHECKPOINT_DIR).exists():
+        more = ", ..." * (len(runs) > _NAMED)
+        raise FileNotFoundError(
+            f"{run} is a folder of runs, expected one run; name one of: {', '.join(runs[:_NAMED])}{more}"
+        )
     raise FileNotFoundError(f"no checkpoint in {run / CHECKPOINT_DIR}; expected {BEST} or {LAST} there")
 
 

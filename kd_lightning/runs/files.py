@@ -87,6 +87,12 @@ def shown(path: Path) -> str:
     return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
+def from_here(path: Path) -> Path:
+    """A path as people type it: relative to the current folder where it lies below."""
+    here, whole = Path.cwd(), path.absolute()
+    return whole.relative_to(here) if whole.is_relative_to(here) else path
+
+
 def flush(path: Path) -> None:
     """Have the operating system write a file or a folder's entries to disk."""
     handle = os.open(path, os.O_RDONLY)

@@ -15,7 +15,7 @@ from kd_lightning.modules.lightning_internals import LeanCallback
 from kd_lightning.reports.comparison import role_of
 from kd_lightning.reports.run_folders import read_run, stops_itself
 from kd_lightning.runs.checkpoints import CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint, run_folder
-from kd_lightning.runs.files import CONFIG_FILE
+from kd_lightning.runs.files import CONFIG_FILE, from_here
 from kd_lightning.runs.texts import counted
 from kd_lightning.teachers.ensemble import HasTeachers
 
@@ -42,9 +42,8 @@ class WarnOfTeachers(LeanCallback):
         """Say it once, after the teachers' errors were counted; a resumed run has said it."""
         if trainer.global_step or not isinstance(pl_module, HasTeachers) or not trainer.is_global_zero:
             return
-        data = transfer_data(data_of(trainer))
         records = pl_module.teacher_records
-        plain = {} if data is None else plain_errors(self.run, self.config, data.provenance(), examples_of(records))
+        plain = plain_beside(self.run, self.config, data_of(trainer), records)
         for line in [*map(unfinished, records), no_better(records, plain, unit_of(data_of(trainer)))]:
             if line:
                 LOGGER.warning(line)
@@ -66,16 +65,14 @@ def unfinished(record: Mapping[str, Any]) -> str:
         return ""
     return (
         f"teacher {record['source']} was stopped after {done:,} of {planned:,.0f} steps; train it to the end first: "
-        f"fit with --run_dir {run} --ckpt_path last"
+        f"fit with --run_dir {from_here(run)} --ckpt_path last"
     )
 
 
 def no_better(records: Sequence[Mapping[str, Any]], plain: Mapping[str, int], unit: str) -> str:
     """A line about a teacher that is no better than plain students, or not clearly; empty for others.
 
-    It is clearly better when it saves more errors than counts of this size differ by chance: the standard deviation of
-    their difference is the root of their sum. Of several teachers nothing is said: together they may be better than
-    each of them.
+    Of several teachers nothing is said: together they may be better than each of them.
 
     Args:
         records: What teachers.json says of each teacher.
@@ -86,15 +83,48 @@ def no_better(records: Sequence[Mapping[str, Any]], plain: Mapping[str, int], un
     if len(records) != 1 or not plain or examples is None:
         return ""
     errors, theirs = records[0]["errors"], mean(plain.values())
-    if theirs - errors > math.sqrt(theirs + errors):
+    if clearly_fewer(errors, theirs):
         return ""
     what = "has nothing to teach" if errors >= theirs else "may have nothing to teach"
-    who = f"the plain student {next(iter(plain))} makes" if len(plain) == 1 else f"{len(plain)} plain students make"
     chance = "" if errors >= theirs else ", which may be chance"
     return (
-        f"the teacher {what}: it makes {counted(errors, 'error')} on {examples:,} validation {unit}, {who} "
-        f"{theirs:,.4g}{chance}; train the teacher for longer, or take a better one"
+        f"the teacher {what}: it makes {counted(errors, 'error')} on {examples:,} validation {unit}, "
+        f"{errors_of_plain(plain)}{chance}; train the teacher for longer, or take a better one"
     )
+
+
+def clearly_fewer(few: float, many: float) -> bool:
+    """Whether a count of errors is smaller by more than counts of this size differ by chance.
+
+    The standard deviation of their difference is the root of their sum.
+    """
+    return many - few > math.sqrt(many + few)
+
+
+def errors_of_plain(plain: Mapping[str, int]) -> str:
+    """How many errors plain students make, for people.
+
+    Args:
+        plain: Their errors, by run; at least one.
+    """
+    if len(plain) == 1:
+        return f"the plain student {next(iter(plain))} makes {next(iter(plain.values())):,}"
+    return f"{len(plain)} plain students make {mean(plain.values()):,.4g} on average"
+
+
+def plain_beside(
+    run: Path, config: Mapping[str, Any], data: object, records: Sequence[Mapping[str, Any]]
+) -> dict[str, int]:
+    """Errors of the plain students beside a run that were counted on the same examples as its teachers'.
+
+    Args:
+        run: The run's folder.
+        config: Its configuration.
+        data: Its data module.
+        records: What teachers.json says of each teacher.
+    """
+    known = transfer_data(data)
+    return {} if known is None else plain_errors(run, config, known.provenance(), examples_of(records))
 
 
 def plain_errors(

@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -154,8 +153,7 @@ class LastCheckpoint(Checkpoint):
         if due and self._written_step != step:
             self._write(trainer)
         if stop:
-            rank_zero_info(f"asked to stop by {signal.Signals(stop).name}: step {step} is in {self.path}")
-            raise Stopped(stop)
+            raise Stopped(stop, f"step {step} is in {self.path}")
 
     def keep_step_weights(self, module: LightningModule) -> None:
         """Keep the weights of the last step, before another callback puts averaged ones in their place."""

@@ -14,6 +14,7 @@ from rich.table import Column
 from torch import Tensor
 
 from kd_lightning.modules.optimization import planned_steps
+from kd_lightning.training.signals import Stopped
 
 # Drawing takes 2 ms, as long as a small net's step.
 DRAW_SECONDS = 0.5
@@ -23,7 +24,7 @@ LINE_SHARE = 1 / 8  # of the time since the fit began
 TIME_WIDTH = len("1:00:00")  # rich shortens columns to fit the terminal; half a time would be a wrong one
 _LOSSES = {"train/soft_loss": "soft", "train/hard_loss": "hard"}
 _LOSS = {"train/loss": "loss"}  # where there are no such parts
-_ACCURACIES = {"train/accuracy": "accuracy", "val/accuracy": "val"}
+_ACCURACIES = {"train/accuracy": "acc", "val/accuracy": "val acc"}
 
 
 class RunProgress(ProgressBar):
@@ -87,7 +88,9 @@ class RunProgress(ProgressBar):
         self._end_line()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the terminal back."""
+        """Give the terminal back; a signal saved the step that is shown last."""
+        if self._line is not None and isinstance(exception, Stopped) and exception.saved:
+            self._line.show(trainer.global_step, _description(trainer), trainer.callback_metrics)
         self._end_line()
 
     def _end_line(self) -> None:

@@ -31,16 +31,18 @@ _LAUNCHER_ENDS_WITHIN_SECONDS = 10.0
 
 
 class Stopped(SystemExit):
-    """A signal asked the run to stop, and it has saved its state.
+    """A signal asked the run to stop, and it has saved what there was to save.
 
     It is a SystemExit, so that no `except Exception` catches it and a forked rank ends with its code.
 
     Args:
         signum: The signal.
+        saved: What was saved where, for people; empty where nothing was.
     """
 
-    def __init__(self, signum: int) -> None:
+    def __init__(self, signum: int, saved: str = "") -> None:
         self.signal = signal.Signals(signum)
+        self.saved = saved
         super().__init__(EXIT_CODES[self.signal])
 
 
@@ -118,7 +120,10 @@ class StopSignals:
             if again:
                 raise KeyboardInterrupt
             if os.environ.get("LOCAL_RANK", "0") == "0":
-                _write_line("stopping after this step; Ctrl-C again stops at once and loses what is not saved")
+                _write_line(
+                    "\n" * os.isatty(2)
+                    + "stopping after this step; Ctrl-C again stops at once and loses what is not saved"
+                )
 
     def _end(self, signum: int, *, again: bool) -> None:
         """Pass the signal on to the other processes of the run and end, or wait for others to end.

@@ -25,9 +25,11 @@ class Banner(LeanCallback):
         net = pl_module.net if isinstance(pl_module, ClassifierModule) else pl_module
         data = transfer_data(data_of(trainer))
         described = type(data_of(trainer)).__name__ if data is None else data.describe()
+        plain = isinstance(pl_module, DistillModule) and pl_module.learns_from_labels_only
+        module = f"{type(pl_module).__name__}{', labels only' * plain}"
         rank_zero_info(
             f"data: {described}\n"
-            f"{type(pl_module).__name__}: {type(net).__name__} with {parameter_count(net):,} parameters, "
+            f"{module}: {type(net).__name__} with {parameter_count(net):,} parameters, "
             f"{_length(trainer)}, on {trainer.world_size} x {trainer.strategy.root_device}"
         )
 

@@ -203,6 +203,8 @@ def test_every_config_runs_one_step_by_its_own_command(config: Path, teacher: Pa
             "no teacher checkpoint matches nowhere/*.ckpt; expected a run's folder or a checkpoint",
         ),
         (["--model.teachers", "null"], "no teachers are given"),
+        (["--model.net.hidden", "[64"], "model.net.hidden: kd_lightning.DistillModule has no option net"),
+        (["--model.student.hidden", "[64"], "model.student.hidden: expected a list, got [64"),
         (["--model.tempreature", "3"], "has no option tempreature; did you mean temperature?"),
         (["--model.student.widht", "3"], "model.student: kd_lightning.MLP has no option widht; it has hidden,"),
         (["--model.temperature", "hot"], "model.temperature: expected a number, got hot"),
@@ -450,7 +452,7 @@ def test_the_next_command_can_be_pasted(tmp_path: Path, caplog: pytest.LogCaptur
     assert _fit("student", run, *flags) == 0
     assert main(["test", "--ckpt_path", str(run), *SMALL]) == 0
     commands = [shlex.split(line) for line in caplog.text.splitlines() if line.startswith("next: ")]
-    assert [command[-1] for command in commands] == [str(run), str(run.parent)]
+    assert [command[-1] for command in commands] == [str(run), "my runs"]  # from the current folder
     assert all(command[1:4] == ["python", "-m", "kd_lightning"] for command in commands)
 
 
@@ -486,7 +488,7 @@ def test_the_next_command_names_the_program_as_it_was_typed(
     commands = [line for line in caplog.text.splitlines() if line.startswith("next: ")]
     assert commands == [
         f"next: kd_lightning test --ckpt_path {run}",
-        f"next: /opt/python -m kd_lightning report {run.parent}",
+        "next: /opt/python -m kd_lightning report .",
     ]
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from kd_lightning import MNISTDataModule, load_net, main
+from kd_lightning.cli.inspect import _names
 
 CONFIG = Path(__file__).parents[2] / "configs" / "quickstart" / "teacher.yaml"
 QUICK = ["--trainer.max_steps", "20", "--trainer.enable_progress_bar", "false", "--model.net.hidden", "[16]"]
@@ -21,26 +22,42 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def in_their_folder(teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(teachers)
+    monkeypatch.setenv("COLUMNS", "120")
+
+
 def test_it_says_what_the_teachers_know(teachers: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = teachers / "known.png"
     capsys.readouterr()
     assert main(["inspect", str(teachers / "teacher-*"), "--picture", str(picture)]) == 0
     shown = capsys.readouterr().out
-    assert "teachers on 400 validation images" in shown
+    assert "teachers in . on 400 validation images" in shown
     assert "all together" in shown
+    assert "agrees with the" in shown
+    assert "│ teacher-1, last.ckpt │" in shown
+    assert "dark knowledge: the soft loss of a student who knows only the label and how sure" in shown
     assert "the soft targets say more than the label" in shown
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_errors_are_those_of_validation(
-    teachers: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(teachers)
+def test_errors_are_those_of_validation(teachers: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", "--ckpt_path", "teacher-0", "--trainer.enable_progress_bar", "false"]) == 0
     accuracy = next(line for line in capsys.readouterr().out.splitlines() if "val/accuracy" in line).split()[3]
     assert main(["inspect", "teacher-0"]) == 0
-    line = next(line for line in capsys.readouterr().out.splitlines() if "teacher-0" in line)
+    shown = capsys.readouterr().out
+    assert "agrees with" not in shown
+    line = next(line for line in shown.splitlines() if "teacher-0, last.ckpt" in line)
     assert int(line.split("│")[2]) == round(400 * (1 - float(accuracy)))
+
+
+def test_a_name_tells_which_file_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    best, last = "runs/a/checkpoints/best.ckpt", "runs/a/checkpoints/last.ckpt"
+    assert _names([best, last]) == ("runs", ["a, best.ckpt", "a, last.ckpt"])
+    assert _names([best, "runs/old/a/checkpoints/best.ckpt"]) == ("runs", ["a, best.ckpt", "old/a, best.ckpt"])
+    assert _names(["runs/logits.npy"]) == ("runs", ["logits.npy"])
 
 
 def test_a_file_of_logits_is_read_by_row(teachers: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,8 +78,9 @@ def test_a_file_of_logits_is_read_by_row(teachers: Path, capsys: pytest.CaptureF
     capsys.readouterr()
     live = errors_and_title(str(teachers / "teacher-0"))
     assert errors_and_title(str(teachers / "all.npy")) == live
-    assert live[1] == "teachers on 400 validation images"
-    assert errors_and_title(str(teachers / "trained.npy"))[1] == "teachers on 2,560 training images"  # 20 batches
+    assert live[1] == "teachers in . on 400 validation images"
+    batches = "2,560 training images"  # 20 of them
+    assert errors_and_title(str(teachers / "trained.npy"))[1] == f"teachers in . on {batches}"
 
 
 def test_unlabelled_data_and_lone_files_are_refused(teachers: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,12 +31,24 @@ def test_one_screen_holds_the_options_of_run_student_and_data(
     shown = [line.split()[0] for line in lines if line.startswith("  ")]
     assert {*ARGUMENTS, *inspect.signature(kd_lightning.DistillModule).parameters} <= set(shown)
     (temperature,) = (line for line in lines if line.startswith("  temperature "))
-    assert temperature.split()[:5] == ["temperature", "float", "|", "Linear", "20.0"]
+    kind = ["float", "|", "Linear"] if width == 120 else []
+    assert temperature.split()[: len(kind) + 2] == ["temperature", *kind, "20.0"]
+    assert any(line.startswith("  run_dir ") and " runs/unnamed/run " in line for line in lines)
     end = lines.index("classes, for class_path")
     assert not any("…" in line for line in lines[end:])
     listed = {word.strip(",") for line in lines[end:] for word in line.split()}
     assert {name for *_, names in GROUPS for name in names} <= listed
-    assert lines[-1] == "Those below trainer are Lightning's: python -m kd_lightning fit --help"
+    end_of_page = " ".join(" ".join(lines[-3:]).split())
+    assert "All of a class's options, each in full: python -m kd_lightning options CLASS" in end_of_page
+    assert lines[-1].endswith("fit --help")
+
+
+def test_in_a_pipe_nothing_is_cut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    run_options([])
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) > 120
 
 
 def test_every_class_that_a_configuration_can_name_is_listed() -> None:
@@ -77,7 +89,15 @@ def test_one_class_is_shown_in_full(capsys: pytest.CaptureFixture[str]) -> None:
     assert "other_weight: float, default 8.0\n    Factor of the term" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("name", "said"), [("Nope", "no class Nope"), ("kd_lightning.main", "must be a class")])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Nope", "no class Nope; expected one that python -m kd_lightning options lists, or an import path"),
+        ("mlpp", "no class mlpp; did you mean MLP"),
+        ("my_project.Net", "no class my_project.Net; "),
+        ("kd_lightning.main", "must be a class"),
+    ],
+)
 def test_what_is_no_class_is_said(name: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         run_options([name])

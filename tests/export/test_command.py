@@ -94,6 +94,7 @@ def test_errors_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
     for arguments, message in (
         (["nowhere"], "no checkpoint file nowhere"),
         ([str(tmp_path)], "no checkpoint in"),
+        ([str(run.parent)], f"{run.parent} is a folder of runs, expected one run; name one of: {run.name}"),
         ([str(run), "--format", "tflite"], "tflite"),
     ):
         assert main(["export", *arguments]) == 1

@@ -255,6 +255,27 @@ def test_curves_of_odd_numbers_are_drawn(tmp_path: Path) -> None:
     assert " UTC, 1 run, <code>" in (folder / "report.html").read_text(encoding="utf-8")
 
 
+def test_the_page_names_its_runs_and_how_to_write_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "runs", "a", 5)
+    make_run(tmp_path / "runs", "b", 6)
+    command = "python -m kd_lightning report"
+    for given, title, footer in (
+        (["runs"], "runs", f"{command} runs"),
+        ([str(tmp_path / "runs" / "a")], "runs/a", f"{command} runs/a"),
+        (["runs", "--output", "out"], "out", f"{command} runs --output out"),
+    ):
+        run_report(given)
+        page = (tmp_path / title / "report.html").read_text(encoding="utf-8")
+        assert f"<h1>Distillation report: {title}</h1>" in page
+        assert f"<code>{footer}</code>" in page
+        assert capsys.readouterr().out.endswith(
+            f"written: {title}/report.html, report.md, report.csv, report-pictures/\n"
+        )
+
+
 def test_captions_name_what_each_run_was_tested_on(tmp_path: Path) -> None:
     for name, unit in (("digits", "images"), ("words", "recordings")):
         folder = make_run(tmp_path, name, 2, model=student(0.0), unit=unit, data=name)

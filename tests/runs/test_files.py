@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kd_lightning.runs.files import read_json, read_yaml, shown, write_json, write_text
+from kd_lightning.runs.files import from_here, read_json, read_yaml, shown, write_json, write_text
 
 
 def test_text_is_utf8_and_a_name_keeps_its_bytes(tmp_path: Path) -> None:
@@ -42,3 +42,10 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         read_yaml(file)
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "nowhere")
+
+
+def test_a_path_below_the_current_folder_is_shown_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert from_here(tmp_path / "runs" / "a") == from_here(Path("runs/a")) == Path("runs/a")
+    assert from_here(tmp_path) == Path()
+    assert from_here(tmp_path.parent) == tmp_path.parent

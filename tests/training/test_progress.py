@@ -81,9 +81,9 @@ def test_a_line_without_figures_has_no_colon(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("measured", "expected"),
     [
-        (LOSSES | ACCURACIES, "soft 12.345  hard 2.500  accuracy 0.912  val 0.931"),
+        (LOSSES | ACCURACIES, "soft 12.345  hard 2.500  acc 0.912  val acc 0.931"),
         ({"train/loss": 1.5, "train/hard_loss": 1.5}, "hard 1.500"),
-        ({"train/loss": 1.5} | ACCURACIES, "loss 1.500  accuracy 0.912  val 0.931"),
+        ({"train/loss": 1.5} | ACCURACIES, "loss 1.500  acc 0.912  val acc 0.931"),
     ],
 )
 def test_the_loss_stands_where_it_has_no_parts(
@@ -99,7 +99,7 @@ def test_a_teachers_fit_shows_its_loss(capsys: pytest.CaptureFixture[str]) -> No
     trainer.fit(TeacherModule(net), datamodule=MNISTDataModule(dataset="mnist5k", val_size=0))
     last = capsys.readouterr().out.splitlines()[-1]
     assert "step 2: loss " in last or "step 2 of 2: loss " in last
-    assert "accuracy 0." in last
+    assert "acc 0." in last
 
 
 def test_the_line_fits_into_eighty_columns(
@@ -114,5 +114,5 @@ def test_the_line_fits_into_eighty_columns(
     line.end()
     last = capsys.readouterr().out.split("\r\x1b[2K")[-1].splitlines()[0]
     assert last.startswith("epoch 100/100 ")
-    assert last.endswith(" 1:00:00 soft 12.345  hard 2.500  accuracy 0.912  val 0.931")
+    assert last.endswith(" 1:00:00 soft 12.345  hard 2.500  acc 0.912  val acc 0.931")
     assert len(last) <= 80

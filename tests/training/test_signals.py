@@ -1,6 +1,7 @@
 """Signals at any time of a run, and ranks whose launcher died."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -137,12 +138,34 @@ def test_a_signal_ends_a_test_at_once(
     assert not (teacher / "metrics.json").exists()
 
 
-def test_a_closed_terminal_saves_and_stops(tmp_path: Path, ask: Callable[[int, int], None]) -> None:
+def test_a_closed_terminal_saves_and_stops(
+    tmp_path: Path, ask: Callable[[int, int], None], capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tmp_path / "run"
     ask(signal.SIGHUP, 0)
-    fit = ["fit", *STUDENT, "--trainer.max_epochs", "4", "--data.batch_size", "4096", "--run_dir", str(run), *QUIET]
+    fit = ["fit", *STUDENT, "--trainer.max_epochs", "4", "--data.batch_size", "4096", "--run_dir", str(run)]
     assert main([*fit, "--trainer.callbacks+", "tests.training.test_signals.AskingCallback"]) == 129
     assert checkpoint(run)["global_step"] == 3
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[-1].startswith("epoch 3/4, step 3 of 4: ")
+    assert shown.err.splitlines()[-1] == f"stopped by SIGHUP: step 3 is in {run}/checkpoints/last.ckpt"
+
+
+def test_a_stopped_fit_says_how_to_go_on(
+    tmp_path: Path,
+    ask: Callable[[int, int], None],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ask(signal.SIGTERM, 0)
+    fit = ["fit", *STUDENT, "--trainer.max_epochs", "4", "--data.batch_size", "4096", *QUIET]
+    fit += ["--run_dir", str(tmp_path / "run"), "--trainer.callbacks+", "tests.training.test_signals.AskingCallback"]
+    program = ["python", "-m", "kd_lightning"]
+    monkeypatch.setattr(sys, "argv", [*program[:1], *fit])
+    monkeypatch.setattr(sys, "orig_argv", [*program, *fit])
+    assert main() == 143
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"next: {shlex.join([*program, *fit])} --ckpt_path last"
 
 
 def test_a_signal_that_is_ignored_from_the_start_stays_ignored() -> None:

@@ -56,6 +56,12 @@ def test_a_prepared_run_is_left_as_it_is(teachers: Path, tmp_path: Path) -> None
     assert len(folders(store)) == 1
 
 
+def test_a_plain_students_fit_says_that_it_has_labels_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        assert _fit("student", tmp_path / "run", "--dry_run", "true") == 0
+    assert "DistillModule, labels only: MLP with " in caplog.text
+
+
 HINTS = "[{class_path: kd_lightning.Hints, init_args: {student: '1', teacher: '1'}}]"
 
 
