@@ -74,7 +74,9 @@ class ResNet(nn.Sequential):
         layers["linear"] = nn.Linear(width, classes)
         super().__init__(layers)
         start_as_he(self)
-        self.to(memory_format=torch.channels_last)  # see SmallConvNet
+        # With fewer, torch 2.14 writes beyond its memory in strided 1 x 1 convolutions, on CPUs with AVX2 and no more.
+        if min(stem, *channels) >= 8:
+            self.to(memory_format=torch.channels_last)  # see SmallConvNet
         self.init_args = {
             "blocks": list(blocks),
             "channels": list(channels),
