@@ -123,8 +123,9 @@ def plain_beside(
         data: Its data module.
         records: What teachers.json says of each teacher.
     """
-    known = transfer_data(data)
-    return {} if known is None else plain_errors(run, config, known.provenance(), examples_of(records))
+    known, examples = transfer_data(data), examples_of(records)
+    # Without teachers' errors there is nothing to compare, and after forked ranks the data is not read here.
+    return {} if known is None or examples is None else plain_errors(run, config, known.provenance(), examples)
 
 
 def plain_errors(
