@@ -17,17 +17,12 @@ from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 
 from kd_lightning.cli.arguments import OTHER_COMMANDS, PROG, refuse_unknown_subcommand, resume_command, typed_command
 from kd_lightning.cli.distill_cli import DistillCLI
-from kd_lightning.cli.messages import (
-    accept_any_text,
-    error_line,
-    refuse_undecoded,
-    silence_known_warnings,
-    wrap_log_lines,
-)
+from kd_lightning.cli.log_lines import silence_known_warnings, wrap_log_lines
+from kd_lightning.cli.messages import accept_any_text, error_line, refuse_undecoded
 from kd_lightning.cli.own_code import DEBUG_VARIABLE, raised_last
 from kd_lightning.runs.config_files import check_config_files
 from kd_lightning.runs.resume import with_config_of_run, with_data_named
-from kd_lightning.runs.texts import wrapped
+from kd_lightning.runs.texts import say
 from kd_lightning.training.signals import EXIT_CODES, Stopped, StopSignals, end_with_launcher, let_launcher_end_first
 from kd_lightning.training.trial import TrialDone
 
@@ -127,7 +122,7 @@ def _signal_of_ranks(error: ProcessException, signals: StopSignals) -> signal.Si
 
 def _stopped(signum: signal.Signals, saved: str = "") -> int:
     """Print which signal ended the run and what was saved, and return the exit code."""
-    print(wrapped(f"stopped by {signum.name}{': ' * bool(saved)}{saved}", sys.stderr), file=sys.stderr)
+    say(f"stopped by {signum.name}{': ' * bool(saved)}{saved}", sys.stderr)
     let_launcher_end_first()
     return EXIT_CODES[signum]
 
@@ -139,5 +134,5 @@ def _failed(error: Exception) -> int:
         raise error
     if os.environ.get(DEBUG_VARIABLE):
         traceback.print_exception(error)
-    print(wrapped(f"error: {line}", sys.stderr), file=sys.stderr)
+    say(f"error: {line}", sys.stderr)
     return 1

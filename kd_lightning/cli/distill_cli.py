@@ -34,7 +34,7 @@ from kd_lightning.runs.files import EVENT_FILES, METRICS_FILE, PREDICTIONS_FILE,
 from kd_lightning.runs.resume import check_strategy
 from kd_lightning.runs.texts import counted
 from kd_lightning.teachers.ensemble import HasTeachers
-from kd_lightning.training.beforehand import WarnOfTeachers, plain_beside
+from kd_lightning.training.beforehand import WarnOfTeachers
 from kd_lightning.training.dashboard import add_test_scalars
 from kd_lightning.training.last_checkpoint import EndOfSteps, LastCheckpoint, TakeSignals
 from kd_lightning.training.predictions import write_predictions
@@ -200,7 +200,8 @@ class DistillCLI(OpenCommandLine):
         if not self._value("trainer.fast_dev_run"):
             records = self.model.teacher_records if isinstance(self.model, HasTeachers) else []
             accuracy = self.trainer.callback_metrics.get("val/accuracy")
-            plain = plain_beside(self._run_dir, self._saved_config(), self.datamodule, records)
+            callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning's connector
+            plain = next((each.plain for each in callbacks if isinstance(each, WarnOfTeachers)), None) or {}
             unit = unit_of(self.datamodule)
             for line in lines_of_fit(records, None if accuracy is None else float(accuracy), unit, plain):
                 rank_zero_info(line)

@@ -1,7 +1,6 @@
 """The subcommand `inspect`: what teachers know, before a student is trained."""
 
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -24,7 +23,7 @@ from kd_lightning.reports.console import table_console
 from kd_lightning.reports.run_folders import common_parent
 from kd_lightning.runs.checkpoints import run_folder
 from kd_lightning.runs.files import CONFIG_FILE, from_here, shown, write_atomically
-from kd_lightning.runs.texts import wrapped
+from kd_lightning.runs.texts import say
 from kd_lightning.teachers.ensemble import FrozenEnsemble
 from kd_lightning.teachers.knowledge import Knowledge, knowledge
 from kd_lightning.teachers.loading import load_teachers, teacher_checkpoints
@@ -60,10 +59,11 @@ def run_inspect(arguments: Sequence[str]) -> None:
     measured = knowledge(logits, labels)
     console = table_console()
     folder, names = _names([teacher.source for teacher in ensemble.teachers])
-    title = f"teachers in {folder} on {measured.examples:,} {split} {unit_of(data)}"
+    place = "" if folder == "." else f" in {folder}"
+    title = f"teachers{place} on {measured.examples:,} {split} {unit_of(data)}"
     _print_teachers(console, measured, names, title)
     _print_temperatures(console, measured)
-    print(wrapped(f"{_MEANING}\n{_sentence(measured)}", sys.stdout))
+    say(f"{_MEANING}\n{_sentence(measured)}")
     if given.picture:
         picture = Path(given.picture)
         figure = plots.knowledge(
@@ -73,7 +73,7 @@ def run_inspect(arguments: Sequence[str]) -> None:
             [each.dark_knowledge for each in measured.temperatures],
         )
         write_atomically(picture, lambda part: part.write_bytes(plots.as_png(figure)))
-        print(wrapped(f"written: {picture}", sys.stdout))
+        say(f"written: {picture}")
 
 
 def _names(sources: Sequence[str]) -> tuple[str, list[str]]:

@@ -39,7 +39,7 @@ from kd_lightning.reports.study_row import Study, StudyRow
 from kd_lightning.runs.checkpoints import CHECKPOINT_DIR, LAST
 from kd_lightning.runs.files import write_json
 from kd_lightning.runs.locks import claimed
-from kd_lightning.runs.texts import wrapped
+from kd_lightning.runs.texts import say
 
 LOCKS = ".locks"  # in a study's folder: a file per run
 WAIT_SECONDS = 1.0  # between two checks of what other calls have finished
@@ -95,12 +95,12 @@ def run_study(arguments: Sequence[str]) -> None:
     write_summary(lines, output, study.name, time.monotonic() - started if done == len(jobs) else None)
     with_report = given.report and study.rows[0].measure == "test"
     for finding in _write_report(study, options.root, output) if with_report else ():
-        print(wrapped(finding, sys.stdout))
+        say(finding)
     if given.verdict:
-        print(wrapped(f"written: {output / 'verdict'}.md, .json and .png", sys.stdout))
-    print(wrapped(f"written: {output / study.name}.md, .csv and .json", sys.stdout))
+        say(f"written: {output / 'verdict'}.md, .json and .png")
+    say(f"written: {output / study.name}.md, .csv and .json")
     if with_report:
-        print(wrapped(f"pictures: open {options.root / study.name / 'report.html'}", sys.stdout))
+        say(f"pictures: open {options.root / study.name / 'report.html'}")
 
 
 def planned(study: Study, names: Sequence[str] | None = None, seeds: int | None = None) -> list[Job]:
@@ -256,7 +256,7 @@ def _run(command: list[str], name: str, *, verbose: bool) -> int:
     finally:
         text = errors.getvalue().replace("error: ", f"error: {name}: ", 1)
         text = text.replace("stopped by ", f"stopped in {name} by ", 1)
-        print(wrapped(text, sys.stderr), end="", file=sys.stderr, flush=True)
+        say(text, sys.stderr, end="")
 
 
 def check_row(row: StudyRow, options: Options) -> None:

@@ -70,7 +70,7 @@ class StudyConsole:
         self._bar.advance(self._task)
 
     def _above_bar(self, line: str) -> None:
-        self.console.print(wrapped(line, sys.__stdout__))
+        self.console.print(wrapped(line, self.console.file))
 
     def wait(self) -> None:
         """Print once that other calls work on all runs that could start now."""

@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -18,7 +17,7 @@ from kd_lightning.nets.description import fingerprint
 from kd_lightning.runs.checkpoints import RECORD_KEY, read_checkpoint, run_folder
 from kd_lightning.runs.files import METRICS_FILE, from_here, read_json, write_atomically
 from kd_lightning.runs.resume import named_checkpoint
-from kd_lightning.runs.texts import counted, wrapped
+from kd_lightning.runs.texts import counted, say
 from kd_lightning.teachers.loading import load_net
 
 PROG = "python -m kd_lightning export"
@@ -60,11 +59,11 @@ def run_export(arguments: Sequence[str]) -> None:
             f"{found.errors:,} of the net, {found.exported_errors:,} of the file; largest difference of a logit: "
             f"{found.difference:.2g}"
         )
-        print(wrapped(said, sys.stdout))
+        say(said)
         _refuse_difference(found.difference, tolerance)
 
     write_atomically(output, write_and_compare)
-    print(wrapped(f"written: {output} ({output.stat().st_size / 1e6:.2f} MB)", sys.stdout))
+    say(f"written: {output} ({output.stat().st_size / 1e6:.2f} MB)")
 
 
 def export_parser() -> jsonargparse.ArgumentParser:

@@ -2,7 +2,6 @@
 
 import html
 import re
-import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -21,7 +20,7 @@ from kd_lightning.reports.sections import Picture, Section, sections
 from kd_lightning.reports.settings import cost_table, differences
 from kd_lightning.reports.tables import cells_of, notes, print_report, title, write_tables
 from kd_lightning.runs.files import from_here, read_json, shown, write_atomically, write_text
-from kd_lightning.runs.texts import counted, wrapped
+from kd_lightning.runs.texts import counted, say
 
 PROG = "python -m kd_lightning report"
 NAME_LENGTH = 100  # of a picture's file, at most
@@ -66,7 +65,7 @@ def run_report(arguments: Sequence[str]) -> None:
     shown_too = [text for text in compared.problems if " is damaged: " in text or ": stopped after " in text]
     print_report(compared.rows, [*compared.findings, *shown_too])
     write_report(compared, output)
-    print(wrapped(f"written: {from_here(output) / 'report.html'}, report.md, report.csv, report-pictures/", sys.stdout))
+    say(f"written: {from_here(output) / 'report.html'}, report.md, report.csv, report-pictures/")
 
 
 def report_parser() -> jsonargparse.ArgumentParser:

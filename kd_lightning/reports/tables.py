@@ -2,7 +2,6 @@
 
 import csv
 import io
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -12,7 +11,7 @@ from rich.table import Table
 from kd_lightning.reports.console import table_console
 from kd_lightning.reports.rows import ENSEMBLE, ResultRow
 from kd_lightning.runs.files import write_text
-from kd_lightning.runs.texts import wrapped
+from kd_lightning.runs.texts import say
 
 ALWAYS = ("run", "errors", "error %")  # columns that stand in every table
 WORDS = ("run", "augment")  # columns of text
@@ -71,7 +70,7 @@ def print_report(rows: Sequence[ResultRow], lines: Sequence[str]) -> None:
     console.print(table)
     more = [f"{', '.join(left_out)}: see report.md"] if left_out else []
     for text in [*lines, *notes(columns), *more]:
-        print(wrapped(text, sys.stdout))
+        say(text)
 
 
 def _width(cells: Sequence[dict[str, str]], columns: Sequence[str]) -> int:

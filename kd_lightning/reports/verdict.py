@@ -13,7 +13,7 @@ from kd_lightning.runs.texts import counted
 Word = Literal["helps", "does not help", "can't tell"]
 
 LEVEL = 0.95  # of all confidence intervals; 1 - LEVEL is the largest p that counts
-_LEVEL = f"{100 * LEVEL:.0f} %"
+_LEVEL_TEXT = f"{100 * LEVEL:.0f} %"
 # A gain of less than this share of the plain student's errors counts as none.
 SMALLEST_GAIN = 0.05
 _MOST_SEEDS = 1000  # beyond, nobody trains so many
@@ -132,16 +132,17 @@ def _decide(found: Paired, smallest: float) -> tuple[Word, str, int | None]:
     if found.low is None or found.high is None:
         return "can't tell", "one seed says nothing about the next; at least 2 are needed, 5 are better", 4
     low, high, errors = _shown(found)
-    interval = f"{low:.1f} to {high:.1f} {errors} ({_LEVEL} interval, {len(found.saved)} seeds)"
+    interval = f"{low:.1f} to {high:.1f} {errors} ({_LEVEL_TEXT} interval, {len(found.saved)} seeds)"
     if found.low > 0:
         if found.p is None or found.p < 1 - LEVEL:
             return "helps", interval, None
         reason = f"{interval}, but the test examples are too few: McNemar's p = {found.p:.2g}"
         return "can't tell", reason, None
     if found.high < smallest:
-        harm = f"{interval}: it does harm"
-        small = f"{interval}; less than {smallest:.1f}, {SMALLEST_GAIN:.0%} of the plain student's errors, is no gain"
-        return "does not help", harm if found.high < 0 else small, None
+        if found.high < 0:
+            return "does not help", f"{interval}: it does harm", None
+        share = f"{100 * SMALLEST_GAIN:.0f} % of the plain student's"
+        return "does not help", f"{interval}; fewer than {smallest:.1f} errors saved, {share}, are no gain", None
     return "can't tell", f"{interval} holds 0 and a gain worth having", _more_seeds(found, smallest)
 
 
@@ -168,7 +169,7 @@ def verdict_lines(verdict: Verdict) -> list[str]:
 
 def _sentence(found: Paired) -> str:
     low, high, errors = _shown(found)
-    interval = "" if low is None else f", {_LEVEL} interval {low:.1f} to {high:.1f}"
+    interval = "" if low is None else f", {_LEVEL_TEXT} interval {low:.1f} to {high:.1f}"
     counts = "" if found.p is None else f"; {found.gained:,} answers gained, {found.lost:,} lost"
     test = "" if found.p is None else f", McNemar's p = {found.p:.2g} over all seeds' answers"
     return f"{abs(found.mean):.1f} {errors}{interval}{counts}{test}"
@@ -178,8 +179,6 @@ def _shown(found: Paired) -> tuple[float | None, float | None, str]:
     """The interval's ends and what it counts: errors saved or, where the student makes more, more errors."""
     if found.mean >= 0:
         return found.low, found.high, "errors saved"
-    return (
-        (None, None, "more errors")
-        if found.low is None or found.high is None
-        else (-found.high, -found.low, "more errors")
-    )
+    if found.low is None or found.high is None:
+        return None, None, "more errors"
+    return -found.high, -found.low, "more errors"

@@ -1,8 +1,9 @@
 """Text for people: counts with their nouns, and sentences that fit a terminal."""
 
 import os
+import sys
 import textwrap
-from typing import TextIO
+from typing import IO
 
 COMMAND = "next: "  # begins a line that holds a command to be copied
 
@@ -23,7 +24,19 @@ def noun_for(count: float, noun: str, plural: str | None = None) -> str:
     return noun if count == 1 else plural or f"{noun}s"
 
 
-def wrapped(text: str, stream: TextIO | None) -> str:
+def say(text: str, stream: IO[str] | None = None, end: str = "\n") -> None:
+    """Print text for people, see `wrapped`.
+
+    Args:
+        text: One or more lines.
+        stream: Where to; standard output by default.
+        end: What follows it.
+    """
+    stream = stream or sys.stdout
+    print(wrapped(text, stream), end=end, file=stream, flush=True)
+
+
+def wrapped(text: str, stream: IO[str] | None) -> str:
     """Text with its lines broken between words, where it goes to a terminal; commands stay whole, to be copied.
 
     Args:

@@ -32,19 +32,26 @@ class WarnOfTeachers(LeanCallback):
     Args:
         run: The run's folder.
         config: The resolved configuration.
+
+    Attributes:
+        plain: Validation errors of these plain students, by their runs; None before the training begins.
     """
 
     def __init__(self, run: Path, config: dict[str, Any]) -> None:
         self.run = run
         self.config = config
+        self.plain: dict[str, int] | None = None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say it once, after the teachers' errors were counted; a resumed run has said it."""
-        if trainer.global_step or not isinstance(pl_module, HasTeachers) or not trainer.is_global_zero:
+        if self.plain is not None or not isinstance(pl_module, HasTeachers) or not trainer.is_global_zero:
             return
-        records = pl_module.teacher_records
-        plain = plain_beside(self.run, self.config, data_of(trainer), records)
-        for line in [*map(unfinished, records), no_better(records, plain, unit_of(data_of(trainer)))]:
+        data, records = transfer_data(data_of(trainer)), pl_module.teacher_records
+        provenance = {} if data is None else data.provenance()
+        self.plain = plain_errors(self.run, self.config, provenance, examples_of(records))
+        if trainer.global_step:
+            return
+        for line in [*map(unfinished, records), no_better(records, self.plain, unit_of(data_of(trainer)))]:
             if line:
                 LOGGER.warning(line)
 
@@ -110,22 +117,6 @@ def errors_of_plain(plain: Mapping[str, int]) -> str:
     if len(plain) == 1:
         return f"the plain student {next(iter(plain))} makes {next(iter(plain.values())):,}"
     return f"{len(plain)} plain students make {mean(plain.values()):,.4g} on average"
-
-
-def plain_beside(
-    run: Path, config: Mapping[str, Any], data: object, records: Sequence[Mapping[str, Any]]
-) -> dict[str, int]:
-    """Errors of the plain students beside a run that were counted on the same examples as its teachers'.
-
-    Args:
-        run: The run's folder.
-        config: Its configuration.
-        data: Its data module.
-        records: What teachers.json says of each teacher.
-    """
-    known, examples = transfer_data(data), examples_of(records)
-    # Without teachers' errors there is nothing to compare, and after forked ranks the data is not read here.
-    return {} if known is None or examples is None else plain_errors(run, config, known.provenance(), examples)
 
 
 def plain_errors(

@@ -33,7 +33,7 @@ def test_it_says_what_the_teachers_know(teachers: Path, capsys: pytest.CaptureFi
     capsys.readouterr()
     assert main(["inspect", str(teachers / "teacher-*"), "--picture", str(picture)]) == 0
     shown = capsys.readouterr().out
-    assert "teachers in . on 400 validation images" in shown
+    assert "teachers on 400 validation images" in shown
     assert "all together" in shown
     assert "agrees with the" in shown
     assert "│ teacher-1, last.ckpt │" in shown
@@ -78,9 +78,9 @@ def test_a_file_of_logits_is_read_by_row(teachers: Path, capsys: pytest.CaptureF
     capsys.readouterr()
     live = errors_and_title(str(teachers / "teacher-0"))
     assert errors_and_title(str(teachers / "all.npy")) == live
-    assert live[1] == "teachers in . on 400 validation images"
+    assert live[1] == "teachers on 400 validation images"
     batches = "2,560 training images"  # 20 of them
-    assert errors_and_title(str(teachers / "trained.npy"))[1] == f"teachers in . on {batches}"
+    assert errors_and_title(str(teachers / "trained.npy"))[1] == f"teachers on {batches}"
 
 
 def test_unlabelled_data_and_lone_files_are_refused(teachers: Path, capsys: pytest.CaptureFixture[str]) -> None:

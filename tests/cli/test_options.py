@@ -38,9 +38,10 @@ def test_one_screen_holds_the_options_of_run_student_and_data(
     assert not any("…" in line for line in lines[end:])
     listed = {word.strip(",") for line in lines[end:] for word in line.split()}
     assert {name for *_, names in GROUPS for name in names} <= listed
-    end_of_page = " ".join(" ".join(lines[-3:]).split())
-    assert "All of a class's options, each in full: python -m kd_lightning options CLASS" in end_of_page
-    assert lines[-1].endswith("fit --help")
+    assert " ".join(" ".join(lines[-4:]).split()).endswith(
+        "All of a class's options, each in full: python -m kd_lightning options CLASS "
+        "The run's in full, and those of the trainer: python -m kd_lightning fit --help"
+    )
 
 
 def test_in_a_pipe_nothing_is_cut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

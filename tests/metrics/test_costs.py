@@ -53,8 +53,7 @@ def test_one_net_measured_twice_takes_as_long() -> None:
     inputs = torch.rand(20, 1, 28, 28)  # a pass is shorter than a turn of another process
     ratios = []
     for _ in range(5):  # other processes may slow down a whole measurement
-        net = MLP(hidden=[300, 300])
-        first, second = measure_costs({"once": net, "again": MLP(hidden=[300, 300])}, inputs).values()
+        first, second = (measure_costs({"net": MLP(hidden=[300, 300])}, inputs)["net"] for _ in range(2))
         pairs = ((first.single_ms, second.single_ms), (first.batch_ms, second.batch_ms))
         ratios.append(max(max(pair) / min(pair) for pair in pairs))
         if ratios[-1] < 1.3:
