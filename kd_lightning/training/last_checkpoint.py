@@ -1,6 +1,7 @@
 """Crash-safe checkpoints: written next to the old file, at an interval and at a signal, then renamed."""
 
 import errno
+import multiprocessing
 import os
 import shutil
 import time
@@ -153,7 +154,10 @@ class LastCheckpoint(Checkpoint):
         if due and self._written_step != step:
             self._write(trainer)
         if stop:
-            raise Stopped(stop, f"step {step} is in {self.path}")
+            saved = f"step {step} is in {self.path}"
+            if multiprocessing.parent_process() is not None:  # whose parent learns the exit code and no more
+                rank_zero_info(saved)
+            raise Stopped(stop, saved)
 
     def keep_step_weights(self, module: LightningModule) -> None:
         """Keep the weights of the last step, before another callback puts averaged ones in their place."""
