@@ -172,6 +172,7 @@ class AskedToStop(Callback):
             os.kill(os.getpid(), signal.SIGUSR1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [["--data.batch_size", "4096"], ["--trainer.accumulate_grad_batches", "50"]])
 def test_epochs_of_one_step_stop_too(flags: list[str], tmp_path: Path) -> None:
     fit = ["fit", *STUDENT, "--trainer.max_epochs", "5", "--trainer.log_every_n_steps", "1", *QUIET, *flags]
@@ -183,6 +184,7 @@ def test_epochs_of_one_step_stop_too(flags: list[str], tmp_path: Path) -> None:
     assert not differences(Path("stopped"), Path("whole"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["time", "should_stop"])
 def test_a_stop_within_an_epoch_is_resumed_exactly(way: str, tmp_path: Path) -> None:
     fit = ["fit", *STUDENT, "--trainer.max_epochs", "3", *QUIET]

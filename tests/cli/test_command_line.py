@@ -135,7 +135,15 @@ def _curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-@pytest.mark.parametrize(("at", "length"), [*((at, 27) for at in (3, 10, 13, 18, 20, 22)), (9, 25), (18, 25), (20, 25)])
+@pytest.mark.parametrize(
+    ("at", "length"),
+    [
+        (13, 27),
+        (18, 25),
+        *(pytest.param(at, 27, marks=pytest.mark.slow) for at in (3, 10, 18, 20, 22)),
+        *(pytest.param(at, 25, marks=pytest.mark.slow) for at in (9, 20)),
+    ],
+)
 def test_a_run_that_was_stopped_ends_as_if_it_had_not(at: int, length: int, teacher: Path, tmp_path: Path) -> None:
     """Weights and logged curves, with dropout, views, stored soft targets, and a stop at any place of an epoch."""
     flags = ["--model.student.hidden", "[16]", "--model.student.dropout_hidden", "0.5", "--save_every", "0"]
@@ -710,6 +718,7 @@ def test_without_a_subcommand_all_are_named(capsys: pytest.CaptureFixture[str]) 
     assert "no subcommand; expected one of fit, validate, test, predict, inspect, study, report" in _error(capsys)
 
 
+@pytest.mark.slow
 def test_numbers_too_small_to_matter_are_0_in_all_threads() -> None:
     code = (
         "import torch; from kd_lightning import main; torch.set_num_threads(2); main(['options', 'MLP']); "

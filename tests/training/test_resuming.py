@@ -79,14 +79,15 @@ def _callbacks(arguments: dict[str, dict[str, Any]]) -> list[str]:
     return ["--trainer.callbacks", json.dumps(listed)]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")
 @pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint")
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
         ("StochasticWeightAveraging", {"swa_lrs": 0.01, "swa_epoch_start": 2}),
-        pytest.param("EMAWeightAveraging", {"decay": 0.9}, marks=pytest.mark.slow),
-        pytest.param("WeightAveraging", {}, marks=pytest.mark.slow),
+        ("EMAWeightAveraging", {"decay": 0.9}),
+        ("WeightAveraging", {}),
     ],
 )
 def test_averaged_weights_are_kept_whatever_the_save_clock_says(name: str, arguments: dict[str, Any]) -> None:
@@ -148,6 +149,7 @@ def test_a_run_may_be_resumed_twice_before_its_first_validation() -> None:
         assert _fit("run", "--trainer.max_epochs", "2", "--trainer.max_steps", steps, *RESUME) == 0
 
 
+@pytest.mark.slow
 def test_a_time_limit_is_one_of_each_job(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = ["--trainer.max_epochs", "2", "--trainer.max_time", "00:00:00:08"]
 
@@ -175,6 +177,7 @@ def test_a_time_limit_is_one_of_each_job(caplog: pytest.LogCaptureFixture, monke
     _same("run", "whole")
 
 
+@pytest.mark.slow
 def test_a_run_that_early_stopping_ended_stays_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
     stopping = {"monitor": "val/accuracy", "mode": "max", "patience": 1, "min_delta": 0.9}
     fit = ["run", "--trainer.max_epochs", "6"]
@@ -195,6 +198,7 @@ def test_a_run_that_early_stopping_ended_stays_as_it_is(caplog: pytest.LogCaptur
     assert not Path("run/metrics.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:When using `Trainer.accumulate_grad_batches != 1.` and overriding:UserWarning")
 def test_a_schedule_of_accumulated_batches_is_resumed_within_an_epoch(caplog: pytest.LogCaptureFixture) -> None:
     schedule = {"GradientAccumulationScheduler": {"scheduling": {0: 4, 2: 2}}}

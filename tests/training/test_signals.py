@@ -228,6 +228,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's death signal is Linux's")
 def test_a_signal_after_the_work_changes_no_exit_code() -> None:
     late = "atexit.register(os.kill, os.getpid(), signal.SIGUSR1)"
