@@ -18,7 +18,7 @@ from kd_lightning.metrics.classification import error_interval
 from kd_lightning.reports import plots
 from kd_lightning.teachers.loading import load_teachers
 
-SHOWN = "7_jackson_0"  # a test recording of the official split
+SHOWN = "7_jackson_0"  # a recording of the speaker whom these nets have not heard
 
 
 class Total(NamedTuple):
@@ -97,6 +97,12 @@ def table(rows: Sequence[Total]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def gain_kept(rows: Sequence[Total]) -> float:
+    """How much of the gain in frame accuracy, from a single model to the ensemble, the distilled model keeps."""
+    errors = {row.name: row.frame_errors for row in rows}
+    return (errors["teacher"] - errors["distilled"]) / (errors["teacher"] - errors["ensemble"])
+
+
 def posteriors(bands: Tensor, answers: Mapping[str, Tensor], names: Sequence[str]) -> Figure:
     """The nets' outputs for each frame of a recording, below its spectrogram.
 
@@ -156,14 +162,16 @@ def run(
     """
     summary = Path(results) / "speech-folds.json"
     if summary.is_file():
-        text = table(totals(json.loads(summary.read_text(encoding="utf-8"))))
+        rows = totals(json.loads(summary.read_text(encoding="utf-8")))
+        text = f"{table(rows)}\nOf the ensemble's gain in frame accuracy, the distilled model keeps {gain_kept(rows):.0%}.\n"
         path = summary.with_name("speech-folds-total.md")
         path.write_text(text, encoding="utf-8")
         print(f"{text}written: {path}")
-    names = {"a teacher": "teacher-0", "the distilled student": "distilled-0"}
-    runs = {title: Path(root) / "speech-table" / name for title, name in names.items()}
+    fold = shown.split("_")[1]
+    names = {"a teacher": f"teacher-{fold}-0", "the distilled student": f"distilled-{fold}-0"}
+    runs = {title: Path(root) / "speech-folds" / name for title, name in names.items()}
     if all(folder.is_dir() for folder in runs.values()):
-        data = SpokenDigitsDataModule(data_dir)
+        data = SpokenDigitsDataModule(data_dir, fold=fold)
         data.setup("test")
         figure = recording_posteriors(runs, data, shown)
         path = Path(output) / "speech.png"

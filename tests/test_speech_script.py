@@ -32,6 +32,7 @@ def test_folds_are_added_up() -> None:
     assert single.margin == pytest.approx(((1000 * 0.03) ** 2 + (3000 * 0.02) ** 2) ** 0.5 / 4000)
     assert (ensemble.name, ensemble.frame_errors, ensemble.margin, ensemble.digit_errors) == ("ensemble", 750, None, 14)
     assert (distilled.utterances, distilled.digit_errors) == (1000, 15.5)
+    assert speech.gain_kept([single, ensemble, distilled]) == pytest.approx((900 - 800) / (900 - 750))
     text = speech.table([single, ensemble, distilled])
     low, high = error_interval(14, 1000)
     assert f"| ensemble | 81.25 | 14.0 | 1.40 ({100 * low:.2f} to {100 * high:.2f}) | 2 |" in text
