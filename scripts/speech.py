@@ -163,7 +163,7 @@ def run(
     summary = Path(results) / "speech-folds.json"
     if summary.is_file():
         rows = totals(json.loads(summary.read_text(encoding="utf-8")))
-        text = f"{table(rows)}\nOf the ensemble's gain in frame accuracy, the distilled model keeps {gain_kept(rows):.0%}.\n"
+        text = f"{table(rows)}\nThe distilled model keeps {gain_kept(rows):.0%} of what the ensemble gains in frames.\n"
         path = summary.with_name("speech-folds-total.md")
         path.write_text(text, encoding="utf-8")
         print(f"{text}written: {path}")
