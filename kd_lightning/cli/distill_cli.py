@@ -72,6 +72,7 @@ class DistillCLI(OpenCommandLine):
         self._exit_stack = exit_stack or ExitStack()
         self._signals = signals
         self._run_by_main = exit_stack is not None
+        self.asked_for = args[0] if args else ""
         self._typed = typed or [*PROG.split(), *args]
         self._program = typed_program(self._typed)
         self._resumed_step: int | None = None
