@@ -98,7 +98,10 @@ def table(rows: Sequence[Total]) -> str:
 
 
 def gain_kept(rows: Sequence[Total]) -> float:
-    """How much of the gain in frame accuracy, from a single model to the ensemble, the distilled model keeps."""
+    """How much of the gain in frame accuracy, from a single model to the ensemble, the distilled model keeps.
+
+    Below 0 it is worse than a single model.
+    """
     errors = {row.name: row.frame_errors for row in rows}
     return (errors["teacher"] - errors["distilled"]) / (errors["teacher"] - errors["ensemble"])
 
@@ -163,7 +166,7 @@ def run(
     summary = Path(results) / "speech-folds.json"
     if summary.is_file():
         rows = totals(json.loads(summary.read_text(encoding="utf-8")))
-        text = f"{table(rows)}\nThe distilled model keeps {gain_kept(rows):.0%} of what the ensemble gains in frames.\n"
+        text = f"{table(rows)}\nOf the ensemble's gain in frames, the distilled model keeps {gain_kept(rows):.0%}.\n"
         path = summary.with_name("speech-folds-total.md")
         path.write_text(text, encoding="utf-8")
         print(f"{text}written: {path}")
