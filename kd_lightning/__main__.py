@@ -13,7 +13,7 @@ def run() -> None:
     from kd_lightning.cli.command_line import main  # takes seconds, in which a signal may come
     from kd_lightning.cli.lossy_output import lossy
 
-    gc.freeze()  # what is imported stays; each collection would take 0.3 s to look at it again
+    gc.freeze()  # what is imported stays; each collection would take 0.2 s to look at it again
     sys.stderr = lossy(sys.stderr)  # a line that can't be written must not change the exit code
     code = main()
     ignore_signals()

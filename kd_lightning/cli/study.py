@@ -278,9 +278,10 @@ def check_row(row: StudyRow, options: Options) -> None:
             f"row {row.name}: expected a run in one process, got {processes}; set trainer.devices to 1 "
             "and start a call per device, or take a strategy that forks"
         )
-    of_data = config["data"].get("init_args", {})
-    if row.measure == "validation" and not any(of_data[name] for name in of_data if name.startswith("val_")):
-        raise ValueError(f"row {row.name}: measure validation needs data.val_size > 0, got {of_data.get('val_size')}")
+    data = config["data"].get("init_args", {})
+    size = data.get("val_size")
+    if row.measure == "validation" and not (isinstance(size, int) and size > 0) and not data.get("val_speaker"):
+        raise ValueError(f"row {row.name}: measure validation needs data.val_size > 0, got {size}")
 
 
 def process_count(trainer: dict[str, Any]) -> int:

@@ -161,6 +161,11 @@ def test_the_studies_are_understood(name: str) -> None:
         folds = [(t.options["data.fold"], row.options["data.fold"]) for row in study.rows for t, _ in row.teachers]
         assert len(folds) == 6
         assert all(teacher == student for teacher, student in folds)
+        for kind in ("teacher", "distilled"):  # the same settings in all folds
+            first, *others = (
+                {**row.options, "data.fold": ""} for row in study.rows if row.name.partition("-")[0] == kind
+            )
+            assert all(options == first for options in others)
 
 
 @pytest.mark.slow

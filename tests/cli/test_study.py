@@ -232,6 +232,9 @@ def test_validation_studies_are_not_tested(
     runs.resolved["data"]["init_args"]["val_size"] = 0
     with pytest.raises(ValueError, match=r"row plain: measure validation needs data.val_size > 0, got 0"):
         study("study.yaml", "--rows", "plain", "--root", "other")
+    runs.resolved["data"]["init_args"]["val_batch_size"] = 64  # says nothing of what validates
+    with pytest.raises(ValueError, match=r"row plain: measure validation needs data.val_size > 0, got 0"):
+        study("study.yaml", "--rows", "plain", "--root", "other")
     runs.resolved["data"]["init_args"]["val_speaker"] = "theo"
     assert study("study.yaml", "--rows", "plain", "--root", "other") == 0
 
