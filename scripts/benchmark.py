@@ -71,6 +71,7 @@ def _markdown(parts: dict[str, Any]) -> Iterator[str]:
     yield "- *fit*: `python -m kd_lightning fit`."
     yield "- *usual loop*: torchvision's transforms for each image, and each teacher's forward pass at each step."
     yield "- In *stored teachers and the plain student* each fit is a process of its own; elsewhere one does all."
+    yield "- A *ratio* is the median of each turn's ratio, not that of the medians."
     yield "- *turns*: how often each loop ran, in turns with the others; *fastest* is the fastest of them.\n"
     for title, part in parts.items():
         rows, day = part["result"], part["measured_at"][:10]

@@ -4,7 +4,7 @@
 
 In docs/results each NAME.json has its table at the top of NAME.md. In docs/*.md a table stands between the lines
 `<!-- table NAME -->` and `<!-- end of table -->`. `<!-- table NAME against ROW -->` has the errors that each row saves
-against another one, paired by seed.
+against another one, paired by seed. A NAME without a JSON file is the whole of NAME.md, which another script wrote.
 """
 
 import json
@@ -31,8 +31,13 @@ def with_tables(text: str, results: Path) -> str:
     """A guide's text with the tables that its blocks name."""
 
     def filled(block: re.Match[str]) -> str:
-        lines, other = read_lines(results, block[1]), block[2]
-        table = unbroken(markdown(lines)) if other is None else saved_errors(lines, other)
+        name, other = block.groups()
+        if not (results / f"{name}.json").is_file():
+            table = (results / f"{name}.md").read_text(encoding="utf-8")
+        elif other is None:
+            table = unbroken(markdown(read_lines(results, name)))
+        else:
+            table = saved_errors(read_lines(results, name), other)
         return f"{block[0].partition(chr(10))[0]}\n\n{table}\n"
 
     return BLOCK.sub(filled, text)

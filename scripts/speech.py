@@ -27,15 +27,18 @@ class Total(NamedTuple):
     Attributes:
         name: Of the row, without the fold.
         folds: How many there are.
+        models: Seeds of each fold; 1 for an ensemble.
         frames: Tested frames.
         frame_errors: Errors among them.
-        margin: Half of the 95 % confidence interval of the frames' error rate over recordings; None where unknown.
+        margin: Half of the 95 % confidence interval of the frames' error rate over recordings, of the first seed; None
+            where unknown.
         utterances: Tested recordings.
         digit_errors: Errors among them.
     """
 
     name: str
     folds: int
+    models: int
     frames: int
     frame_errors: float
     margin: float | None
@@ -43,16 +46,21 @@ class Total(NamedTuple):
     digit_errors: float
 
     def cells(self) -> list[str]:
-        """The row as text: accuracy of frames, errors of digits and their rate."""
+        """The row as text: accuracy of frames, errors of digits and their rate, each with a 95 % interval."""
         low, high = error_interval(self.digit_errors, self.utterances)
-        margin = "" if self.margin is None else f" ± {100 * self.margin:.2f}"
+        right = 1 - self.frame_errors / self.frames
+        within = "" if self.margin is None else f" {_range(right - self.margin, right + self.margin)}"
         return [
             self.name,
-            f"{100 - 100 * self.frame_errors / self.frames:.2f}{margin}",
+            f"{100 * right:.2f}{within}",
             f"{self.digit_errors:.1f}",
-            f"{100 * self.digit_errors / self.utterances:.2f} ({100 * low:.2f} to {100 * high:.2f})",
-            str(self.folds),
+            f"{100 * self.digit_errors / self.utterances:.2f} {_range(low, high)}",
+            f"{self.folds} x {self.models}",
         ]
+
+
+def _range(low: float, high: float) -> str:
+    return f"({100 * low:.2f} to {100 * high:.2f})"
 
 
 def totals(lines: Sequence[Mapping[str, Any]]) -> list[Total]:
@@ -82,6 +90,7 @@ def _total(name: str, group: Sequence[Mapping[str, Any]], tested: Mapping[str, i
     return Total(
         name,
         len(group),
+        min(line["n"] for line in group),
         sum(frames),
         sum(line["mean"] for line in group),
         margin,
@@ -92,7 +101,7 @@ def _total(name: str, group: Sequence[Mapping[str, Any]], tested: Mapping[str, i
 
 def table(rows: Sequence[Total]) -> str:
     """The rows as Markdown."""
-    header = ["row", "frame accuracy, %", f"digit errors of {rows[0].utterances:,}", "digit errors, %", "folds"]
+    header = ["row", "frame accuracy, %", f"digit errors of {rows[0].utterances:,}", "digit errors, %", "nets"]
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *(row.cells() for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

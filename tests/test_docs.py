@@ -35,7 +35,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "from_python.py").write_text(from_python.replace("max_epochs=40", "max_epochs=4"))
     *configs, schedule = blocks(DOCS / "own-nets.md", "yaml")
     (tmp_path / "schedule.yaml").write_text(f"model:\n  init_args:\n{schedule}")
-    for name, text in zip(("my_data", "my_teacher", "my_student", "my_pretrained", "my_batches"), configs, strict=True):
+    names = ("my_data", "my_teacher", "my_student", "few_labels", "my_pretrained", "my_batches")
+    for name, text in zip(names, configs, strict=True):
         (tmp_path / f"{name}.yaml").write_text(text)
     exec(make_shapes, {})  # noqa: S102  # the guide's own lines, in this test's folder
     assert len(list(Path("shapes").rglob("*.png"))) == 750
@@ -68,7 +69,21 @@ def test_own_net_and_folder_of_pictures(project: Path, caplog: pytest.LogCapture
     assert not (project / "runs/other").exists()
 
 
-@pytest.mark.parametrize("block", [2, 3], ids=["pretrained", "batches"])
+@pytest.mark.slow
+def test_the_guides_files_get_a_verdict(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    length = ["--trainer.max_epochs", "1", *QUIET]
+    assert main([*_own_net_commands(1)[0], *length]) == 0  # the teacher
+    merge, study = _own_net_commands(2)
+    *merge, redirect, merged = merge
+    assert redirect == ">"
+    capsys.readouterr()
+    assert main([*merge, *length]) == 0
+    Path(merged).write_text(capsys.readouterr().out)
+    assert main(study) == 0
+    assert "Distillation here: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("block", [3, 4], ids=["pretrained", "batches"])
 def test_other_teachers_and_data_of_the_guide_are_understood(block: int, project: Path) -> None:
     (arguments,) = _own_net_commands(block)
     assert main([*arguments, "--print_config"]) == 0
@@ -79,7 +94,7 @@ def test_a_pretrained_teacher_of_the_guide_teaches(project: Path, caplog: pytest
     smaller = (project / "my_pretrained.yaml").read_text().replace("resnet50", "resnet18")
     (project / "my_pretrained.yaml").write_text(smaller)
     torch.save(resnet18().state_dict(), "resnet18-11ad3fa6.pth")  # of random numbers
-    (arguments,) = _own_net_commands(2)
+    (arguments,) = _own_net_commands(3)
     any_teacher = ["--model.teachers_must_beat_chance", "false", "--data.batch_size", "8", "--data.val_size", "9"]
     assert main([*arguments, *QUIET, *any_teacher, "--dry_run", "true"]) == 0
     assert "teacher resnet18-11ad3fa6.pth: " in caplog.text
@@ -87,7 +102,7 @@ def test_a_pretrained_teacher_of_the_guide_teaches(project: Path, caplog: pytest
 
 @pytest.mark.slow
 def test_pictures_that_are_decoded_in_each_batch(project: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (seeded,) = _own_net_commands(3)
+    (seeded,) = _own_net_commands(4)
     length = ["--trainer.max_epochs", "1"]
     assert main([*seeded, *QUIET, *length, "--model.net", "my_project.TinyConv"]) == 0
     assert "FolderInBatches, 540 training and 60 validation examples, 10 seeded views" in caplog.text

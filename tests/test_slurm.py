@@ -134,3 +134,12 @@ def test_two_tasks_share_a_run(slurm: Path) -> None:
     metrics = json.loads(Path("runs/two/metrics.json").read_text())
     assert metrics["test"]["examples"] == 1000
     assert Path("runs/two/checkpoints/last.ckpt").stat().st_size > 0
+
+
+def test_the_tasks_of_an_array_share_a_study(slurm: Path) -> None:
+    quick = "set: {trainer.max_epochs: 1, data.dataset: mnist5k}\nseeds: 2\nrows:\n"
+    rows = "- {name: narrow, set: {model.student.hidden: [8]}}\n- {name: wide, set: {model.student.hidden: [16]}}\n"
+    Path("widths.yaml").write_text(f"configs: [{CONFIG}]\n{quick}{rows}")
+    _wait(_submit("--array=0-1", "scripts/slurm/study.sbatch", "widths.yaml", "--threads", "1"), "COMPLETED")
+    lines = json.loads(Path("runs/widths/widths.json").read_text())
+    assert [(line["row"], line["n"]) for line in lines] == [("narrow", 2), ("wide", 2)]

@@ -15,7 +15,7 @@ def _line(
     row: str, frames: int, errors: float, digits: float, interval: tuple[float, float] | None
 ) -> dict[str, object]:
     runs = [] if interval is None else [{"examples": frames, "error_rate_interval": interval}]
-    return {"row": row, "mean": errors, "sequences": {"count": 500, "mean": digits}, "runs": runs}
+    return {"row": row, "n": 2, "mean": errors, "sequences": {"count": 500, "mean": digits}, "runs": runs}
 
 
 def test_folds_are_added_up() -> None:
@@ -28,14 +28,15 @@ def test_folds_are_added_up() -> None:
         _line("distilled-bob", 3000, 540, 4.5, (0.17, 0.19)),
     ]
     single, ensemble, distilled = speech.totals(lines)
-    assert single[:4] == ("teacher", 2, 4000, 900)
+    assert single[:5] == ("teacher", 2, 2, 4000, 900)
     assert single.margin == pytest.approx(((1000 * 0.03) ** 2 + (3000 * 0.02) ** 2) ** 0.5 / 4000)
     assert (ensemble.name, ensemble.frame_errors, ensemble.margin, ensemble.digit_errors) == ("ensemble", 750, None, 14)
     assert (distilled.utterances, distilled.digit_errors) == (1000, 15.5)
     assert speech.gain_kept([single, ensemble, distilled]) == pytest.approx((900 - 800) / (900 - 750))
     text = speech.table([single, ensemble, distilled])
     low, high = error_interval(14, 1000)
-    assert f"| ensemble | 81.25 | 14.0 | 1.40 ({100 * low:.2f} to {100 * high:.2f}) | 2 |" in text
+    assert f"| ensemble | 81.25 | 14.0 | 1.40 ({100 * low:.2f} to {100 * high:.2f}) | 2 x 2 |" in text
+    assert f"| 77.50 ({77.5 - 100 * single.margin:.2f} to {77.5 + 100 * single.margin:.2f}) |" in text
 
 
 def test_a_recording_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,8 +128,12 @@ def _hint(reason: str) -> str:
     place = _MOVED.get(name) or (f"trainer.{name}" if name in of_trainer else "")
     if not place:
         meant = [closest(name, _GROUPS), rest] if name != "trainer" else [name, closest(rest, of_trainer)]
+        if not all(meant[: 1 + bool(rest)]):
+            return ""
+        if meant == [name, rest]:
+            return "; that is an option of fit"
         dashes = "--" * bool(match["flag"])
-        return f"; did you mean {dashes}{'.'.join(filter(None, meant))}?" if all(meant[: 1 + bool(rest)]) else ""
+        return f"; did you mean {dashes}{'.'.join(filter(None, meant))}?"
     if match["flag"]:
         return f"; here it is --{place}{'.' * bool(rest)}{rest}"
     group, _, option = place.replace("model.", "model.init_args.").rpartition(".")

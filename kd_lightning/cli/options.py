@@ -172,6 +172,10 @@ def markdown() -> str:
         "## The run",
         "",
         *_markdown_table(options_of_run()),
+        "",
+        "Lightning's own are `seed_everything`, the seed; `print_config`, which prints the merged configuration; and",
+        "`ckpt_path`. In `fit`, `--ckpt_path last` resumes a run or starts it. In `test`, `validate` and `predict` it",
+        "is a checkpoint, or a run's folder, of which the best checkpoint counts, or the last where nothing validated.",
     ]
     for place, what, names in GROUPS:
         lines += ["", f"## {place}: {what}"]

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.datasets import CIFAR10
 
+from kd_lightning import ImageFolderDataModule
 from kd_lightning.cli.command_line import main
 from kd_lightning.cli.study import planned
 from kd_lightning.nets.description import build_net, parameter_count
@@ -16,6 +18,7 @@ from kd_lightning.reports.study_file import read_study
 from kd_lightning.runs.checkpoints import RECORD_KEY, read_checkpoint
 from tests.data.cifar_files import write_cifar
 from tests.data.spoken import write_corpus
+from tests.guides import blocks
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
@@ -130,6 +133,20 @@ def test_the_guides_fits_are_those_of_the_configurations() -> None:
     known = [" ".join(_own_command(path)) for path in (*_fit_configs("cifar10"), *_fit_configs("cifar100"))]
     assert len(shown) >= 6
     assert {command.replace("configs/", f"{CONFIGS}/") for command in shown} <= set(known)
+
+
+def test_the_guide_writes_the_published_pictures_into_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cifar(Path("data"), "CIFAR10", monkeypatch, train=40, test=20)
+    (lines,) = blocks(CONFIGS.parent / "docs" / "colour.md", "python")
+    exec(lines, {})  # noqa: S102  # the guide's own lines, in this test's folder
+    data = ImageFolderDataModule("data/cifar10")
+    data.setup("fit")
+    published = CIFAR10("data")
+    assert data.class_names == published.classes
+    inputs, labels = data.examples("train").inputs, data.examples("train").labels
+    shown = {tuple(pixels.flatten().tolist()): int(label) for pixels, label in zip(inputs, labels, strict=True)}
+    expected = {tuple(np.asarray(picture).transpose(2, 0, 1).ravel().tolist()): label for picture, label in published}
+    assert shown == expected
 
 
 def _metrics(run: Path) -> dict[str, Any]:

@@ -251,6 +251,13 @@ def test_bad_input_is_one_line(
     assert message in last[0]
 
 
+@pytest.mark.parametrize("flag", [["--dry_run", "true"], ["--data.val_size", "5"], ["--trainer.max_epochs", "3"]])
+def test_an_option_of_fit_is_said_to_be_one(flag: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    study = Path(__file__).parents[2] / "configs/mnist/table.yaml"
+    assert main(["study", str(study), *flag]) == 1
+    assert _error(capsys).rstrip().endswith(f"{' '.join(flag)}; that is an option of fit")
+
+
 def _error(capsys: pytest.CaptureFixture[str]) -> str:
     return _shown(capsys.readouterr().err)
 
