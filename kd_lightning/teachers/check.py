@@ -69,9 +69,6 @@ def check_teachers(
     if label_counts is None:
         raise ValueError(f"there is no {split} batch to check the teachers on; check the data and the trainer's limits")
     errors, label_counts = sum_over_ranks(trainer, errors), sum_over_ranks(trainer, label_counts)
-    if int(label_counts.sum()) == 0:
-        rank_zero_info(f"the teachers' errors are not counted: no {split} example has a label")
-        return len(label_counts)
     for record, count, net in zip(records, errors.tolist(), ensemble.nets, strict=True):
         note_errors(
             record,
@@ -97,7 +94,7 @@ def note_errors(
     advice: str,
     must_beat_chance: bool,
 ) -> None:
-    """Log and record how many errors a teacher makes.
+    """Log and record how many errors a teacher makes; only log it where no example has a label.
 
     Args:
         record: Its entry of teachers.json.
@@ -112,6 +109,12 @@ def note_errors(
         ValueError: If it is.
     """
     examples = int(label_counts.sum())
+    if examples == 0:
+        rank_zero_info(
+            f"teacher {record['source']}: errors are not counted: none of the {split} {unit} that were looked at has a "
+            "label"
+        )
+        return
     record |= {"errors": errors, "examples": examples, "split": split}
     found = f"{counted(errors, 'error')} on {examples:,} {split} {unit}"
     guesses = no_better_than_chance(errors, label_counts)
