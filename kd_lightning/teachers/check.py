@@ -1,6 +1,7 @@
 """Checks of the teachers before the first step: do they fit the student, and are they better than chance?"""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
@@ -175,12 +176,22 @@ def _check_batches(trainer: Trainer) -> tuple[str, Iterator[Any]]:
 
 
 def validation_batches(trainer: Trainer) -> Iterator[Any] | None:
-    """The validation split on the device; None where there is none."""
-    loaders = trainer.val_dataloaders
-    if loaders is None or loaders == []:
+    """The batches that validate the student, on the device; None where there are none."""
+    if not sum(trainer.num_val_batches):
         return None
-    batches = chain(*loaders) if isinstance(loaders, list) else iter(loaders)
-    return map(trainer.strategy.batch_to_device, batches)
+    loaders = trainer.val_dataloaders
+    listed = loaders if isinstance(loaders, list) else [loaders]
+    limits = [None if math.isinf(limit) else int(limit) for limit in trainer.num_val_batches]
+    return _validating(trainer, chain.from_iterable(map(islice, listed, limits)))
+
+
+def _validating(trainer: Trainer, batches: Iterable[Any]) -> Iterator[Any]:
+    """Batches on the device; while they are made the trainer validates, as a data module's hooks may ask it."""
+    trainer.validating = True
+    try:
+        yield from map(trainer.strategy.batch_to_device, batches)
+    finally:
+        trainer.training = True
 
 
 def training_batches(trainer: Trainer) -> Iterator[Any]:
