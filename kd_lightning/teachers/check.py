@@ -128,12 +128,12 @@ def note_errors(
 
 
 def log_accuracies(student: LightningModule, records: Sequence[dict[str, Any]]) -> None:
-    """Draw the first point of each teacher's line; `note_errors` has counted its errors."""
+    """Draw the first point of each teacher's line, its validation accuracy; `note_errors` has counted its errors."""
     if student.logger is not None and student.global_step == 0:
         accuracies = {
             f"teachers/{n}_accuracy": 1 - each["errors"] / each["examples"]
             for n, each in enumerate(records)
-            if each.get("examples")
+            if each.get("split") == "validation"
         }
         student.logger.log_metrics(accuracies, step=student.global_step)
 

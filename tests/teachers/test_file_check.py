@@ -103,6 +103,7 @@ def test_without_validation_rows_there_are_no_teacher_figures(
     assert f"teacher {file} holds no logits of the validation rows: val/loss is the hard loss" in caplog.text
     assert "train/soft_loss" in curves(run)
     assert not {"val/soft_loss", "val/soft_cross_entropy"} & curves(run).keys()
+    assert "teachers/0_accuracy" not in curves(run)  # which is of the validation split
     caplog.clear()
     assert main(["test", "--ckpt_path", str(run), *QUIET]) == 0
     assert "agreement with the teachers is not measured: a file of logits answers no test images" in caplog.text
