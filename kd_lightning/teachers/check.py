@@ -218,7 +218,7 @@ def check_classes(student: LightningModule, inputs: Inputs, *, classes: int) -> 
     if not is_overridden("forward", student):
         return  # a user's own module may do without; the first step compares
     with in_eval_mode(student):
-        logits = student(inputs)
+        logits = student(student.trainer.precision_plugin.convert_input(inputs))
     if isinstance(logits, Tensor) and logits.shape[-1] != classes:
         raise ValueError(
             f"student and teachers must agree about the classes, got {logits.shape[-1]} of the student and "
