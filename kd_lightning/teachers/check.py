@@ -233,7 +233,7 @@ def sum_over_ranks(trainer: Trainer, values: Tensor) -> Tensor:
 
 
 def _note_leaks(trainer: Trainer, teachers: Sequence[LoadedTeacher], records: Sequence[dict[str, Any]]) -> None:
-    """Warn of each teacher that was trained on images that this run validates on."""
+    """Warn of each teacher that was trained on images that this run validates on, or may have been."""
     data = transfer_data(data_of(trainer))
     for record, teacher in zip(records, teachers, strict=True):
         seen = None if data is None else data.val_rows_seen(teacher.data)
@@ -242,4 +242,9 @@ def _note_leaks(trainer: Trainer, teachers: Sequence[LoadedTeacher], records: Se
             rank_zero_info(
                 f"teacher {record['source']} was trained on {seen} of the {unit_of(data)} that this run validates on: "
                 "its validation errors look too good"
+            )
+        if data is not None and seen is None and teacher.data:
+            rank_zero_info(
+                f"teacher {record['source']} was trained on another data set; it is not known whether that holds "
+                f"{unit_of(data)} that this run validates on"
             )

@@ -1,5 +1,6 @@
 """Before the first step the teachers are checked on what validates the student."""
 
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from kd_lightning import DistillModule
+from kd_lightning import MLP, DistillModule, TeacherModule
 from tests.data.test_rows_in_memory import CLASSES, Partly
 
 QUIET: dict[str, Any] = {
@@ -21,7 +22,7 @@ QUIET: dict[str, Any] = {
 pytestmark = pytest.mark.filterwarnings("ignore:The .* does not have many workers")
 
 
-def _record(data: Any, teacher: nn.Module, **flags: Any) -> dict[str, Any]:
+def _record(data: Any, teacher: Any, **flags: Any) -> dict[str, Any]:
     """What is recorded of a teacher."""
     module = DistillModule(student=nn.Linear(1, CLASSES), teachers=teacher, teachers_must_beat_chance=False)
     lightning.Trainer(max_steps=1, **QUIET | flags).fit(module, data)
@@ -70,3 +71,19 @@ def test_only_what_the_fit_validates_on_counts() -> None:
     trainer.validate(module, data.val_dataloader(), verbose=False)
     trainer.fit(module, data.train_dataloader())
     assert module.teacher_records[0]["split"] == "training"
+
+
+@pytest.mark.parametrize(("split_seed", "unknown", "seen"), [(0, 100, 0), (1, 100, 35), (0, 101, None)])
+def test_what_a_teacher_has_seen_of_the_validation_is_said(
+    split_seed: int, unknown: int, seen: int | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    net = MLP(hidden=[4], inputs=1, classes=CLASSES, mean=0.0, std=1.0)
+    trainer = lightning.Trainer(max_steps=1, **QUIET)
+    trainer.fit(TeacherModule(net), Partly(val_size=40))
+    trainer.save_checkpoint(tmp_path / "teacher.ckpt")
+    with caplog.at_level("INFO"):
+        record = _record(Partly(unknown, val_size=40, split_seed=split_seed), tmp_path / "teacher.ckpt")
+    assert record["trained_on_validation_images"] == seen
+    assert ("was trained on 35 of the examples that this run validates on" in caplog.text) == bool(seen)
+    line = "another data set; it is not known whether that holds examples that this run validates on"
+    assert (line in caplog.text) == (seen is None)
