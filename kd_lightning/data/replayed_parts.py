@@ -116,6 +116,7 @@ class ReplayedParts:
         if part == "val" and (given is None or given == []):
             return None
         source = user_loader(given, f"{type(self.data).__name__}.{name}", training=part == "train")
-        # Only a fit needs the training data to number validation rows; elsewhere there may be none.
-        first_row = len(self.training()) if part == "val" and self._fits else 0
+        # Outside a fit there may be no training data; a file of logits, which needs it, has asked for it before.
+        numbered = part == "val" and (self._fits or "train" in self._replays)
+        first_row = len(self.training()) if numbered else 0
         return Replay(source, (self.view_seed, _PARTS.index(part)), first_row, keep_workers=True)

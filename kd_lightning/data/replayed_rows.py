@@ -71,7 +71,7 @@ class ReplayedRows(LightningDataModule):
     @property
     def val_rows(self) -> Tensor:
         """Rows that validate, (rows,) int64, ascending after those that train; maybe none."""
-        val, first = self.parts.get("val"), len(self.parts.training())
+        first, val = len(self.parts.training()), self.parts.get("val")  # in this order: see ReplayedParts
         return torch.arange(first, first + (0 if val is None else len(val)))
 
     @property

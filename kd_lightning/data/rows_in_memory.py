@@ -154,13 +154,16 @@ class RowsInMemory(LightningDataModule, ABC):
     def val_rows_seen(self, provenance: dict[str, Any]) -> int | None:
         """How many of the validation rows another run trained on; None if unknown.
 
+        It is unknown where that run had another data set: they may share examples, as a folder of pictures does with
+        the same folder and one picture more.
+
         Args:
             provenance: That run's, empty where it is unknown.
         """
-        if "dataset" not in provenance:
-            return None
-        if provenance["dataset"] != self.dataset_identity() or len(self.val_rows) == 0:
+        if len(self.val_rows) == 0:
             return 0
+        if "dataset" not in provenance or provenance["dataset"] != self.dataset_identity():
+            return None
         provenance = {"label_fraction": 1.0} | provenance  # older ones lack it
         names = [field.name for field in fields(self.split)]
         if not provenance.keys() >= set(names):

@@ -73,15 +73,18 @@ def load_exported(path: str | Path) -> nn.Module:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it does not say how the net is built.
+        ValueError: If it is damaged, or does not say how the net is built.
     """
-    from safetensors import safe_open  # comes with the extra kd_lightning[export]
+    from safetensors import SafetensorError, safe_open  # comes with the extra kd_lightning[export]
 
     if not Path(path).is_file():
         raise FileNotFoundError(f"no exported file {path}")
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+    except SafetensorError as error:
+        raise ValueError(f"exported file {path} is damaged: {error}") from error
     description = json.loads(metadata.get("net", "null"))
     if description is None:
         raise ValueError(f"{path} does not say how its net is built; load its tensors into the net in your own code")

@@ -1,5 +1,6 @@
 """DistillModule: a student trained on the teachers' soft targets and the labels."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,9 +153,12 @@ class DistillModule(ClassifierModule):
     def teacher_log_probs(self, inputs: Inputs) -> Tensor | None:
         """Log-probabilities of the averaged live teachers at T = 1, (batch, classes); None without live teachers.
 
+        They are of the teachers' own logits, also where the soft loss changes these first.
+
         Args:
             inputs: (batch, ...), as the teachers take them.
         """
         if self.live_teachers is None or logits_files(self.live_teachers.ensemble):  # which answer no new inputs
             return None
-        return self.live_teachers.answer(inputs, 1.0).log_probs
+        live = self.live_teachers
+        return replace(live.softener, prepare=None)(live.ensemble(inputs), 1.0).log_probs

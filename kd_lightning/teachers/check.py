@@ -1,6 +1,7 @@
 """Checks of the teachers before the first step: do they fit the student, and are they better than chance?"""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
@@ -69,9 +70,6 @@ def check_teachers(
     if label_counts is None:
         raise ValueError(f"there is no {split} batch to check the teachers on; check the data and the trainer's limits")
     errors, label_counts = sum_over_ranks(trainer, errors), sum_over_ranks(trainer, label_counts)
-    if int(label_counts.sum()) == 0:
-        rank_zero_info(f"the teachers' errors are not counted: no {split} example has a label")
-        return len(label_counts)
     for record, count, net in zip(records, errors.tolist(), ensemble.nets, strict=True):
         note_errors(
             record,
@@ -97,7 +95,7 @@ def note_errors(
     advice: str,
     must_beat_chance: bool,
 ) -> None:
-    """Log and record how many errors a teacher makes.
+    """Log and record how many errors a teacher makes; only log it where no example has a label.
 
     Args:
         record: Its entry of teachers.json.
@@ -112,6 +110,12 @@ def note_errors(
         ValueError: If it is.
     """
     examples = int(label_counts.sum())
+    if examples == 0:
+        rank_zero_info(
+            f"teacher {record['source']}: errors are not counted: none of the {split} {unit} that were looked at has a "
+            "label"
+        )
+        return
     record |= {"errors": errors, "examples": examples, "split": split}
     found = f"{counted(errors, 'error')} on {examples:,} {split} {unit}"
     guesses = no_better_than_chance(errors, label_counts)
@@ -124,12 +128,12 @@ def note_errors(
 
 
 def log_accuracies(student: LightningModule, records: Sequence[dict[str, Any]]) -> None:
-    """Draw the first point of each teacher's line; `note_errors` has counted its errors."""
+    """Draw the first point of each teacher's line, its validation accuracy; `note_errors` has counted its errors."""
     if student.logger is not None and student.global_step == 0:
         accuracies = {
             f"teachers/{n}_accuracy": 1 - each["errors"] / each["examples"]
             for n, each in enumerate(records)
-            if each.get("examples")
+            if each.get("split") == "validation"
         }
         student.logger.log_metrics(accuracies, step=student.global_step)
 
@@ -172,12 +176,22 @@ def _check_batches(trainer: Trainer) -> tuple[str, Iterator[Any]]:
 
 
 def validation_batches(trainer: Trainer) -> Iterator[Any] | None:
-    """The validation split on the device; None where there is none."""
-    loaders = trainer.val_dataloaders
-    if loaders is None or loaders == []:
+    """The batches that validate the student, on the device; None where there are none."""
+    if not sum(trainer.num_val_batches):
         return None
-    batches = chain(*loaders) if isinstance(loaders, list) else iter(loaders)
-    return map(trainer.strategy.batch_to_device, batches)
+    loaders = trainer.val_dataloaders
+    listed = loaders if isinstance(loaders, list) else [loaders]
+    limits = [None if math.isinf(limit) else int(limit) for limit in trainer.num_val_batches]
+    return _validating(trainer, chain.from_iterable(map(islice, listed, limits)))
+
+
+def _validating(trainer: Trainer, batches: Iterable[Any]) -> Iterator[Any]:
+    """Batches on the device; while they are made the trainer validates, as a data module's hooks may ask it."""
+    trainer.validating = True
+    try:
+        yield from map(trainer.strategy.batch_to_device, batches)
+    finally:
+        trainer.training = True
 
 
 def training_batches(trainer: Trainer) -> Iterator[Any]:
@@ -204,7 +218,7 @@ def check_classes(student: LightningModule, inputs: Inputs, *, classes: int) -> 
     if not is_overridden("forward", student):
         return  # a user's own module may do without; the first step compares
     with in_eval_mode(student):
-        logits = student(inputs)
+        logits = student(student.trainer.precision_plugin.convert_input(inputs))
     if isinstance(logits, Tensor) and logits.shape[-1] != classes:
         raise ValueError(
             f"student and teachers must agree about the classes, got {logits.shape[-1]} of the student and "
@@ -219,7 +233,7 @@ def sum_over_ranks(trainer: Trainer, values: Tensor) -> Tensor:
 
 
 def _note_leaks(trainer: Trainer, teachers: Sequence[LoadedTeacher], records: Sequence[dict[str, Any]]) -> None:
-    """Warn of each teacher that was trained on images that this run validates on."""
+    """Warn of each teacher that was trained on images that this run validates on, or may have been."""
     data = transfer_data(data_of(trainer))
     for record, teacher in zip(records, teachers, strict=True):
         seen = None if data is None else data.val_rows_seen(teacher.data)
@@ -228,4 +242,9 @@ def _note_leaks(trainer: Trainer, teachers: Sequence[LoadedTeacher], records: Se
             rank_zero_info(
                 f"teacher {record['source']} was trained on {seen} of the {unit_of(data)} that this run validates on: "
                 "its validation errors look too good"
+            )
+        if data is not None and seen is None and teacher.data:
+            rank_zero_info(
+                f"teacher {record['source']} was trained on another data set; it is not known whether that holds "
+                f"{unit_of(data)} that this run validates on"
             )

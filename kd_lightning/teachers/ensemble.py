@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.data.inputs import Inputs, tensors_of
+from kd_lightning.data.inputs import Inputs, mapped, tensors_of
 from kd_lightning.methods.hinton import teacher_shares
 from kd_lightning.nets.description import fingerprint, parameter_count
 from kd_lightning.nets.logits import logits_of
@@ -75,13 +75,14 @@ class FrozenEnsemble(nn.Module):
 
         Args:
             number: Which teacher.
-            inputs: (batch, ...), as the teachers take them.
+            inputs: (batch, ...), as the teachers take them; of any floating type, maybe the student's.
 
         Raises:
             ValueError: If it does not take the inputs.
         """
+        net, inputs = self.nets[number], _in_type_of(self.nets[number], inputs)
         with torch.autocast(tensors_of(inputs)[0].device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            return logits_of(self.nets[number], inputs, f"teacher {self.teachers[number].source}").float()
+            return logits_of(net, inputs, f"teacher {self.teachers[number].source}").float()
 
     @torch.no_grad()
     def forward(self, inputs: Inputs) -> Tensor:
@@ -94,6 +95,14 @@ class FrozenEnsemble(nn.Module):
             ValueError: If the teachers disagree about the number of classes, or one does not take the inputs.
         """
         return stacked([self.answer(number, inputs) for number in range(len(self))])
+
+
+def _in_type_of(net: nn.Module, inputs: Inputs) -> Inputs:
+    """Floating inputs in the number type of a net's weights; a trainer's bf16-true makes them the student's."""
+    dtype = next((weight.dtype for weight in net.parameters() if weight.is_floating_point()), None)
+    if dtype is None:
+        return inputs
+    return mapped(inputs, lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
 
 
 def stacked(logits: Sequence[Tensor]) -> Tensor:

@@ -94,13 +94,12 @@ def _count_errors(file: LogitsFile, batches: Iterable[Any]) -> tuple[Tensor, Ten
     """How many labelled examples it gets wrong, and how many there are of each class."""
     wrong, counts = [], []
     for _, labels, rows, views in map(Batch.of, batches):
-        labelled = labels >= 0
-        labels = labels[labelled]
         check_labels(labels, classes=file.store.classes)
-        logits = file.store.logits(rows[labelled], views[labelled])
+        logits = file.store.logits(rows, views)
         if logits is not None:
-            wrong.append((logits[0].argmax(dim=-1) != labels).sum())
-            counts.append(torch.bincount(labels, minlength=file.store.classes))
+            labelled = labels >= 0
+            wrong.append((logits[0].argmax(dim=-1) != labels)[labelled].sum())
+            counts.append(torch.bincount(labels[labelled], minlength=file.store.classes))
     if not counts:
         raise ValueError(f"there is no batch to check {file.path} on; check the data and the trainer's limits")
     return torch.stack(wrong).sum(), torch.stack(counts).sum(dim=0)

@@ -219,9 +219,13 @@ def load_weights(net: nn.Module, path: Path) -> None:
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file  # comes with the extra kd_lightning[safetensors]
+        from safetensors import SafetensorError  # comes with the extra kd_lightning[safetensors]
+        from safetensors.torch import load_file
 
-        return load_file(path)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"weights file {path} is damaged: {error}") from error
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises a dozen kinds for a damaged file

@@ -126,7 +126,7 @@ def plain_errors(
 
     Args:
         run: The run's folder.
-        config: Its configuration: they have the same student.
+        config: Its configuration: they have the same student and validate on as many batches.
         provenance: What its data says of itself: they were trained and validated on the same examples.
         examples: How many examples validate; None where the teachers were not counted on them.
     """
@@ -137,7 +137,7 @@ def plain_errors(
         if file.parent == run or not _MAY_BE_PLAIN.search(file.read_bytes()):
             continue
         other = read_run(file.parent)
-        if role_of(other) != "plain" or _student(other.config) != _student(config):
+        if role_of(other) != "plain" or any(of(other.config) != of(config) for of in (_student, _validation_limit)):
             continue
         content = _last_checkpoint(file.parent)
         known = {} if content is None else content.get(RECORD_KEY, {})
@@ -164,3 +164,8 @@ def _last_checkpoint(run: Path) -> dict[str, Any] | None:
 
 def _student(config: Mapping[str, Any]) -> object:
     return config["model"]["init_args"].get("student")
+
+
+def _validation_limit(config: Mapping[str, Any]) -> str:
+    """The option limit_val_batches; 1 batch is not 1.0, all of them."""
+    return repr(config.get("trainer", {}).get("limit_val_batches"))

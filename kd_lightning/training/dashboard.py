@@ -71,14 +71,17 @@ class Dashboard(LeanCallback):
                 writer.add_text("command", _code(command_text(self.command)))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the teachers' accuracy as a line, and pictures where it is time; rank 0 from its share of the images."""
+        """Draw the teachers' validation accuracy as a line, and pictures where it is time.
+
+        Rank 0 draws them from its share of the images.
+        """
         if trainer.state.fn != "fit" or trainer.sanity_checking or not trainer.is_global_zero:
             return
         writers = list(_writers(trainer))
         step = trainer.global_step - 1  # counted from 0, as the curves: a resumed run drops what lies beyond its start
         records = pl_module.teacher_records if isinstance(pl_module, HasTeachers) else []
         for number, record in enumerate(records):
-            if "errors" in record:
+            if record.get("split") == "validation":
                 for writer in writers:
                     accuracy = 1 - record["errors"] / record["examples"]
                     writer.add_scalar(f"teachers/{number}_accuracy", accuracy, step)

@@ -1,6 +1,7 @@
 """Pictures in a folder per class: what is read, cached, cut, predicted and refused."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,14 @@ def test_what_another_run_has_seen_is_told_by_content(folder: Path, tmp_path: Pa
     student = _read(folder.rename(tmp_path / "moved" / "elsewhere"), val_size=9, split_seed=2)
     seen = int(torch.isin(student.val_rows, teacher.train_rows).sum())
     assert 0 < seen == student.val_rows_seen(teacher.provenance())
+
+
+def test_what_a_run_on_one_picture_less_has_seen_is_not_known(folder: Path) -> None:
+    teacher = _read(folder, val_size=9).provenance()
+    added = next((folder / "train").rglob("*.*"))
+    shutil.copy(added, added.with_stem("added"))
+    assert _read(folder, val_size=9).val_rows_seen(teacher) is None
+    assert _read(folder).val_rows_seen(teacher) == 0  # nothing validates
 
 
 def test_test_pictures_can_be_cut_off(folder: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -448,3 +449,14 @@ def test_a_collate_function_that_leaves_samples_out_is_refused() -> None:
 
     with pytest.raises(ValueError, match="collate_fn must keep every sample, got 14 of 15"):
         _fit(_tiny(), SeededViews(Whole(collate_fn=skip_first)))
+
+
+def test_a_file_of_logits_answers_the_same_in_validate_as_in_a_fit() -> None:
+    np.save("logits.npy", np.random.default_rng(0).normal(scale=3, size=(60, 3)))
+    np.save("logits.val.npy", np.random.default_rng(1).normal(scale=3, size=(27, 3)))
+    module = DistillModule(_net(1), teachers="logits.npy", soft_weight=1.0, teachers_must_beat_chance=False)
+    trainer = lightning.Trainer(max_epochs=1, **QUIET)
+    trainer.fit(module, _seeded(views=1))
+    fitted = float(trainer.callback_metrics["val/soft_loss"])
+    (validated,) = lightning.Trainer(**QUIET).validate(module, _seeded(views=1), verbose=False)
+    assert validated["val/soft_loss"] == pytest.approx(fitted, rel=1e-4)

@@ -67,3 +67,9 @@ def test_safetensors_takes_a_net_that_branches_and_ties_weights(tmp_path: Path) 
     net = ExportedNet(Branching(), "float32", "logits").eval()
     write_exported(net, torch.rand(2, 1, 28, 28), tmp_path / "net.safetensors", "safetensors", {"net": "null"})
     assert (tmp_path / "net.safetensors").stat().st_size > 2 * 784 * 10 * 4
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "net.safetensors").write_bytes(b"junk" * 9)
+    with pytest.raises(ValueError, match=r"exported file .*net\.safetensors is damaged: "):
+        load_exported(tmp_path / "net.safetensors")

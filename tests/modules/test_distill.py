@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kd_lightning import MLP, Batch, DistillModule, MNISTDataModule, SmallConvNet, SoftTargets, TeacherModule
+from kd_lightning import MLP, Batch, DistillModule, MNISTDataModule, SmallConvNet, SoftLoss, SoftTargets, TeacherModule
 from kd_lightning.teachers.ensemble import FrozenEnsemble, LoadedTeacher
 from kd_lightning.teachers.loading import load_teachers
 from kd_lightning.teachers.named import listed_teachers
@@ -193,3 +193,19 @@ def test_label_smoothing_is_checked_and_used() -> None:
     expected = torch.nn.functional.cross_entropy(logits, batch.labels, label_smoothing=0.1)
     torch.testing.assert_close(smooth, expected)
     assert not torch.equal(plain, smooth)
+
+
+def test_figures_of_the_teachers_do_not_depend_on_the_soft_loss() -> None:
+    class Inverted(SoftLoss):
+        def prepare(self, teacher_logits: Tensor) -> Tensor:
+            return -teacher_logits
+
+        def forward(self, student_logits: Tensor, targets: SoftTargets, labels: Tensor) -> Tensor:
+            return student_logits.sum()
+
+    net, images = MLP(hidden=[4]), torch.rand(6, 1, 28, 28)
+    module = DistillModule(student=MLP(hidden=[4]), teachers=net, soft_loss=Inverted())
+    module.distiller.load()
+    found = module.teacher_log_probs(images)
+    assert found is not None
+    torch.testing.assert_close(found, torch.log_softmax(net.eval()(images), dim=1))

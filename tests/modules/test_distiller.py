@@ -238,3 +238,12 @@ def test_two_processes_train(strategy: str, tmp_path: Path) -> None:
     assert checkpoint["state_dict"].keys() == Tutorial().state_dict().keys()
     assert checkpoint["global_step"] == 3
     assert len(checkpoint["kd_lightning"]["teachers"]) == 1
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+@pytest.mark.parametrize("module", [Taught, TaughtWithForward])
+def test_teachers_keep_their_number_type(module: type[Taught], precision: str) -> None:
+    taught = module(teachers=teacher(), temperature=4.0)
+    fit(taught, pairs(), precision=precision)
+    assert torch.isfinite(taught.losses["soft_loss"])
+    assert taught.distiller.teacher_records[0]["errors"] == 0

@@ -5,14 +5,18 @@ import re
 from pathlib import Path
 from typing import Any
 
+import lightning
 import numpy as np
 import pytest
 import torch
 
+from kd_lightning import MLP, DistillModule, Mixtures
 from kd_lightning.cli.command_line import main
 from kd_lightning.data.mnist import MNISTDataModule
 from kd_lightning.teachers.loading import load_teachers
 from scripts.faults import QUICKSTART, checkpoint, curves
+from tests.data.test_rows_in_memory import CLASSES, Partly
+from tests.modules.test_unlabelled import NoLabels
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.log_every_n_steps", "1"]
 
@@ -99,6 +103,7 @@ def test_without_validation_rows_there_are_no_teacher_figures(
     assert f"teacher {file} holds no logits of the validation rows: val/loss is the hard loss" in caplog.text
     assert "train/soft_loss" in curves(run)
     assert not {"val/soft_loss", "val/soft_cross_entropy"} & curves(run).keys()
+    assert "teachers/0_accuracy" not in curves(run)  # which is of the validation split
     caplog.clear()
     assert main(["test", "--ckpt_path", str(run), *QUIET]) == 0
     assert "agreement with the teachers is not measured: a file of logits answers no test images" in caplog.text
@@ -164,3 +169,31 @@ def test_a_dry_run_reads_the_file(teacher: Path, logits: np.ndarray[Any, Any], t
     assert _fit("distill", tmp_path / "run", *_taught(both), "--dry_run", "true") == 0
     assert not (tmp_path / "run").exists()
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Total length of `list` across ranks is zero")  # no validation split
+@pytest.mark.parametrize(
+    ("data", "labelled"),
+    [
+        (NoLabels(batch_size=3, seed=0), False),
+        (Partly(batch_size=3, seed=0, label_fraction=0.05), True),  # 10 of 300
+        (Partly(batch_size=3, seed=0, augment=Mixtures(views=40)), True),  # those of the plain view
+    ],
+)
+def test_batches_without_labels_count_no_errors(
+    data: Partly, labelled: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data.setup("fit")
+    np.save(tmp_path / "logits.npy", np.random.default_rng(0).normal(size=(data.view_count, 300, CLASSES)).squeeze())
+    module = DistillModule(
+        student=MLP(hidden=[4], inputs=1, classes=CLASSES, mean=0.0, std=1.0),
+        teachers=tmp_path / "logits.npy",
+        teachers_must_beat_chance=False,
+    )
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    with caplog.at_level("INFO"):
+        lightning.Trainer(max_steps=2, accelerator="cpu", **quiet).fit(module, data)  # type: ignore[arg-type]
+    (record,) = module.teacher_records
+    uncounted = "errors are not counted: none of the training examples that were looked at has a label"
+    assert (uncounted not in caplog.text) == ("errors" in record) == labelled
+    assert 0 <= record.get("examples", 0) < 60  # of 20 batches

@@ -9,6 +9,7 @@ from torch import nn
 
 from kd_lightning import MLP, DistillModule, load_net
 from kd_lightning.nets.description import fingerprint
+from kd_lightning.teachers.loading import load_weights
 
 OLD_RUN = Path(__file__).parents[1] / "files" / "before_rooms" / "teacher"
 
@@ -59,3 +60,10 @@ def test_what_is_no_checkpoint_is_said(tmp_path: Path) -> None:
         load_net(tmp_path / "none.ckpt")
     with pytest.raises(FileNotFoundError, match="no checkpoint in"):
         load_net(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["net.safetensors", "net.pt"])
+def test_a_damaged_weights_file_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"junk" * 9)
+    with pytest.raises(ValueError, match=f"weights file .*{name} is damaged"):
+        load_weights(MLP(hidden=[3]), tmp_path / name)

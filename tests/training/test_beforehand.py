@@ -57,6 +57,8 @@ def test_a_plain_student_of_the_same_net_and_data_that_was_finished(runs: Path, 
     assert plain_errors(mine, config, data, 400) == {"plain": round(400 * (1 - accuracy))}
     assert plain_errors(mine, {"model": {"init_args": {"student": None}}}, data, 400) == {}
     assert plain_errors(mine, config, data | {"split_seed": 1}, 400) == {}
+    limited = config | {"trainer": config["trainer"] | {"limit_val_batches": 1}}  # other examples
+    assert plain_errors(mine, limited, data, 400) == {}
     assert plain_errors(mine, config, {}, 400) == plain_errors(mine, config, data, None) == {}
     assert plain_errors(tmp_path / "plain", config, data, 400) == {}  # the run itself
     _change(tmp_path / "plain", planned_steps=90)  # stopped: what it can do is not known
