@@ -66,6 +66,7 @@ class DryRun(LeanCallback):
             TrialDone: Always.
         """
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        loss = loss * trainer.accumulate_grad_batches  # Lightning has divided it
         examples = counted(len(batch[1]), "example")
         rank_zero_info(f"dry run: one step of {examples}, loss {float(loss):.4f}; nothing was written")
         raise TrialDone
