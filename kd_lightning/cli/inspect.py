@@ -9,14 +9,13 @@ from typing import Any
 import jsonargparse
 import torch
 import yaml
-from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningDataModule
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from kd_lightning.cli.arguments import PROG
-from kd_lightning.data.batches import Batch
+from kd_lightning.data.batches import Batch, batch_on_device
 from kd_lightning.data.transfer_data import unit_of
 from kd_lightning.reports import plots
 from kd_lightning.reports.console import table_console
@@ -55,7 +54,7 @@ def run_inspect(arguments: Sequence[str]) -> None:
         file.bind(data)
     split, batches = _batches(data, validation=all(file.has_val for file in files))
     teachers = LiveTeachers(ensemble, Softener())
-    logits, labels = _answers(teachers, (_on_device(batch, data, device) for batch in batches))
+    logits, labels = _answers(teachers, (batch_on_device(batch, data, device) for batch in batches))
     measured = knowledge(logits, labels)
     console = table_console()
     folder, names = _names([teacher.source for teacher in ensemble.teachers])
@@ -140,12 +139,6 @@ def _batches(data: LightningDataModule, *, validation: bool) -> tuple[str, Itera
     if isinstance(loaders, list | tuple) and not loaders:
         return "training", islice(iter(data.train_dataloader()), _TRAINING_BATCHES)
     return "validation", chain(*loaders) if isinstance(loaders, list | tuple) else iter(loaders)
-
-
-def _on_device(batch: Any, data: LightningDataModule, device: torch.device) -> Batch:  # Any: whatever a loader gives
-    """A batch as a trainer hands it to a module."""
-    batch = move_data_to_device(data.on_before_batch_transfer(batch, 0), device)
-    return Batch.of(data.on_after_batch_transfer(batch, 0))
 
 
 @torch.no_grad()

@@ -66,9 +66,12 @@ def table_of_test(record: Mapping[str, Any], tested: str) -> Table:
     table = Table(title=f"test set: {tested}", show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    low, high = record["error_rate_interval"]
     table.add_row("errors", f"{test['errors']:,} of {test['examples']:,} {unit}")
-    table.add_row("error rate, 95 % interval", f"{_rate(test)}, {100 * low:.2f} to {100 * high:.2f} %")
+    if record["error_rate_interval"] is None:  # no whole sequence was tested
+        table.add_row("error rate", _rate(test))
+    else:
+        low, high = record["error_rate_interval"]
+        table.add_row("error rate, 95 % interval", f"{_rate(test)}, {100 * low:.2f} to {100 * high:.2f} %")
     if "teacher_errors" in test:
         together = "teacher's errors" if record.get("teachers") == 1 else "errors of the teachers together"
         table.add_row(together, f"{test['teacher_errors']:,}")

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from kd_lightning.data.inputs import Inputs, checked_inputs, described, tensors_of
@@ -153,3 +155,15 @@ class TensorLoader(OrderedLoader):
         for rows, views in places:
             parts = (self._gather(rows), self._labels.index_select(0, rows), rows, views)
             yield Batch(*(part if part.is_cuda else part.pin_memory() for part in parts) if self._pin_memory else parts)
+
+
+def batch_on_device(batch: Any, data: LightningDataModule, device: torch.device) -> Batch:  # Any: see Batch.of
+    """A batch as a trainer hands it to a module: after the data module's hooks around its transfer.
+
+    Args:
+        batch: As it comes off the loader.
+        data: Where it comes from.
+        device: Where it goes to.
+    """
+    batch = move_data_to_device(data.on_before_batch_transfer(batch, 0), device)
+    return Batch.of(data.on_after_batch_transfer(batch, 0))

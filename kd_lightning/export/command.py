@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +33,7 @@ def run_export(arguments: Sequence[str]) -> None:
     Raises:
         FileNotFoundError: If there is no such run.
         FileExistsError: If the output exists and --overwrite is not given.
-        ValueError: If the file's outputs differ from the net's.
+        ValueError: If the file's outputs differ from the net's, or there is no test batch.
     """
     options = export_parser().parse_args(list(arguments))
     checkpoint = named_checkpoint(Path(), options.run, "best.ckpt")
@@ -42,17 +43,20 @@ def run_export(arguments: Sequence[str]) -> None:
     if output.exists() and not options.overwrite:
         raise FileExistsError(f"{output} exists; choose another --output, or replace it with --overwrite true")
     net = ExportedNet(trained, options.inputs, options.outputs).eval()
-    batches = [
+    batches = (
         (own_tensor(net, inputs), labels)
         for inputs, labels in evaluation_batches(run, options.data_dir, raw=options.inputs == "uint8")
-    ]
-    example = batches[0][0][[0, -1]]  # torch.export takes the batch size of a single example as fixed
+    )
+    first = next(batches, None)
+    if first is None:
+        raise ValueError(f"the data of {run} has no test batch to compare the file on; check its test_dataloader")
+    example = first[0][[0, -1]]  # torch.export takes the batch size of a single example as fixed
     metadata = describe(checkpoint, run, net, example)
     tolerance = math.inf if options.format == "onnx-int8" else options.tolerance
 
     def write_and_compare(part: Path) -> None:
         write_exported(net, example, part, options.format, metadata)
-        found = compare(net, read_exported(part, options.format), batches)
+        found = compare(net, read_exported(part, options.format), chain([first], batches))
         said = (
             f"on {counted(found.examples, 'test example')} the file names another class "
             f"{counted(found.other_classes, 'time')}; errors: "

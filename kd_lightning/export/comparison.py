@@ -1,7 +1,7 @@
 """An exported file compared with its net, on the test examples of the run."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor, nn
 
-from kd_lightning.data.batches import Batch
+from kd_lightning.data.batches import Batch, batch_on_device
 from kd_lightning.data.inputs import Inputs, tensors_of
 from kd_lightning.export.formats import Outputs
 from kd_lightning.nets.description import build_object
@@ -35,7 +35,7 @@ class Comparison(NamedTuple):
 
 
 @torch.no_grad()
-def compare(net: nn.Module, exported: Outputs, batches: Sequence[tuple[Tensor, Tensor]]) -> Comparison:
+def compare(net: nn.Module, exported: Outputs, batches: Iterable[tuple[Tensor, Tensor]]) -> Comparison:
     """Compare the outputs of a net and of its file.
 
     Args:
@@ -58,7 +58,7 @@ def compare(net: nn.Module, exported: Outputs, batches: Sequence[tuple[Tensor, T
 
 
 def evaluation_batches(run: Path, data_dir: str | None, *, raw: bool) -> Iterator[tuple[Inputs, Tensor]]:
-    """Test inputs and labels of the data that a run's configuration names.
+    """Test inputs and labels of the data that a run's configuration names, a batch at a time.
 
     Args:
         run: The run's folder.
@@ -86,9 +86,10 @@ def evaluation_batches(run: Path, data_dir: str | None, *, raw: bool) -> Iterato
     data.prepare_data()
     data.setup("test")
     for batch in data.test_dataloader():
-        if not raw:
-            batch = data.on_after_batch_transfer(batch, 0)
-        inputs, labels, *_ = Batch.of(batch)
+        if raw:
+            inputs, labels, *_ = Batch.of(data.on_before_batch_transfer(batch, 0))
+        else:
+            inputs, labels, *_ = batch_on_device(batch, data, torch.device("cpu"))
         types = {tensor.dtype for tensor in tensors_of(inputs)}
         if raw and types != {torch.uint8}:
             got = ", ".join(map(str, types))

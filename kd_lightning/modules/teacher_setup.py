@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
@@ -195,6 +195,12 @@ class TeacherSetup(LeanCallback):
             raise ValueError(f"feature losses compare the student with one teacher, got {count}")
         with in_eval_mode(self.student):
             self.distiller.feature_losses.build(self.student, ensemble.nets[0], _example(trainer))
+
+
+def teacher_setups(trainer: Trainer) -> list[TeacherSetup]:
+    """The trainer's callbacks that give teachers to a module."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning's connector
+    return [callback for callback in callbacks if isinstance(callback, TeacherSetup)]
 
 
 def belongs_to(distiller: "Distiller", module: LightningModule) -> bool:

@@ -45,7 +45,9 @@ class TrainLog(LeanCallback):
         if not trainer.log_every_n_steps:  # type: ignore[attr-defined]  # set by Lightning's connector
             return
         for name, value in outputs.items():
-            self._values.setdefault(name, []).append(value.detach())
+            # Lightning has divided the loss.
+            whole = value.detach().float() * trainer.accumulate_grad_batches if name == "loss" else value.detach()
+            self._values.setdefault(name, []).append(whole)
         step = trainer.global_step
         if step == self._logged_at or not is_logged(trainer, step):
             return
@@ -54,7 +56,6 @@ class TrainLog(LeanCallback):
             name: _stacked(values).nanmean() if name == "accuracy" else _stacked(values).mean()
             for name, values in self._values.items()
         }
-        means["loss"] = means["loss"] * trainer.accumulate_grad_batches  # Lightning has divided it
         self._values, self._logged_at = {}, step
         if trainer.world_size > 1:
             reduced: Any = trainer.strategy.reduce(torch.stack(list(means.values())), reduce_op="mean")
@@ -100,9 +101,8 @@ def is_logged(trainer: Trainer, step: int) -> bool:
         step: Optimizer steps done.
     """
     interval = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's connector
-    steps_of_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
-    if 1 <= steps_of_epoch < interval:
-        interval = int(steps_of_epoch)
+    if math.isfinite(trainer.num_training_batches):  # the last step of an epoch may have fewer batches
+        interval = min(interval, math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
     return bool(interval) and step % interval == 0
 
 

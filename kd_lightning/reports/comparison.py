@@ -52,7 +52,7 @@ class Saving(NamedTuple):
 
 def role_of(run: Run) -> Role:
     """What a run's net is in a comparison, by its configuration."""
-    arguments = _model_arguments(run.config)
+    arguments = model_arguments(run.config)
     if "soft_weight" in arguments:
         learns = bool(arguments["soft_weight"]) or bool(arguments.get("feature_losses"))
         return "distilled" if learns else "plain"
@@ -74,7 +74,7 @@ def plain_student_of(distilled: Group, groups: Sequence[Group]) -> Group | None:
     net, tested = _net(distilled[0].config), _test_data(distilled)
     alike = [group for group in groups if _net(group[0].config) == net and tested and _test_data(group) == tested]
     plain = [group for group in alike if role_of(group[0]) == "plain"]
-    taught_by = str(_model_arguments(distilled[0].config).get("teachers"))
+    taught_by = str(model_arguments(distilled[0].config).get("teachers"))
     others = [group for group in alike if role_of(group[0]) == "teacher"]
     others = [group for group in others if not any(run.name in taught_by for run in group)]
     return min(plain or others, key=lambda group: _distance(group[0].config, distilled[0].config), default=None)
@@ -197,14 +197,15 @@ def _test_data(group: Group) -> list[Any]:
     return [] if tested is None else [tested.get("data"), tested["test"]["examples"], tested.get("unit")]
 
 
-def _model_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+def model_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the configured module; empty where there are none."""
     model = config.get("model")
     arguments = model.get("init_args") if isinstance(model, dict) else None
     return arguments if isinstance(arguments, dict) else {}
 
 
 def _net(config: Mapping[str, Any]) -> Any:  # Any: a configuration's value
-    arguments = _model_arguments(config)
+    arguments = model_arguments(config)
     return arguments.get("student", arguments.get("net"))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from statistics import mean
 from typing import Any, NamedTuple
 
-from kd_lightning.reports.comparison import ORDER, Group, Role, plain_student_of, role_of, saving
+from kd_lightning.reports.comparison import ORDER, Group, Role, model_arguments, plain_student_of, role_of, saving
 from kd_lightning.reports.run_folders import Run, common_parent, distinct_names
 from kd_lightning.runs.files import shown
 
@@ -56,14 +56,35 @@ class ResultRow(NamedTuple):
 
 
 def group_runs(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs that differ only by their seed and were tested on the same data, together: teachers, plain, distilled."""
-    groups: dict[str, list[Run]] = {}
+    """Runs that differ only by their seed and were tested on the same data, together: teachers, plain, distilled.
+
+    Where each run has the teacher of its own seed, the teachers differ by their seed, too.
+    """
+    same: dict[str, list[Run]] = {}
     for run in runs:
-        shared = {key: value for key, value in run.config.items() if key not in _PER_RUN}
-        key = json.dumps(shared, sort_keys=True, default=str) if shared else str(run.folder)
-        groups.setdefault(key, []).append(run)
+        same.setdefault(_shared_config(run), []).append(run)
+    groups: dict[str, list[Run]] = {}
+    for key, members in same.items():
+        one_seed = len({run.seed for run in members}) == 1
+        groups.setdefault(_with_own_teacher(members[0], key) if one_seed else key, []).extend(members)
     found = [group for members in groups.values() for group in _by_test_data(members)]
     return sorted(found, key=lambda group: ORDER.index(role_of(group[0])))
+
+
+def _shared_config(run: Run) -> str:
+    """What the runs of a row have in common, as text."""
+    shared = {key: value for key, value in run.config.items() if key not in _PER_RUN}
+    return _as_text(shared) if shared else str(run.folder)
+
+
+def _with_own_teacher(run: Run, key: str) -> str:
+    """The key of a run, with a word in place of its seed at the end of its teachers' names."""
+    teachers = _as_text(model_arguments(run.config).get("teachers"))
+    return key.replace(teachers, re.sub(rf'(?<!\d){run.seed}(?=(/checkpoints/[^/"]*)?")', "SEED", teachers))
+
+
+def _as_text(value: Any) -> str:  # Any: a configuration's value
+    return json.dumps(value, sort_keys=True, default=str)
 
 
 def _by_test_data(members: Sequence[Run]) -> list[list[Run]]:

@@ -25,6 +25,7 @@ from kd_lightning.nets.description import in_eval_mode
 from kd_lightning.runs.texts import counted
 from kd_lightning.teachers.ensemble import FrozenEnsemble, LoadedTeacher
 from kd_lightning.teachers.loading import teacher_checkpoints
+from kd_lightning.teachers.named import Teacher
 
 # Batches of training images that the teachers are checked on where there is no validation split.
 CHECK_BATCHES = 20
@@ -143,7 +144,7 @@ def refuse_own_teacher(run: Path, teachers: object) -> None:
 
     Args:
         run: The run's folder.
-        teachers: What the configuration names, see `load_teachers`.
+        teachers: What the configuration or the module names, see `load_teachers`.
 
     Raises:
         FileExistsError: If there is one.
@@ -153,12 +154,13 @@ def refuse_own_teacher(run: Path, teachers: object) -> None:
             for file in teacher_checkpoints(pattern):
                 if run.resolve() in file.resolve().parents:
                     raise FileExistsError(
-                        f"the teacher {file} lies in the run that --overwrite deletes; choose another --run_dir"
+                        f"the teacher {file} lies in the run that is to be overwritten; choose another folder for the "
+                        "new run"
                     )
 
 
 def _paths(teachers: object) -> Iterator[str]:
-    """The paths among the teachers of a configuration, those of a `Teacher` too."""
+    """The paths among the teachers of a configuration or a module, those of a `Teacher` too."""
     match teachers:
         case str() | Path():
             yield str(teachers)
@@ -167,6 +169,8 @@ def _paths(teachers: object) -> Iterator[str]:
                 yield from _paths(each)
         case Namespace():
             yield from _paths(teachers.get("init_args.net"))
+        case Teacher():
+            yield from _paths(teachers.net)
 
 
 def _check_batches(trainer: Trainer) -> tuple[str, Iterator[Any]]:

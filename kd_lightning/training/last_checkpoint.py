@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
@@ -119,11 +122,20 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if a save is due, but only after a full optimizer step.
+        """Save if a save is due, but only after a full optimizer step, and after the validation where one follows."""
+        if not _validation_follows(trainer, batch_idx):
+            self._after_batch(trainer, batch_idx)
 
-        A save due at an epoch's last batch waits for the epoch's validation.
-        """
-        if batch_idx + 1 == trainer.num_training_batches or (batch_idx + 1) % trainer.accumulate_grad_batches:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save if a save is due that waited for this validation."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            with _batch_not_completed(trainer):
+                self._after_batch(trainer, trainer.fit_loop.batch_idx)
+
+    def _after_batch(self, trainer: Trainer, batch_idx: int) -> None:
+        """Save within an epoch if a save is due; one due at an epoch's last batch waits for the epoch's end."""
+        last = trainer.is_last_batch or batch_idx + 1 == trainer.num_training_batches
+        if last or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         if trainer.global_step == trainer.max_steps or (trainer.should_stop and _may_stop(trainer)):
             # The run ends here, within an epoch: only now do the loader's place and the weights belong together.
@@ -218,6 +230,36 @@ class LastCheckpoint(Checkpoint):
                 logger.experiment.flush()
         trainer.save_checkpoint(self.path)
         self._written_at, self._written_step = time.monotonic(), trainer.global_step
+
+
+def _validation_follows(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether Lightning validates after this batch. It is not known where validations come at times of the clock."""
+    every, interval = trainer.check_val_every_n_epoch, trainer.val_check_batch
+    if not trainer.enable_validation or (every is not None and (trainer.current_epoch + 1) % every):
+        return False
+    if trainer.val_dataloaders is not None and not sum(trainer.num_val_batches):
+        return False
+    if trainer.should_stop and _may_stop(trainer):
+        return True
+    batches = trainer.fit_loop.total_batch_idx if every is None else batch_idx
+    return interval is not None and (batches + 1) % interval == 0
+
+
+@contextmanager
+def _batch_not_completed(trainer: Trainer) -> Iterator[None]:
+    """Let a checkpoint be as one of the batch's end, from which a resumed run goes on with the next batch.
+
+    From one of a validation within an epoch, Lightning counts a step less if only the run's end was the reason to
+    validate, and later points of the curves move.
+    """
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    for counts in (progress.total, progress.current):
+        counts.completed -= 1
+    try:
+        yield
+    finally:
+        for counts in (progress.total, progress.current):
+            counts.completed += 1
 
 
 def _may_stop(trainer: Trainer) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,16 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from kd_lightning.data.transfer_data import data_of
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.lightning_internals import LeanCallback
+from kd_lightning.modules.teacher_setup import teacher_setups
 from kd_lightning.nets.description import describe_object
 from kd_lightning.runs.checkpoints import CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint, run_folder
 from kd_lightning.runs.files import DETAILS_FILE, METRICS_FILE, shown, write_json
 from kd_lightning.runs.resume import refuse_other_config, run_files
+from kd_lightning.teachers.check import refuse_own_teacher
 from kd_lightning.training.last_checkpoint import AtomicCheckpointIO
 from kd_lightning.training.record import EvaluationRecord, metrics_record, scope_of_test
 from kd_lightning.training.run_parts import callbacks_of_run, curves_logger
-from kd_lightning.training.signals import StopSignals
+from kd_lightning.training.signals import StopSignals, only_fit_in
 
 # Of the trainer, what makes a run what it is, in the words of its arguments.
 _OF_TRAINER = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val", "precision")
@@ -47,10 +50,11 @@ def keep_run(
         loggers: Your own ones, such as `History`.
         save_every: Seconds between two writes of last.ckpt, from which a killed run goes on, >= 0:
             `trainer.fit(..., ckpt_path="runs/mine/student/checkpoints/last.ckpt")`. Other settings are refused.
-        overwrite: Start over where the folder holds a run already; the old run is deleted.
+        overwrite: Start over where the folder holds a run already; the old run is deleted before the first step.
 
     Raises:
-        ValueError: If save_every is out of range.
+        ValueError: If save_every is out of range. The fit itself raises a FileExistsError where the folder holds
+            another run, or a teacher of the run that overwrites it, and a BlockingIOError while another fit has it.
 
     Example:
         >>> trainer = Trainer(max_epochs=10, **keep_run("runs/mine/student"))
@@ -76,7 +80,8 @@ def keep_run(
         "plugins": [AtomicCheckpointIO()],
         "callbacks": [
             *callbacks,
-            _RunConfig(run, config, taken=bool(before) and not overwrite),
+            _OnlyFit(run),
+            _RunConfig(run, config, taken=bool(before) and not overwrite, overwrites=overwrite),
             *parts,
             _TestRecord(run, config),
         ],
@@ -90,6 +95,35 @@ class _NoSignals(StopSignals):
         """Do nothing."""
 
 
+class _OnlyFit(LeanCallback):
+    """Locks the run's folder while a fit runs.
+
+    Args:
+        run: The run's folder.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self._exit_stack = ExitStack()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the lock.
+
+        Raises:
+            BlockingIOError: If another fit has it.
+        """
+        if stage == "fit" and trainer.is_global_zero:
+            self._exit_stack.enter_context(only_fit_in(self.run))
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Release it."""
+        self._exit_stack.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Release it."""
+        self._exit_stack.close()
+
+
 class _RunConfig(LeanCallback):
     """Fills in the run's configuration when the fit knows its parts, in the form that the command line gives it.
 
@@ -97,12 +131,14 @@ class _RunConfig(LeanCallback):
         run: The run's folder.
         config: Filled in place; other callbacks write it.
         taken: Whether the folder holds a run, which a fit must then resume.
+        overwrites: Whether a run that the folder holds is deleted.
     """
 
-    def __init__(self, run: Path, config: dict[str, Any], *, taken: bool) -> None:
+    def __init__(self, run: Path, config: dict[str, Any], *, taken: bool, overwrites: bool) -> None:
         self.run = run
         self.config = config
         self.taken = taken
+        self.overwrites = overwrites
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Describe module, data and trainer."""
@@ -121,16 +157,19 @@ class _RunConfig(LeanCallback):
             refuse_other_config(checkpoint, Path(str(trainer.ckpt_path)), self.config)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse to mix two runs.
+        """Refuse to mix two runs, and to delete a teacher of this one.
 
         Raises:
-            FileExistsError: If the folder holds another run.
+            FileExistsError: If the folder holds another run, or a teacher where the run in it is to be deleted.
         """
         if self.taken:
             raise FileExistsError(
                 f"{self.run} already holds a run; start over with keep_run(..., overwrite=True), choose another "
                 f"folder, or go on with fit(..., ckpt_path={str(self.run / CHECKPOINT_DIR / LAST)!r})"
             )
+        if self.overwrites:
+            for setup in teacher_setups(trainer):
+                refuse_own_teacher(self.run, setup.distiller.options.teachers)
 
 
 def run_config(trainer: Trainer, module: LightningModule, run: Path) -> dict[str, Any]:

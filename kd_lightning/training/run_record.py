@@ -67,9 +67,9 @@ class RunRecord(LeanCallback):
         """Delete the curves of a run that failed before its first step: they would block the next one.
 
         The written configuration shows that the first step was reached: under ddp_fork this method also runs in the
-        parent process, which does not train.
+        parent process, which does not train. Where another fit has the folder's lock, the files may be its own.
         """
-        if _stamp(self.run / CONFIG_FILE) != self._config_before:
+        if isinstance(exception, BlockingIOError) or _stamp(self.run / CONFIG_FILE) != self._config_before:
             return
         for logger in trainer.loggers:
             logger.finalize("failed")

@@ -204,6 +204,9 @@ def end_with_launcher() -> None:
 def only_fit_in(run: Path) -> Iterator[None]:
     """Lock a run's folder for one fit; the system releases the lock when the process ends for any reason.
 
+    Args:
+        run: The run's folder, made where it is missing.
+
     Raises:
         BlockingIOError: If another fit has the lock.
     """
@@ -218,7 +221,7 @@ def only_fit_in(run: Path) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise BlockingIOError(
-                f"a fit is under way in {run} ({holder}); wait for it, or choose another --run_dir"
+                f"a fit is under way in {run} ({holder}); wait for it, or choose another folder"
             ) from error
         except OSError as error:  # Lustre and NFS may be mounted without locks
             rank_zero_info(f"no lock on {run}, so nothing keeps a second fit out: {error}")
@@ -231,6 +234,9 @@ def only_fit_in(run: Path) -> Iterator[None]:
             if [other.name for other in run.iterdir()] == [LOCK_FILE]:  # the fit failed before it wrote anything
                 path.unlink()
                 run.rmdir()
+            with suppress(OSError):  # there was no lock
+                # Closing the file is not enough where workers of data loaders have it open too.
+                fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _ignored_signals() -> frozenset[signal.Signals]:

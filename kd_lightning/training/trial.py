@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from kd_lightning.data.transfer_data import data_of, transfer_data
@@ -11,7 +11,7 @@ from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.distill import DistillModule
 from kd_lightning.modules.lightning_internals import LeanCallback
 from kd_lightning.modules.optimization import accumulation_schedule, planned_steps
-from kd_lightning.modules.teacher_setup import TeacherSetup
+from kd_lightning.modules.teacher_setup import teacher_setups
 from kd_lightning.nets.description import parameter_count
 from kd_lightning.runs.texts import counted
 from kd_lightning.teachers.source import StoredTeachers
@@ -54,7 +54,7 @@ class DryRun(LeanCallback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the teachers run live."""
-        for setup in _teacher_setups(trainer):
+        for setup in teacher_setups(trainer):
             setup.fill_store = False
 
     def on_train_batch_end(
@@ -66,6 +66,7 @@ class DryRun(LeanCallback):
             TrialDone: Always.
         """
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        loss = loss * trainer.accumulate_grad_batches  # Lightning has divided it
         examples = counted(len(batch[1]), "example")
         rank_zero_info(f"dry run: one step of {examples}, loss {float(loss):.4f}; nothing was written")
         raise TrialDone
@@ -76,7 +77,7 @@ class Prepare(LeanCallback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the teachers' logits be stored, also if this run is too short to save time by it."""
-        for setup in _teacher_setups(trainer):
+        for setup in teacher_setups(trainer):
             setup.must_store = True
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -93,8 +94,3 @@ class Prepare(LeanCallback):
                 "--model.soft_targets to auto or stored, or fit without --prepare"
             )
         raise TrialDone
-
-
-def _teacher_setups(trainer: Trainer) -> list[TeacherSetup]:
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning's connector
-    return [callback for callback in callbacks if isinstance(callback, TeacherSetup)]

@@ -696,7 +696,7 @@ def test_teachers_beside_reports(teacher: Path, tmp_path: Path, capsys: pytest.C
         teacher_checkpoints(f"{runs}/*")
     again = ["--overwrite", "true", "--model.teachers", str(runs / "one")]
     assert _fit("distill", runs / "one", *again) == 1
-    assert "lies in the run that --overwrite deletes" in _error(capsys)
+    assert "lies in the run that is to be overwritten" in _error(capsys)
     assert (runs / "one" / "checkpoints" / "last.ckpt").exists()
 
 

@@ -66,6 +66,12 @@ def test_errors_are_counts_with_their_interval() -> None:
     assert "teacher" not in shown
 
 
+def test_an_error_rate_without_an_interval_is_shown() -> None:
+    shown = _text(_record() | {"error_rate_interval": None})
+    assert "12.50 %" in shown
+    assert "interval" not in shown
+
+
 def test_teachers_and_figures_of_the_data_are_shown() -> None:
     shown = _text(_record(teacher_errors=76, teacher_agreement=0.918, digit_errors=12.0))
     assert "teacher's errors" in shown

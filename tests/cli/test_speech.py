@@ -64,6 +64,12 @@ def test_frames_and_digits_are_counted(runs: Path) -> None:
     assert "sequences" in _metrics(runs / "teacher-0")
 
 
+def test_less_than_an_utterance_has_no_interval(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    part = ["--trainer.limit_test_batches", "1", "--data.eval_batch_size", "4"]
+    assert main(["test", "--ckpt_path", str(runs / "teacher-0"), *QUIET, *part]) == 0
+    assert "of 4 frames" in capsys.readouterr().out
+
+
 def test_no_class_of_its_own_trains_speech(runs: Path) -> None:
     for run, module in (("teacher-0", TeacherModule), ("student", DistillModule)):
         assert f"class_path: kd_lightning.{module.__name__}\n" in (runs / run / "config.yaml").read_text()

@@ -183,7 +183,7 @@ def test_a_run_keeps_its_teachers(weights: Path, capsys: pytest.CaptureFixture[s
         {"class_path": "kd_lightning.Teacher", "init_args": {"net": "run", "weight": 2.0}}
     ]
     assert _fit(config, "run", "--overwrite", "true") == 1
-    assert "lies in the run that --overwrite deletes" in _error(capsys)
+    assert "lies in the run that is to be overwritten" in _error(capsys)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,17 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import LightningDataModule
 
 from kd_lightning.cli.command_line import main
 from kd_lightning.export.command import run_export
@@ -81,6 +86,38 @@ def test_a_bad_file_does_not_replace_a_good_one(run: Path) -> None:
         run_export([str(run), "--output", str(file), "--overwrite", "true", "--tolerance", "-1"])
     assert file.read_bytes() == before
     assert {other.name for other in run.iterdir() if "kept" in other.name} == {"kept.onnx"}
+
+
+class Stream(LightningDataModule):
+    """Test images that are made as they are asked for, whole only in the hook before their transfer."""
+
+    def __init__(self, batches: int) -> None:
+        super().__init__()
+        self.batches = batches
+        self.made: list[weakref.ref[torch.Tensor]] = []
+
+    def test_dataloader(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for _ in range(self.batches):
+            if sum(inputs() is not None for inputs in self.made) > 3:
+                raise MemoryError("all batches are held at once")
+            yield torch.rand(2, 1, 28, 28, 2), torch.tensor([0, 1])
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        inputs = batch[0].mean(dim=-1)
+        self.made.append(weakref.ref(inputs))
+        return inputs, batch[1]
+
+
+@pytest.mark.parametrize(("batches", "code"), [(8, 0), (0, 1)])
+def test_batches_are_read_one_by_one(
+    batches: int, code: int, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    data = {"data": {"class_path": f"{__name__}.Stream", "init_args": {"batches": batches}}}
+    (tmp_path / "run" / "config.yaml").write_text(json.dumps(data), encoding="utf-8")
+    assert main(["export", str(tmp_path / "run"), "--format", "safetensors"]) == code
+    out, err = capsys.readouterr()
+    assert "on 16 test examples" in out if batches else "has no test batch to compare the file on" in err
 
 
 def test_figures_of_another_checkpoint_stay_out(run: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import lightning
 import pytest
 import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.loggers import Logger
 
 from kd_lightning import MLP, MNISTDataModule, TeacherModule
@@ -46,9 +47,12 @@ def data() -> MNISTDataModule:
     return MNISTDataModule(dataset="mnist5k", val_size=400, batch_size=450)  # 8 batches
 
 
-def _fit(data: MNISTDataModule, **flags: Any) -> tuple[Kept, list[float], lightning.Trainer]:
+def _fit(
+    data: MNISTDataModule, schedule: dict[int, int] | None = None, **flags: Any
+) -> tuple[Kept, list[float], lightning.Trainer]:
     kept, losses = Kept(), Losses()
-    trainer = lightning.Trainer(max_epochs=2, logger=kept, callbacks=[losses], **flags, **QUIET)  # type: ignore[arg-type]
+    callbacks = [losses, GradientAccumulationScheduler(schedule)] if schedule else [losses]
+    trainer = lightning.Trainer(max_epochs=2, logger=kept, callbacks=callbacks, **flags, **QUIET)  # type: ignore[arg-type]
     trainer.fit(TeacherModule(net=MLP(hidden=[4])), data)
     return kept, losses.seen, trainer
 
@@ -65,6 +69,19 @@ def test_accumulated_batches_are_one_step_and_all_count(data: MNISTDataModule) -
     kept, losses, _ = _fit(data, log_every_n_steps=2, accumulate_grad_batches=2)
     assert list(kept.steps) == [1, 3, 5, 7]
     assert kept.steps[1]["train/loss"] == pytest.approx(sum(losses[:4]) / 4, rel=1e-5)
+
+
+def test_the_last_step_of_an_epoch_counts_though_it_has_fewer_batches(data: MNISTDataModule) -> None:
+    kept, losses, _ = _fit(data, log_every_n_steps=50, accumulate_grad_batches=3)
+    assert list(kept.steps) == [2, 5]
+    assert kept.steps[2]["train/loss"] == pytest.approx(sum(losses[:8]) / 8, rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:When using .Trainer.accumulate_grad_batches:UserWarning")
+def test_batches_count_alike_where_the_accumulation_changes(data: MNISTDataModule) -> None:
+    kept, losses, _ = _fit(data, log_every_n_steps=3, schedule={0: 1, 1: 2})
+    assert list(kept.steps) == [2, 5, 8, 11]
+    assert kept.steps[8]["train/loss"] == pytest.approx(sum(losses[6:10]) / 4, rel=1e-5)
 
 
 def test_short_epochs_are_logged_once_and_the_users_interval_stays(data: MNISTDataModule) -> None:

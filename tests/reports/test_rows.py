@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from kd_lightning.reports.rows import group_names, group_runs, table_rows
 from kd_lightning.reports.run_folders import find_runs, read_run
 from kd_lightning.reports.tables import cells_of, title
@@ -53,6 +55,22 @@ def test_teachers_stand_before_plain_and_distilled_students(tmp_path: Path) -> N
     assert group_names(groups) == ["c-teacher", "b-plain", "own", "a-distilled"]
     rows = table_rows(groups)
     assert [row.name for row in rows] == ["c-teacher", "ensemble of 2 teachers", "b-plain", "own", "a-distilled"]
+
+
+@pytest.mark.parametrize("end", ["", "/checkpoints/last.ckpt"])
+def test_runs_with_the_teachers_of_their_seeds_share_a_row(end: str, tmp_path: Path) -> None:
+    for seed in range(3):
+        own, one = ([f"runs/2/teacher-{number}{end}"] for number in (seed, 1))
+        make_run(tmp_path, f"each-{seed}", 10 + seed, seed, model=student(0.9, temperature=4.0, teachers=own))
+        make_run(tmp_path, f"same-{seed}", 20 + seed, seed, model=student(0.9, temperature=8.0, teachers=one))
+    other = student(0.9, temperature=4.0, teachers=[f"runs/2/teacher-10{end}"])
+    make_run(tmp_path, "other-0", 5, 0, model=other)
+    groups = group_runs([read_run(folder) for folder in find_runs([str(tmp_path)])])
+    assert [[run.name for run in members] for members in groups] == [
+        ["each-0", "each-1", "each-2"],
+        ["other-0"],
+        ["same-0", "same-1", "same-2"],
+    ]
 
 
 def test_columns_stand_where_runs_differ(tmp_path: Path) -> None:

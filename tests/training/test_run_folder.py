@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,17 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 
-from kd_lightning import MLP, DistillModule, History, InMemoryDataModule, TeacherModule, WarmupCosine, keep_run, main
+from kd_lightning import (
+    MLP,
+    DistillModule,
+    History,
+    InMemoryDataModule,
+    Teacher,
+    TeacherModule,
+    WarmupCosine,
+    keep_run,
+    main,
+)
 from kd_lightning.nets.description import fingerprint
 from kd_lightning.reports.curves import read_curves
 from kd_lightning.reports.run_folders import read_run
@@ -140,6 +151,34 @@ def test_a_folder_that_is_taken_is_refused_resumed_or_begun_again(teacher: Teach
     _trainer("runs/teacher", epochs=1, overwrite=True).fit(TeacherModule(net=_net()), data)
     steps, _ = read_curves(Path("runs/teacher")).scalars["train/loss"]
     assert steps == list(range(5))
+
+
+@pytest.mark.parametrize("named", [str, Path, Teacher])
+def test_a_run_that_teaches_is_not_overwritten_by_its_student(
+    named: Callable[[str], Any], teacher: TeacherModule, data: Blobs
+) -> None:
+    before = Path("runs/teacher/checkpoints/best.ckpt").read_bytes()
+    student = DistillModule(student=_net(), teachers=named("runs/teacher"), soft_targets="live")
+    with pytest.raises(FileExistsError, match=r"best\.ckpt lies in the run that is to be overwritten"):
+        _trainer("runs/teacher", overwrite=True).fit(student, data)
+    assert Path("runs/teacher/checkpoints/best.ckpt").read_bytes() == before
+
+
+class FitsAgain(L.Callback):
+    """Begins another fit in the folder of the one that runs."""
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == 1:
+            _trainer("runs/one", overwrite=True).fit(_teacher(), Blobs())
+
+
+def test_a_folder_takes_one_fit_at_a_time(data: Blobs) -> None:
+    with pytest.raises(BlockingIOError, match=r"a fit is under way in runs/one \(process"):
+        _trainer("runs/one", callbacks=[FitsAgain()]).fit(_teacher(), data)
+    assert Path("runs/one/config.yaml").is_file()  # the second fit deleted nothing
+    again = _trainer("runs/one", epochs=1, overwrite=True)
+    again.fit(_teacher(), data)
+    assert again.global_step == 5
 
 
 def test_a_test_of_another_net_is_not_the_runs(

@@ -62,6 +62,15 @@ def test_a_plain_students_fit_says_that_it_has_labels_only(tmp_path: Path, caplo
     assert "DistillModule, labels only: MLP with " in caplog.text
 
 
+def test_the_loss_of_a_dry_run_is_that_of_its_examples(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        for batches in ("1", "4"):
+            flags = ["--dry_run", "true", "--trainer.accumulate_grad_batches", batches]
+            assert _fit("student", tmp_path / "run", *flags) == 0
+    once, accumulated = (line for line in caplog.messages if line.startswith("dry run: "))
+    assert once == accumulated
+
+
 HINTS = "[{class_path: kd_lightning.Hints, init_args: {student: '1', teacher: '1'}}]"
 
 
