@@ -36,6 +36,7 @@ def test_folds_are_added_up() -> None:
     text = speech.table([single, ensemble, distilled])
     low, high = error_interval(14, 1000)
     assert f"| ensemble | 81.25 | 14.0 | 1.40 ({100 * low:.2f} to {100 * high:.2f}) | 2 x 2 |" in text
+    assert single.margin is not None
     assert f"| 77.50 ({77.5 - 100 * single.margin:.2f} to {77.5 + 100 * single.margin:.2f}) |" in text
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
@@ -158,12 +157,12 @@ class TensorLoader(OrderedLoader):
 
 
 def batch_on_device(batch: Any, data: LightningDataModule, device: torch.device) -> Batch:  # Any: see Batch.of
-    """A batch as a trainer hands it to a module: after the data module's hooks around its transfer.
+    """A batch as a trainer hands it to a module: after the data module's hooks of its transfer.
 
     Args:
         batch: As it comes off the loader.
         data: Where it comes from.
         device: Where it goes to.
     """
-    batch = move_data_to_device(data.on_before_batch_transfer(batch, 0), device)
+    batch = data.transfer_batch_to_device(data.on_before_batch_transfer(batch, 0), device, 0)
     return Batch.of(data.on_after_batch_transfer(batch, 0))

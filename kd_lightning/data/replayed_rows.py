@@ -140,10 +140,12 @@ class ReplayedRows(LightningDataModule):
         Args:
             provenance: That run's, empty where it is unknown.
         """
+        val = self.parts.get("val")
+        if val is None:
+            return 0
         if "dataset" not in provenance or provenance != self.provenance():
             return None
-        val = self.parts.get("val")
-        files = [] if val is None else files_of(val.source.dataset)
+        files = files_of(val.source.dataset)
         if files is None:
             return None
         trained = set(files_of(self.parts.training().source.dataset) or [])

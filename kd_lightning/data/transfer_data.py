@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from kd_lightning.data.inputs import Inputs
@@ -99,6 +100,17 @@ def data_of(trainer: Trainer) -> LightningDataModule | None:
     """The trainer's data module; None where it was given loaders."""
     data: LightningDataModule | None = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning's connector
     return data
+
+
+def on_device(trainer: Trainer, batch: Any) -> Any:  # Any: whatever the loader gives
+    """A batch as the trainer's loops hand it to the module: after all three hooks of its transfer.
+
+    `Strategy.batch_to_device` calls the last two of them only.
+    """
+    data = data_of(trainer)
+    own = data is not None and is_overridden("on_before_batch_transfer", data)
+    owner: Any = data if own else trainer.lightning_module
+    return trainer.strategy.batch_to_device(owner.on_before_batch_transfer(batch, 0))
 
 
 def transfer_data(data: object) -> TransferData | None:

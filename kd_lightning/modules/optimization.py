@@ -124,6 +124,9 @@ class PlateauSteps(LeanCallback):
     Lightning does so after the epoch's checkpoint: a run that is resumed from it would lose a step.
     """
 
+    def __init__(self) -> None:
+        self._measured: dict[str, float] = {}  # of the latest validation, maybe before the run was resumed
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse to wait for a validation that never comes.
 
@@ -145,13 +148,27 @@ class PlateauSteps(LeanCallback):
         """
         if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):
             return
+        metrics: dict[str, Any] = {**self._measured, **trainer.callback_metrics}
         for scheduler, monitor in _plateaus(trainer):
-            metrics = trainer.callback_metrics
             if monitor not in metrics:
                 raise ValueError(
                     f"ReduceLROnPlateau watches {monitor}, which is not logged; expected one of {sorted(metrics)}"
                 )
             scheduler.step(metrics[monitor])
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep what this validation measured."""
+        if trainer.sanity_checking:
+            return
+        self._measured = {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the latest validation measured."""
+        return {"measured": self._measured}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with it."""
+        self._measured = state_dict["measured"]
 
 
 def _plateaus(trainer: Trainer) -> Iterator[tuple[ReduceLROnPlateau, str]]:

@@ -94,15 +94,15 @@ def _stacked(values: list[Tensor]) -> Tensor:
 
 
 def is_logged(trainer: Trainer, step: int) -> bool:
-    """Whether the training's numbers are logged after this global step.
+    """Whether the training's numbers are logged after this global step: at the end of an epoch that is shorter.
 
     Args:
-        trainer: Says how often, and how long an epoch is.
+        trainer: Says how often, how long an epoch is, and whether this is its last batch.
         step: Optimizer steps done.
     """
     interval = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's connector
-    if math.isfinite(trainer.num_training_batches):  # the last step of an epoch may have fewer batches
-        interval = min(interval, math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
+    if interval and trainer.num_training_batches <= interval * trainer.accumulate_grad_batches:
+        return trainer.is_last_batch
     return bool(interval) and step % interval == 0
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from kd_lightning.data.batches import Batch
 from kd_lightning.data.inputs import Inputs, tensors_of
 from kd_lightning.data.order import OrderedLoader
-from kd_lightning.data.transfer_data import data_of, transfer_data, unit_of
+from kd_lightning.data.transfer_data import data_of, on_device, transfer_data, unit_of
 from kd_lightning.methods.hinton import check_labels
 from kd_lightning.metrics.classification import no_better_than_chance
 from kd_lightning.nets.adapted import AdaptedNet
@@ -181,9 +182,9 @@ def _check_batches(trainer: Trainer) -> tuple[str, Iterator[Any]]:
 
 def validation_batches(trainer: Trainer) -> Iterator[Any] | None:
     """The batches that validate the student, on the device; None where there are none."""
-    if not sum(trainer.num_val_batches):
-        return None
     loaders = trainer.val_dataloaders
+    if loaders is None or not sum(trainer.num_val_batches):
+        return None
     listed = loaders if isinstance(loaders, list) else [loaders]
     limits = [None if math.isinf(limit) else int(limit) for limit in trainer.num_val_batches]
     return _validating(trainer, chain.from_iterable(map(islice, listed, limits)))
@@ -193,7 +194,7 @@ def _validating(trainer: Trainer, batches: Iterable[Any]) -> Iterator[Any]:
     """Batches on the device; while they are made the trainer validates, as a data module's hooks may ask it."""
     trainer.validating = True
     try:
-        yield from map(trainer.strategy.batch_to_device, batches)
+        yield from map(partial(on_device, trainer), batches)
     finally:
         trainer.training = True
 
@@ -203,7 +204,7 @@ def training_batches(trainer: Trainer) -> Iterator[Any]:
     source: Any = trainer.train_dataloader  # Any: ours, or whatever the user's data module gives
     if isinstance(source, OrderedLoader):
         source = source.from_start()  # the one that trains stays put
-    return map(trainer.strategy.batch_to_device, islice(source or (), CHECK_BATCHES))
+    return map(partial(on_device, trainer), islice(source or (), CHECK_BATCHES))
 
 
 def _range(net: nn.Module, inputs: Inputs) -> str:
@@ -249,6 +250,6 @@ def _note_leaks(trainer: Trainer, teachers: Sequence[LoadedTeacher], records: Se
             )
         if data is not None and seen is None and teacher.data:
             rank_zero_info(
-                f"teacher {record['source']} was trained on another data set; it is not known whether that holds "
-                f"{unit_of(data)} that this run validates on"
+                f"it is not known whether teacher {record['source']} was trained on {unit_of(data)} that this run "
+                "validates on"
             )

@@ -19,7 +19,7 @@ from kd_lightning.modules.lightning_internals import LeanCallback
 from kd_lightning.modules.teacher_setup import teacher_setups
 from kd_lightning.nets.description import describe_object
 from kd_lightning.runs.checkpoints import CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint, run_folder
-from kd_lightning.runs.files import DETAILS_FILE, METRICS_FILE, shown, write_json
+from kd_lightning.runs.files import DETAILS_FILE, EVENT_FILES, METRICS_FILE, shown, write_json
 from kd_lightning.runs.resume import refuse_other_config, run_files
 from kd_lightning.teachers.check import refuse_own_teacher
 from kd_lightning.training.last_checkpoint import AtomicCheckpointIO
@@ -62,14 +62,14 @@ def keep_run(
         >>> trainer.test(student, data)
     """
     run, config = Path(folder), dict[str, Any]()
-    before = list(run_files(run))
+    replaced = list(run_files(run)) if overwrite else []
     last = run / CHECKPOINT_DIR / LAST
     done = read_checkpoint(last)["global_step"] if last.is_file() and not overwrite else 0
     parts = callbacks_of_run(
         run,
         config,
         typed=(),
-        replaced=before if overwrite else [],
+        replaced=replaced,
         signals=_NoSignals(),
         save_every=save_every,
         pictures_every=0,
@@ -81,7 +81,7 @@ def keep_run(
         "callbacks": [
             *callbacks,
             _OnlyFit(run),
-            _RunConfig(run, config, taken=bool(before) and not overwrite, overwrites=overwrite),
+            _RunConfig(run, config, replaced if overwrite else None),
             *parts,
             _TestRecord(run, config),
         ],
@@ -130,20 +130,28 @@ class _RunConfig(LeanCallback):
     Args:
         run: The run's folder.
         config: Filled in place; other callbacks write it.
-        taken: Whether the folder holds a run, which a fit must then resume.
-        overwrites: Whether a run that the folder holds is deleted.
+        replaced: Files of a run that the folder holds, which another callback deletes; what has come since is added.
+            None where such a run must be resumed.
     """
 
-    def __init__(self, run: Path, config: dict[str, Any], *, taken: bool, overwrites: bool) -> None:
+    def __init__(self, run: Path, config: dict[str, Any], replaced: list[Path] | None) -> None:
         self.run = run
         self.config = config
-        self.taken = taken
-        self.overwrites = overwrites
+        self.replaced = replaced
+        self.taken: bool | None = None  # whether there is a run that must be resumed; the first fit looks
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Describe module, data and trainer."""
-        if stage == "fit":
-            self.config.update(run_config(trainer, pl_module, self.run))
+        """Describe module, data and trainer, and look what the folder holds, now that no other fit can use it."""
+        if stage != "fit":
+            return
+        self.config.update(run_config(trainer, pl_module, self.run))
+        if self.taken is None:
+            found = [
+                file for file in run_files(self.run) if not file.match(EVENT_FILES)
+            ]  # the loggers have begun theirs
+            self.taken = bool(found) and self.replaced is None
+            if self.replaced is not None:
+                self.replaced += [file for file in found if file not in self.replaced]
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Let a fit go on that resumes the run, with the run's own settings.
@@ -167,7 +175,7 @@ class _RunConfig(LeanCallback):
                 f"{self.run} already holds a run; start over with keep_run(..., overwrite=True), choose another "
                 f"folder, or go on with fit(..., ckpt_path={str(self.run / CHECKPOINT_DIR / LAST)!r})"
             )
-        if self.overwrites:
+        if self.replaced:
             for setup in teacher_setups(trainer):
                 refuse_own_teacher(self.run, setup.distiller.options.teachers)
 
@@ -183,6 +191,8 @@ def run_config(trainer: Trainer, module: LightningModule, run: Path) -> dict[str
     seed, data = os.environ.get("PL_GLOBAL_SEED"), data_of(trainer)
     stopping = [each for each in trainer.callbacks if isinstance(each, EarlyStopping | Timer)]  # type: ignore[attr-defined]  # set by Lightning's connector
     options = {name: getattr(trainer, name) for name in _OF_TRAINER}
+    if trainer.limit_val_batches != 1.0 or isinstance(trainer.limit_val_batches, int):  # 1.0 is all, 1 is one batch
+        options["limit_val_batches"] = trainer.limit_val_batches
     return {
         "seed_everything": int(seed) if seed else None,
         "run_dir": shown(run),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kd_lightning.data.batches import Batch
 from kd_lightning.data.inputs import tensors_of
+from kd_lightning.data.transfer_data import on_device
 from kd_lightning.metrics.classification import TABLE_CLASSES
 from kd_lightning.modules.classifier import ClassifierModule
 from kd_lightning.modules.distill import DistillModule
@@ -47,7 +48,7 @@ def examine(trainer: Trainer, module: ClassifierModule) -> Examined | None:
     count = 0
     pictures = True
     for raw in loader:
-        inputs, labels, *_ = Batch.of(trainer.strategy.batch_to_device(raw))
+        inputs, labels, *_ = Batch.of(on_device(trainer, raw))
         if labels.ndim != 1:  # one label an example is what the pictures can show
             return None
         shown = inputs if isinstance(inputs, Tensor) and inputs.ndim == 4 and inputs.shape[1] in {1, 3} else None

@@ -8,7 +8,10 @@ set -uo pipefail
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 srun --kill-on-bad-exit=0 "${PYTHON:-.venv/bin/python}" -m kd_lightning "$@"
 code=$?
+job=$SLURM_JOB_ID
+# The number of an array's last task is that of the whole array, too.
+[ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 if [ "$code" -eq 75 ] || [ "$code" -eq 138 ]; then # 138: the signal came before Python had started
-  scontrol requeue "$SLURM_JOB_ID"
+  scontrol requeue "$job"
 fi
 exit "$code"

@@ -1,11 +1,13 @@
 """Every row once, one order per (seed, epoch), the same global batches on any number of ranks, resume."""
 
 import re
+from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import LightningDataModule
 
-from kd_lightning.data.batches import Batch, TensorLoader
+from kd_lightning.data.batches import Batch, TensorLoader, batch_on_device
 from kd_lightning.data.inputs import tensors_of
 
 INPUTS = torch.arange(103).unsqueeze(1)
@@ -145,3 +147,15 @@ IMAGES, CLASSES = torch.rand(3, 1, 2, 2), torch.tensor([1, 0, 2])
 def test_what_is_no_batch(batch: object, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         Batch.of(batch)
+
+
+class Packed(LightningDataModule):
+    """Its batches are packed, and unpacked on their way to the device."""
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return tuple(part.to(device) for part in batch["packed"])
+
+
+def test_a_batch_goes_through_all_hooks_of_its_transfer() -> None:
+    batch = batch_on_device({"packed": [INPUTS, LABELS]}, Packed(), torch.device("cpu"))
+    assert batch.labels.equal(LABELS)

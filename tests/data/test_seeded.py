@@ -262,6 +262,11 @@ def test_inputs_of_several_tensors_stay_as_they_are() -> None:
     assert SeededViews(Pairs()).input_statistics() == (0.0, 1.0)
 
 
+class Unvalidated(Pictures):
+    def val_dataloader(self) -> Any:
+        return []
+
+
 def test_what_the_other_run_trained_on_is_told_by_the_files(pictures: Path) -> None:
     data, elsewhere = _seeded(), Pictures()
     other = SeededViews(elsewhere)
@@ -270,6 +275,9 @@ def test_what_the_other_run_trained_on_is_told_by_the_files(pictures: Path) -> N
     assert data.val_rows_seen(other.provenance()) == 0
     assert data.val_rows_seen({}) is None
     assert data.val_rows_seen({"dataset": "MNIST"}) is None
+    unvalidated = SeededViews(Unvalidated())
+    unvalidated.setup("fit")
+    assert unvalidated.val_rows_seen({}) == 0
     elsewhere.folder = pictures / "elsewhere"
     draw_pictures(pictures / "elsewhere" / "train", each=21)
     draw_pictures(pictures / "elsewhere" / "val")

@@ -244,6 +244,27 @@ def test_a_resumed_run_knows_what_its_plateau_has_seen(tmp_path: Path) -> None:
     assert Rates.seen == [pytest.approx(1e-4)]  # as the second epoch's validation, just before the stop, asked for
 
 
+class StopAtLastBatch(Callback):
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.is_last_batch:
+            raise RuntimeError("stopped on purpose")
+
+
+def test_a_run_resumed_after_its_epochs_last_validation_knows_what_it_measured(tmp_path: Path) -> None:
+    plateau = "{class_path: torch.optim.lr_scheduler.ReduceLROnPlateau, init_args: {patience: 0, threshold: 0.99}}"
+    flags = ["--model.scheduler", plateau, "--save_every", "0"]
+    flags += ["--trainer.limit_train_batches", "5", "--trainer.val_check_interval", "2"]
+    keep = ["--trainer.callbacks+", "tests.modules.test_optimization.Rates"]
+    assert _fit(tmp_path / "unbroken", *flags, *keep) == 0
+    unbroken = Rates.seen[-2:]
+    assert unbroken == [pytest.approx(1e-3), pytest.approx(1e-4)]
+    assert (
+        _fit(tmp_path / "run", *flags, "--trainer.callbacks+", "tests.modules.test_optimization.StopAtLastBatch") == 1
+    )
+    assert _fit(tmp_path / "run", *flags, "--ckpt_path", "last", *keep) == 0
+    assert Rates.seen[-2:] == unbroken
+
+
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD])
 def test_fused_kernels_are_used_where_the_user_chose_nothing(kind: Any) -> None:
     def updated(*, quick: bool, **options: Any) -> tuple[torch.Tensor, bool]:

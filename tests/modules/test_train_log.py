@@ -84,6 +84,13 @@ def test_batches_count_alike_where_the_accumulation_changes(data: MNISTDataModul
     assert kept.steps[8]["train/loss"] == pytest.approx(sum(losses[6:10]) / 4, rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:When using .Trainer.accumulate_grad_batches:UserWarning")
+def test_a_short_epoch_is_logged_at_its_end_where_the_accumulation_changes(data: MNISTDataModule) -> None:
+    kept, losses, _ = _fit(data, log_every_n_steps=50, schedule={0: 1, 1: 3})
+    assert list(kept.steps) == [7, 10]
+    assert kept.steps[10]["train/loss"] == pytest.approx(sum(losses[8:]) / 8, rel=1e-5)
+
+
 def test_short_epochs_are_logged_once_and_the_users_interval_stays(data: MNISTDataModule) -> None:
     kept, _, trainer = _fit(data, log_every_n_steps=50)
     assert list(kept.steps) == [7, 15]

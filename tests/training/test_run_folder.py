@@ -181,6 +181,23 @@ def test_a_folder_takes_one_fit_at_a_time(data: Blobs) -> None:
     assert again.global_step == 5
 
 
+def test_a_run_that_was_made_in_the_meantime_is_not_overwritten(data: Blobs) -> None:
+    first, second, overwrites = _trainer("runs/one"), _trainer("runs/one"), _trainer("runs/one", overwrite=True)
+    first.fit(_teacher(), data)
+    with pytest.raises(FileExistsError, match="runs/one already holds a run"):
+        second.fit(_teacher(), data)
+    overwrites.fit(_teacher(), data)
+    assert overwrites.global_step == 10
+
+
+def test_a_limited_validation_is_in_the_configuration(data: Blobs) -> None:
+    options = {**keep_run("runs/one"), "enable_progress_bar": False, "enable_model_summary": False}
+    L.Trainer(max_epochs=1, accelerator="cpu", log_every_n_steps=1, limit_val_batches=1, **options).fit(
+        _teacher(), data
+    )
+    assert read_yaml(Path("runs/one/config.yaml"))["trainer"]["limit_val_batches"] == 1
+
+
 def test_a_test_of_another_net_is_not_the_runs(
     teacher: TeacherModule, data: Blobs, caplog: pytest.LogCaptureFixture
 ) -> None:
