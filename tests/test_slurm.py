@@ -143,3 +143,14 @@ def test_the_tasks_of_an_array_share_a_study(slurm: Path) -> None:
     _wait(_submit("--array=0-1", "scripts/slurm/study.sbatch", "widths.yaml", "--threads", "1"), "COMPLETED")
     lines = json.loads(Path("runs/widths/widths.json").read_text())
     assert [(line["row"], line["n"]) for line in lines] == [("narrow", 2), ("wide", 2)]
+
+
+def test_one_task_of_an_array_is_queued_again_alone(slurm: Path) -> None:
+    Path("slow.py").write_text(SLOW.format(seconds=0.02))
+    flags = ["--model.student.hidden", "[8]", "--trainer.max_epochs", "20", *BUSY, "--trainer.callbacks+=slow.Slow"]
+    array = _submit("--array=0-1", "scripts/slurm/teachers.sbatch", CONFIG, "runs/seed", *flags)
+    for number in (0, 1):
+        _wait_for(Path(f"runs/seed-{number}/checkpoints/last.ckpt"))
+    _out("scancel", "--signal=USR1", f"{array}_1")  # the last one: its own number is the array's
+    restarts = [_wait(f"{array}_{number}", "COMPLETED")["Restarts"] for number in (0, 1)]
+    assert restarts == ["0", "1"]
