@@ -157,10 +157,11 @@ class PlateauSteps(LeanCallback):
             scheduler.step(metrics[monitor])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep what this validation measured."""
+        """Keep what this validation measured of what the schedulers watch."""
         if trainer.sanity_checking:
             return
-        self._measured = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics, watched = trainer.callback_metrics, {monitor for _, monitor in _plateaus(trainer)}
+        self._measured = {monitor: float(metrics[monitor]) for monitor in watched & metrics.keys()}
 
     def state_dict(self) -> dict[str, Any]:
         """What the latest validation measured."""

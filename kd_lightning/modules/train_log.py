@@ -45,9 +45,9 @@ class TrainLog(LeanCallback):
         if not trainer.log_every_n_steps:  # type: ignore[attr-defined]  # set by Lightning's connector
             return
         for name, value in outputs.items():
-            # Lightning has divided the loss.
-            whole = value.detach().float() * trainer.accumulate_grad_batches if name == "loss" else value.detach()
-            self._values.setdefault(name, []).append(whole)
+            self._values.setdefault(name, []).append(value.detach())
+        if trainer.accumulate_grad_batches > 1:  # Lightning has divided the loss
+            self._values["loss"][-1] = self._values["loss"][-1].float() * trainer.accumulate_grad_batches
         step = trainer.global_step
         if step == self._logged_at or not is_logged(trainer, step):
             return

@@ -235,14 +235,13 @@ class LastCheckpoint(Checkpoint):
 def _validation_follows(trainer: Trainer, batch_idx: int) -> bool:
     """Whether Lightning validates after this batch. It is not known where validations come at times of the clock."""
     every, interval = trainer.check_val_every_n_epoch, trainer.val_check_batch
-    if not trainer.enable_validation or (every is not None and (trainer.current_epoch + 1) % every):
-        return False
-    if trainer.val_dataloaders is not None and not sum(trainer.num_val_batches):
-        return False
-    if trainer.should_stop and _may_stop(trainer):
-        return True
     batches = trainer.fit_loop.total_batch_idx if every is None else batch_idx
-    return interval is not None and (batches + 1) % interval == 0
+    at_interval = interval is not None and (batches + 1) % interval == 0
+    if not at_interval and not (trainer.should_stop and _may_stop(trainer)):
+        return False  # after most batches, so before what takes longer to ask
+    skips_epoch = every is not None and (trainer.current_epoch + 1) % every != 0
+    validates_nothing = trainer.val_dataloaders is not None and not sum(trainer.num_val_batches)
+    return trainer.enable_validation and not skips_epoch and not validates_nothing
 
 
 @contextmanager
