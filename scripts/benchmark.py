@@ -13,9 +13,7 @@ The images are the 5,000 of mnist5k repeated to 60,000: time does not depend on 
 are your own, of 32 x 32 in ten classes, such as those of CIFAR-10.
 """
 
-import contextlib
 import json
-import os
 import platform
 import sys
 import tempfile
@@ -29,6 +27,7 @@ import jsonargparse
 import lightning
 import torch
 
+from kd_lightning.runs.hardware import hardware_of
 from scripts.benchmarks.loops import DEVICE, Bench
 from scripts.benchmarks.parts import (
     measure_memory,
@@ -48,13 +47,8 @@ ON_GPU = "On a GPU"
 
 def machine() -> dict[str, str]:
     """What a figure was measured with, and when."""
-    model = platform.processor()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        model = next(line.split(": ")[1] for line in lines if line.startswith("model name"))
-    gpu = f"{torch.cuda.get_device_name()} and " if DEVICE.type == "cuda" else ""
     return {
-        "processor": f"{gpu}{os.cpu_count()} cores of {model}",
+        "processor": hardware_of(DEVICE),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "lightning": lightning.__version__,

@@ -95,9 +95,11 @@ def test_live_teachers_answer_as_on_the_cpu(net: torch.nn.Module) -> None:
     ensemble.cpu()
 
 
-def test_stored_targets_train_as_live_ones(teacher: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("augment", ["null", "kd_lightning.Elastic", "kd_lightning.Mixtures"])
+def test_stored_targets_train_as_live_ones(augment: str, teacher: Path, tmp_path: Path) -> None:
+    views = [] if augment == "null" else ["--data.augment.views", "2"]
     for mode in ("live", "stored"):
-        store = ["--model.store.dtype", "float32", "--model.soft_targets", mode]
+        store = ["--model.store.dtype", "float32", "--model.soft_targets", mode, "--data.augment", augment, *views]
         assert _distill(teacher, tmp_path / mode, *store) == 0
     _assert_close(tmp_path / "live", tmp_path / "stored", 2e-3)
 

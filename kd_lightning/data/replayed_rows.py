@@ -80,12 +80,13 @@ class ReplayedRows(LightningDataModule):
         return len(self.train_rows) + len(self.val_rows)
 
     def inputs(self, rows: Tensor, views: Tensor) -> Inputs:
-        """What the nets get of these rows in these views, (batch, ...).
+        """What the nets get of these rows in these views, (batch, ...), on the CPU.
 
         Args:
-            rows: (batch,) int64, of `train_rows` and `val_rows`.
-            views: (batch,) int64 in [0, view_count); 0 for rows that validate.
+            rows: (batch,) int64, of `train_rows` and `val_rows`, on any device.
+            views: (batch,) int64 in [0, view_count), on any device; 0 for rows that validate.
         """
+        rows, views = rows.cpu(), views.cpu()
         train, val = self.parts.training(), self.parts.get("val")
         validate = rows >= len(train)
         if val is None or not bool(validate.any()):

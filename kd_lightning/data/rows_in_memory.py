@@ -200,13 +200,14 @@ class ViewsInMemory(RowsInMemory):
         return 1 if self.augment is None else self.augment.view_count
 
     def inputs(self, rows: Tensor, views: Tensor) -> Inputs:
-        """What the nets get of these rows of the training examples in these views, (batch, ...).
+        """What the nets get of these rows of the training examples in these views, (batch, ...), made where `rows` are.
 
         Args:
-            rows: (batch,) int64.
-            views: (batch,) int64.
+            rows: (batch,) int64, on any device.
+            views: (batch,) int64, on the same.
         """
-        return self._shown(self.examples("train").inputs.index_select(0, rows), rows, views)
+        raw = self.examples("train").inputs.index_select(0, rows.cpu()).to(rows.device)
+        return self._shown(raw, rows, views)
 
     def _shown(self, raw: Tensor, rows: Tensor, views: Tensor) -> Inputs:
         """What the nets get of training examples (batch, ...) that stand in these rows."""

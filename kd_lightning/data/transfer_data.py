@@ -46,11 +46,11 @@ class TransferData(Protocol):
         """Rows that validate, (rows,) int64, maybe none; counted as `train_rows` are, and none of them."""
 
     def inputs(self, rows: Tensor, views: Tensor) -> Inputs:
-        """What the nets get of these rows in these views, (batch, ...), on the CPU.
+        """What the nets get of these rows in these views, (batch, ...), on the CPU or where `rows` and `views` are.
 
         Args:
-            rows: (batch,) int64.
-            views: (batch,) int64 in [0, view_count); 0 is the plain example.
+            rows: (batch,) int64, on any device.
+            views: (batch,) int64 in [0, view_count), beside `rows`; 0 is the plain example.
         """
 
     def fingerprint(self) -> str:

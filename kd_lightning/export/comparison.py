@@ -1,6 +1,7 @@
 """An exported file compared with its net, on the test examples of the run."""
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -81,7 +82,9 @@ def evaluation_batches(run: Path, data_dir: str | None, *, raw: bool) -> Iterato
         description.setdefault("init_args", {})["data_dir"] = data_dir
     data: LightningDataModule = build_object(description, LightningDataModule)
     # Hooks of a user's data module may read its trainer.
-    data.trainer = Trainer(accelerator="cpu", devices=1, logger=False, barebones=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="GPU available but not used")  # the exported file is run on the CPU
+        data.trainer = Trainer(accelerator="cpu", devices=1, logger=False, barebones=True)
     data.trainer.testing = True
     data.prepare_data()
     data.setup("test")

@@ -2,19 +2,19 @@
 
 import csv
 import json
-import os
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import torch
 from rich.table import Table
 
 from kd_lightning.reports.console import table_console
 from kd_lightning.reports.study_row import Study, StudyRow
 from kd_lightning.runs.checkpoints import CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint
 from kd_lightning.runs.files import METRICS_FILE, flat, read_json, write_json, write_text
+from kd_lightning.runs.hardware import hardware_of
 
 DONE_FILE = "row.json"  # in a finished run's folder: the settings it was done with
 _MOST_SEEDS = 1000
@@ -50,7 +50,8 @@ def measured(run: Path, row: StudyRow) -> dict[str, Any]:
     counted = record.get("data", {}).get("validation_examples")
     examples = int(counted or record["config"]["data"]["init_args"]["val_size"])
     errors = round(examples * (1 - record["validation"]["val/accuracy"]))
-    return {"run": run.name, "errors": errors, "examples": examples, "train_seconds": record["train_seconds"]}
+    found = {"run": run.name, "errors": errors, "examples": examples, "train_seconds": record["train_seconds"]}
+    return found | {"hardware": record.get("hardware")}
 
 
 def collect(study: Study, root: Path, settings_of: Callable[[StudyRow], dict[str, Any]], command: str) -> list[Any]:
@@ -229,10 +230,11 @@ def _circumstances(lines: Sequence[dict[str, Any]], wall_seconds: float | None) 
     versions: dict[str, str] = next((run["versions"] for run in runs if "versions" in run), {})
     threads = sorted({run["threads"] for run in runs if "threads" in run})
     seconds = sum(run["train_seconds"] for run in runs)
+    hardware = sorted({run.get("hardware") or hardware_of(torch.device("cpu")) for run in runs})  # older runs lack it
     title = _title(lines)
     facts = [
         f"{title[0].upper()}{title[1:]} over n seeds from 0",
-        f"training is the mean wall time of a run on {os.cpu_count()} cores of {_processor()}"
+        f"training is the mean wall time of a run on {' or '.join(hardware)}"
         + (f", threads: {' or '.join(map(str, threads))}" if threads else "")
         + f", {_long(seconds)} for all",
         *[", ".join(f"{name} {version}" for name, version in versions.items())][: len(versions)],
@@ -240,12 +242,6 @@ def _circumstances(lines: Sequence[dict[str, Any]], wall_seconds: float | None) 
     return (
         "; ".join(facts) + "." + (f" All in one call, tests included: {_long(wall_seconds)}." if wall_seconds else "")
     )
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _changed(run: Path, settings: dict[str, Any]) -> str:

@@ -35,6 +35,7 @@ _RECORD_KINDS: dict[str, tuple[type, ...]] = {
     "epochs": (int, float, NoneType),
     "validation": (dict, NoneType),
     "train_seconds": (int, float),
+    "hardware": (str,),
     "planned_steps": (int, float, NoneType),
     STEP_WEIGHTS: (dict,),
 }

@@ -81,7 +81,7 @@ class TeacherPass:
 
     def __init__(self, ensemble: FrozenEnsemble, number: int, entries: Entries, device: torch.device) -> None:
         self.ensemble, self.number, self.entries, self.device = ensemble, number, entries, device
-        self._at_once = max(1, _PASS_BYTES // max(1, _size_of(entries.inputs(torch.arange(1)))))
+        self._at_once = max(1, _PASS_BYTES // max(1, _size_of(entries.inputs(torch.arange(1), device))))
         self.classes = self._answer(torch.arange(1)).shape[1]
 
     def __call__(self, entries: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ class TeacherPass:
         return torch.cat([self._answer(part) for part in torch.split(entries, self._at_once)])
 
     def _answer(self, entries: Tensor) -> Tensor:
-        inputs = move_data_to_device(self.entries.inputs(entries), self.device)
+        inputs = move_data_to_device(self.entries.inputs(entries, self.device), self.device)
         return self.ensemble.answer(self.number, inputs).cpu()
 
 

@@ -63,13 +63,13 @@ class Entries:
             raise IndexError("a batch holds rows that the stored soft targets were not made for")
         return first.add_(views.cpu(), alpha=len(self.train_rows))
 
-    def inputs(self, entries: Tensor) -> Inputs:
-        """What the nets get of these entries, (entries, ...), on the CPU."""
+    def inputs(self, entries: Tensor, device: torch.device) -> Inputs:
+        """What the nets get of these entries, (entries, ...), made on this device where the data can do that."""
         examples, validates = len(self.train_rows), entries >= self.training
         rows = self._rows[torch.where(validates, entries - self.training + examples, entries % examples)]
         views = entries.div(examples, rounding_mode="floor")
         views[validates] = 0  # validation examples come as they are
-        return self.data.inputs(rows, views)
+        return self.data.inputs(rows.to(device), views.to(device))
 
 
 class Table(NamedTuple):

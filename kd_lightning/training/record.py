@@ -210,6 +210,7 @@ def metrics_record(
         "seed": (origin.get("config") or {}).get("seed_everything"),
         "parameters": parameter_count(module.net),
         "train_seconds": origin.get("train_seconds"),
+        "hardware": origin.get("hardware"),
     }
     if sequences is not None:
         record |= _over_sequences(sequences)

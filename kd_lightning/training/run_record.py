@@ -19,6 +19,7 @@ from kd_lightning.runs.files import (
     write_json,
     write_text,
 )
+from kd_lightning.runs.hardware import hardware_of
 from kd_lightning.runs.resume import RESULT_FILES, run_files
 from kd_lightning.teachers.ensemble import HasTeachers
 
@@ -78,7 +79,7 @@ class RunRecord(LeanCallback):
                 file.unlink(missing_ok=True)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Put the configuration and the training time into the checkpoint."""
+        """Put the configuration, the training time and the hardware into the checkpoint."""
         record = checkpoint.setdefault(RECORD_KEY, {})
         record["config"] = self.config
         batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
@@ -89,6 +90,7 @@ class RunRecord(LeanCallback):
         measured = trainer.callback_metrics
         latest = {key: float(value) for key, value in measured.items() if key.startswith("val/")}
         record["validation"] = latest or self._earlier_validation
+        record["hardware"] = hardware_of(pl_module.device)
         record["train_seconds"] = self._earlier_seconds + time.monotonic() - self._started_at
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
