@@ -25,6 +25,7 @@ from kd_lightning.cli.command_line import main
 from kd_lightning.cli.distill_cli import DistillCLI
 from kd_lightning.modules.distill import DistillModule
 from kd_lightning.nets.digits import MLP
+from kd_lightning.runs.hardware import hardware_of
 from kd_lightning.teachers.loading import teacher_checkpoints
 from kd_lightning.training.signals import StopSignals
 
@@ -94,6 +95,7 @@ def test_fit_test_and_report(teacher: Path, student: Path, capsys: pytest.Captur
     assert metrics["test"]["examples"] == 1000
     assert metrics["test"]["errors"] == round(1000 * (1 - metrics["test"]["accuracy"]))
     assert 0 <= metrics["test"]["teacher_agreement"] <= 1
+    assert metrics["hardware"] == hardware_of(torch.device("cpu"))
     record = json.loads((student / "teachers.json").read_text())[0]
     assert record["examples"] == 400
     assert record["trained_on_validation_images"] == 0

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.accelerators import CUDAAccelerator
 
 from kd_lightning import MLP
 from kd_lightning.export.comparison import compare, evaluation_batches
@@ -28,3 +29,11 @@ def test_a_configuration_without_data_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("[", encoding="utf-8")
     with pytest.raises(ValueError, match=r"config\.yaml is damaged"):
         next(evaluation_batches(tmp_path, None, raw=False))
+
+
+def test_nothing_is_said_of_a_gpu_that_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CUDAAccelerator, "is_available", lambda: True)
+    data = "class_path: kd_lightning.MNISTDataModule, init_args: {dataset: mnist5k, val_size: 0}"
+    (tmp_path / "config.yaml").write_text(f"data: {{{data}}}", encoding="utf-8")
+    inputs, _ = next(evaluation_batches(tmp_path, None, raw=False))
+    assert inputs.device.type == "cpu"

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from kd_lightning.reports.studies import collect, is_done, print_summary, write_summary
 from kd_lightning.reports.study_row import Study, StudyRow
+from kd_lightning.runs.hardware import hardware_of
 
 ROOT = Path("runs")
 TEACHER = StudyRow("small", "teacher", "a teacher", "test", (Path("a.yaml"),), {"x.y": 3}, 2, paper=67)
@@ -21,6 +23,7 @@ def _leave_run(row: StudyRow, seed: int, errors: int, settings: dict[str, Any], 
     run.mkdir(parents=True)
     test = {"errors": errors, "examples": 1000, **more}
     record = {"test": test, "train_seconds": 20.0 + seed, "threads": 1, "versions": {"torch": "2.14"}}
+    record["hardware"] = f"a {row.name}'s GPU" if seed == 0 else None
     (run / "metrics.json").write_text(json.dumps(record))
     (run / "row.json").write_text(json.dumps(settings))
 
@@ -70,6 +73,8 @@ def test_the_files_of_a_summary(lines: list[dict[str, Any]], capsys: pytest.Capt
         "|  | these 2 teachers together | – | 19 | 1 | – |",
         "| `student` | student, 2x8 | – | 31 | 1 | 20 s |",
     ]
+    here = hardware_of(torch.device("cpu"))  # of runs that don't say it
+    assert f"mean wall time of a run on {here} or a student's GPU or a teacher's GPU, threads: 1" in text
     assert "threads: 1, 61 s for all; torch 2.14. All in one call, tests included: 90 s." in text
     with Path("out/small.csv").open() as file:
         rows = list(csv.DictReader(file))
