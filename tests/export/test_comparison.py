@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.accelerators import CUDAAccelerator
 
 from kd_lightning import MLP
+from kd_lightning.data.inputs import tensors_of
 from kd_lightning.export.comparison import compare, evaluation_batches
 from kd_lightning.export.net import ExportedNet
 
@@ -36,4 +37,4 @@ def test_nothing_is_said_of_a_gpu_that_is_not_used(tmp_path: Path, monkeypatch: 
     data = "class_path: kd_lightning.MNISTDataModule, init_args: {dataset: mnist5k, val_size: 0}"
     (tmp_path / "config.yaml").write_text(f"data: {{{data}}}", encoding="utf-8")
     inputs, _ = next(evaluation_batches(tmp_path, None, raw=False))
-    assert inputs.device.type == "cpu"
+    assert {tensor.device.type for tensor in tensors_of(inputs)} == {"cpu"}
