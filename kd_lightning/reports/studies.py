@@ -227,7 +227,9 @@ def _title(lines: Sequence[dict[str, Any]]) -> str:
 def _circumstances(lines: Sequence[dict[str, Any]], wall_seconds: float | None) -> str:
     """Seeds, machine, threads and versions, in a sentence."""
     runs = [run for line in lines for run in line["runs"]]
-    versions: dict[str, str] = next((run["versions"] for run in runs if "versions" in run), {})
+    versions: dict[str, set[str]] = {}
+    for name, version in (each for run in runs for each in run.get("versions", {}).items()):
+        versions.setdefault(name, set()).add(version)
     threads = sorted({run["threads"] for run in runs if "threads" in run})
     seconds = sum(run["train_seconds"] for run in runs)
     hardware = sorted({run.get("hardware") or hardware_of(torch.device("cpu")) for run in runs})  # older runs lack it
@@ -237,7 +239,7 @@ def _circumstances(lines: Sequence[dict[str, Any]], wall_seconds: float | None) 
         f"training is the mean wall time of a run on {' or '.join(hardware)}"
         + (f", threads: {' or '.join(map(str, threads))}" if threads else "")
         + f", {_long(seconds)} for all",
-        *[", ".join(f"{name} {version}" for name, version in versions.items())][: len(versions)],
+        *[", ".join(f"{name} {' or '.join(sorted(found))}" for name, found in versions.items())][: len(versions)],
     ]
     return (
         "; ".join(facts) + "." + (f" All in one call, tests included: {_long(wall_seconds)}." if wall_seconds else "")
