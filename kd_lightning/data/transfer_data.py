@@ -50,7 +50,7 @@ class TransferData(Protocol):
 
         Args:
             rows: (batch,) int64, on any device.
-            views: (batch,) int64 in [0, view_count), beside `rows`; 0 is the plain example.
+            views: (batch,) int64 in [0, view_count), on the same device as `rows`; 0 is the plain example.
         """
 
     def fingerprint(self) -> str:

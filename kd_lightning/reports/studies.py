@@ -7,14 +7,12 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import torch
 from rich.table import Table
 
 from kd_lightning.reports.console import table_console
 from kd_lightning.reports.study_row import Study, StudyRow
 from kd_lightning.runs.checkpoints import CHECKPOINT_DIR, LAST, RECORD_KEY, read_checkpoint
 from kd_lightning.runs.files import METRICS_FILE, flat, read_json, write_json, write_text
-from kd_lightning.runs.hardware import hardware_of
 
 DONE_FILE = "row.json"  # in a finished run's folder: the settings it was done with
 _MOST_SEEDS = 1000
@@ -232,7 +230,7 @@ def _circumstances(lines: Sequence[dict[str, Any]], wall_seconds: float | None) 
         versions.setdefault(name, set()).add(version)
     threads = sorted({run["threads"] for run in runs if "threads" in run})
     seconds = sum(run["train_seconds"] for run in runs)
-    hardware = sorted({run.get("hardware") or hardware_of(torch.device("cpu")) for run in runs})  # older runs lack it
+    hardware = sorted({run.get("hardware") or "a machine that is not recorded" for run in runs})
     title = _title(lines)
     facts = [
         f"{title[0].upper()}{title[1:]} over n seeds from 0",

@@ -41,6 +41,7 @@ class RunRecord(LeanCallback):
         self._found = set(run_files(run))
         self._config_before = _stamp(run / CONFIG_FILE)
         self._earlier_seconds = 0.0  # of the runs that this one resumes
+        self._earlier_hardware: list[str] = []
         self._earlier_validation: dict[str, float] = {}
         self._started_at = time.monotonic()
 
@@ -90,13 +91,14 @@ class RunRecord(LeanCallback):
         measured = trainer.callback_metrics
         latest = {key: float(value) for key, value in measured.items() if key.startswith("val/")}
         record["validation"] = latest or self._earlier_validation
-        record["hardware"] = hardware_of(pl_module.device)
+        record["hardware"] = ", then ".join(dict.fromkeys([*self._earlier_hardware, hardware_of(pl_module.device)]))
         record["train_seconds"] = self._earlier_seconds + time.monotonic() - self._started_at
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Continue to count the training time; the latest validation holds until there is another one."""
         record = checkpoint.get(RECORD_KEY, {})
         self._earlier_seconds = record.get("train_seconds", 0.0)
+        self._earlier_hardware = [name for name in record.get("hardware", "").split(", then ") if name]
         self._earlier_validation = record.get("validation", {})
 
 

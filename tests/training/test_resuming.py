@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Timer
 
 from kd_lightning.cli.command_line import main
 from kd_lightning.cli.distill_cli import DistillCLI
+from kd_lightning.training import run_record
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart"
 SMALL = ["--trainer.enable_progress_bar", "false", "--trainer.logger", "false"]
@@ -56,6 +57,14 @@ def _same(run: str, other: str) -> None:
             assert torch.equal(
                 torch.as_tensor(value), torch.as_tensor(theirs["optimizer_states"][0]["state"][number][name])
             )
+
+
+def test_a_run_that_moves_names_both_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    for steps, hardware in enumerate(("A", "B", "B"), 1):
+        monkeypatch.setattr(run_record, "hardware_of", lambda device, name=hardware: name)
+        assert _fit(run, "--trainer.max_steps", str(steps), *RESUME) == 0
+    assert _last(run)["kd_lightning"]["hardware"] == "A, then B"
 
 
 class Stop(Callback):
