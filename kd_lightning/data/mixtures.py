@@ -5,13 +5,14 @@ import math
 import torch
 from torch import Tensor
 
+from kd_lightning.data.augment import Augment
 from kd_lightning.data.inputs import Inputs
 
 _NOISE_NUMBERS = 4_000_000  # of all patterns of noise together, 16 MB
 
 
 class Mixtures:
-    """Mixes each training example with another one of the transfer set, and with noise.
+    """Mixes each training example with another one of the transfer set; transforms both before, and adds noise.
 
     The teachers are asked about the very mixture. A mixture has no label: only the plain example, view 0, adds to the
     hard loss. Source: Beyer et al. 2022, "Knowledge distillation: A good teacher is patient and consistent",
@@ -24,17 +25,23 @@ class Mixtures:
         views: Number of views, >= 2, the plain example included.
         noise: Standard deviation of Gaussian noise on each mixture, in the unit of the inputs, >= 0.
         seed: Seed of the draws.
+        transform: Jitter, Affine or another Augment of both pictures before they are mixed, each in its view of the
+            mixture's number; None leaves them as they are.
 
     Raises:
         ValueError: If an argument is out of range.
     """
 
-    def __init__(self, views: int = 64, noise: float = 0.0, seed: int = 0) -> None:
+    def __init__(self, views: int = 64, noise: float = 0.0, seed: int = 0, transform: Augment | None = None) -> None:
         if views < 2:
             raise ValueError(f"mixtures views must be >= 2, got {views}")
+        if transform is not None and views > transform.view_count:
+            raise ValueError(
+                f"mixtures views must not exceed those of their transform, {transform.view_count}, got {views}"
+            )
         if not 0 <= noise < math.inf:
             raise ValueError(f"mixtures noise must be finite and >= 0, got {noise}")
-        self.view_count, self.noise, self.seed = views, noise, seed
+        self.view_count, self.noise, self.seed, self.transform = views, noise, seed, transform
         self._shares, self._distances = torch.rand(2, views, generator=self._generator(0))
         self._shares[0] = 0.0
         self._transfer_rows: Tensor | None = None  # those of the circle
@@ -68,10 +75,18 @@ class Mixtures:
             views: (batch,) int64, in [0, view_count).
 
         Raises:
-            ValueError: If the inputs are several tensors or no fractions, which can't be mixed.
+            ValueError: If the inputs are several tensors or no fractions, which can't be mixed, or no pictures, which
+                can't be transformed.
         """
         if not (isinstance(own, Tensor) and isinstance(others, Tensor) and own.is_floating_point()):
             raise ValueError("Mixtures needs inputs of one floating tensor; leave augment out for other inputs")
+        if self.transform is not None:
+            if own.ndim != 4:
+                raise ValueError(
+                    "Mixtures transforms pictures, (batch, channels, height, width), "
+                    f"got inputs of {own.ndim} dimensions; leave its transform out"
+                )
+            own, others = self.transform(own, views), self.transform(others, views)
         wide = (-1, *[1] * (own.ndim - 1))
         shares = self._shares.to(own.device, own.dtype)[views].view(wide)
         mixed = own.lerp(others, shares)

@@ -179,14 +179,14 @@ def _table_differs(folder: TeacherFolder, answer: TeacherPass) -> bool:
 
 def _drop_blocks_of_other_code(folder: TeacherFolder, answer: TeacherPass, log_line: Callable[[str], None]) -> None:
     """Delete blocks that were begun before the teacher's code changed; one entry of each is checked."""
-    files = folder.blocks.finished()
-    if not files:
+    blocks = folder.blocks.finished()
+    if not blocks:
         return
     row = folder.classes * folder.blocks.dtype.itemsize
-    content = bytearray(b"".join(file.read_bytes()[:row] for file in files.values()))
+    content = bytearray(b"".join(folder.blocks.read(block)[0][:row] for block in blocks))
     stored = torch.from_numpy(np.frombuffer(content, dtype=folder.blocks.dtype)).view(-1, folder.classes)
-    live = answer(torch.cat([folder.blocks.entries_of(block)[:1] for block in files]))
-    for block in torch.tensor(list(files))[_differ(stored, live)].tolist():
+    live = answer(torch.cat([folder.blocks.entries_of(block)[:1] for block in blocks]))
+    for block in torch.tensor(blocks)[_differ(stored, live)].tolist():
         log_line(f"block {block} in {folder.path} differs from what the teacher answers; it is computed again")
         folder.blocks.delete(block)
 

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+CHECKSUM_LENGTH = 64  # characters
+
 
 def table_bytes(values: Tensor, dtype: np.dtype[Any]) -> bytes:
     """The rows of a table as they stand in its file.
@@ -81,7 +83,7 @@ def map_table(path: Path) -> Tensor:
 
 
 def checksum(content: bytes) -> str:
-    """SHA-256 of some bytes."""
+    """SHA-256 of some bytes, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 

@@ -1,9 +1,9 @@
 """The folder with one teacher's logits on one data set: blocks while it is filled, then one table.
 
-    blocks/000012-CHECKSUM.block   a block of entries, its checksum in its name
-    blocks/000012.lock             held by the process that computes the block
-    logits.npy                     (entries, classes), all blocks in order
-    store.json                     what it was made from, and the checksum of each block
+    blocks/000012.block   a block of entries, with its checksum at the end
+    blocks/000012.lock    held by the process that computes the block
+    logits.npy            (entries, classes), all blocks in order
+    store.json            what it was made from, and the checksum of each block
 
 A block appears under its name only when it is finished. A folder is whole when it has its record, which is written
 last; the blocks' files are removed then. The folder's name is a hash over everything that the logits depend on.
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from kd_lightning.runs.files import flush, read_json
-from kd_lightning.teachers.npy import checksum, map_table, read_parts, table_bytes, write_table
+from kd_lightning.teachers.npy import CHECKSUM_LENGTH, checksum, map_table, read_parts, table_bytes, write_table
 from kd_lightning.teachers.store_plan import RECORD, StoreSpec
 
 # Entries: little to lose, and as fast in one pass as more are on two cores. FORMAT rises with another number.
@@ -45,7 +45,7 @@ class Blocks:
         self.folder = folder
         self.shape, self.dtype = (entries, classes), np.dtype(dtype)
         self.count = -(-entries // BLOCK)
-        self._finished: dict[int, Path] = {}  # files that were read and are as they were written
+        self._finished: set[int] = set()  # those that were read and are as they were written
 
     def entries_of(self, block: int) -> Tensor:
         """Numbers of a block's entries, (entries,) int64."""
@@ -57,7 +57,7 @@ class Blocks:
 
     def has(self, block: int) -> bool:
         """Whether a block is there, damaged or not."""
-        return any(self.folder.glob(f"{block:06}-*.block"))
+        return self._file_of(block).is_file()
 
     def missing(self, log_line: Callable[[str], None]) -> list[int]:
         """Blocks that are not there; damaged ones are deleted.
@@ -65,23 +65,29 @@ class Blocks:
         Args:
             log_line: Called with a line about each damaged one.
         """
-        for file in set(self.folder.glob("*-*.block")) - set(self._finished.values()):
-            block, expected = file.stem.split("-")
-            with suppress(FileNotFoundError):  # another process has just made the table of them
-                if checksum(file.read_bytes()) == expected:
-                    self._finished[int(block)] = file
+        for block in [block for block in range(self.count) if block not in self._finished]:
+            with suppress(FileNotFoundError):  # not there, or another process has just made the table of them
+                content, expected = self.read(block)
+                if checksum(content) == expected:
+                    self._finished.add(block)
                 else:
-                    log_line(f"block {int(block)} in {self.folder} is damaged; it is computed again")
-                    file.unlink()
+                    log_line(f"block {block} in {self.folder} is damaged; it is computed again")
+                    self._file_of(block).unlink()
         return [block for block in range(self.count) if block not in self._finished]
 
-    def finished(self) -> dict[int, Path]:
-        """The files of the blocks that `missing` found to be whole, by their numbers, in order."""
-        return dict(sorted(self._finished.items()))
+    def finished(self) -> list[int]:
+        """Numbers of the blocks that `missing` found to be whole, in order."""
+        return sorted(self._finished)
+
+    def read(self, block: int) -> tuple[bytes, str]:
+        """Rows of a block that is there, as `table_bytes` gave them, and the checksum that was written with them."""
+        whole = self._file_of(block).read_bytes()
+        return whole[:-CHECKSUM_LENGTH], whole[-CHECKSUM_LENGTH:].decode(errors="replace")
 
     def delete(self, block: int) -> None:
         """Delete a block that `missing` found to be whole."""
-        self._finished.pop(block).unlink(missing_ok=True)
+        self._finished.remove(block)
+        self._file_of(block).unlink(missing_ok=True)
 
     def write(self, block: int, content: bytes) -> None:
         """Write a block; a kill leaves all of it or nothing.
@@ -95,7 +101,8 @@ class Blocks:
         Raises:
             OSError: If it can't be written.
         """
-        self.replace(self.folder / f"{block:06}-{checksum(content)}.block", lambda part: part.write_bytes(content))
+        whole = content + checksum(content).encode()
+        self.replace(self._file_of(block), lambda part: part.write_bytes(whole))
 
     def replace(self, file: Path, write: Callable[[Path], object]) -> None:
         """Write a temporary file in the blocks' folder, then rename it to its final path on the same disk.
@@ -112,6 +119,9 @@ class Blocks:
             part.replace(file)
         finally:
             part.unlink(missing_ok=True)
+
+    def _file_of(self, block: int) -> Path:
+        return self.folder / f"{block:06}.block"
 
     def drop(self) -> None:
         """Remove the blocks, their locks and temporary files of killed processes."""
@@ -166,21 +176,27 @@ class TeacherFolder:
         Raises:
             OSError: If it can't be written.
         """
-        files = self.blocks.finished().values()
-        record = {
-            **self.spec._asdict(),
-            "key": self.spec.key,
-            "source": self.source,
-            "classes": self.classes,
-            "sha256": [file.stem.split("-")[1] for file in files],
-        }
+        checksums: list[str] = []
+
+        def parts() -> Iterator[bytes]:
+            for block in self.blocks.finished():
+                content, expected = self.blocks.read(block)
+                checksums.append(expected)
+                yield content
 
         def write(part: Path) -> None:
-            write_table(part, self.blocks.shape, self.blocks.dtype, (file.read_bytes() for file in files))
+            write_table(part, self.blocks.shape, self.blocks.dtype, parts())
             flush(part)
 
         with self.unless_finished():
             self.blocks.replace(self.path / _LOGITS, write)
+            record = {
+                **self.spec._asdict(),
+                "key": self.spec.key,
+                "source": self.source,
+                "classes": self.classes,
+                "sha256": checksums,
+            }
             self.blocks.replace(self.path / RECORD, lambda part: part.write_text(json.dumps(record), encoding="utf-8"))
             flush(self.path)
 
