@@ -1,4 +1,4 @@
-"""Mixtures of two training examples, as numbered views: more points of the teacher's function, without distortion."""
+"""Mixtures of two training examples, as numbered views: more points of the teacher's function."""
 
 import math
 
@@ -12,7 +12,7 @@ _NOISE_NUMBERS = 4_000_000  # of all patterns of noise together, 16 MB
 
 
 class Mixtures:
-    """Mixes each training example with another one of the transfer set; transforms both before, and adds noise.
+    """Mixes each training example with another one of the transfer set; may transform both first, and add noise.
 
     The teachers are asked about the very mixture. A mixture has no label: only the plain example, view 0, adds to the
     hard loss. Source: Beyer et al. 2022, "Knowledge distillation: A good teacher is patient and consistent",
@@ -25,8 +25,8 @@ class Mixtures:
         views: Number of views, >= 2, the plain example included.
         noise: Standard deviation of Gaussian noise on each mixture, in the unit of the inputs, >= 0.
         seed: Seed of the draws.
-        transform: Jitter, Affine or another Augment of both pictures before they are mixed, each in its view of the
-            mixture's number; None leaves them as they are.
+        transform: Augment of both pictures before they are mixed, such as CropMirror or Elastic; mixture k is made of
+            its view k of each, so it must have `views` views or more. None leaves the pictures as they are.
 
     Raises:
         ValueError: If an argument is out of range.

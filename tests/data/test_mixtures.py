@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
-from kd_lightning import Batch, DistillModule, InMemoryDataModule, Mixtures, StoreOptions
+from kd_lightning import Batch, DistillModule, InMemoryDataModule, Jitter, Mixtures, StoreOptions
 
 ROWS, VIEWS = 60, 6
 
@@ -88,6 +88,33 @@ def test_noise_is_on_mixtures_only_and_of_the_given_size() -> None:
     assert float(noise[views > 0].mean()) == pytest.approx(0.0, abs=0.01)
 
 
+def test_both_pictures_are_transformed_before_they_are_mixed() -> None:
+    jitter, transformed = Jitter(1), Mixtures(VIEWS, seed=3, transform=Jitter(1))
+    some, clear = data(transformed, val_size=15), data(Mixtures(VIEWS, seed=3), val_size=15)
+    plain = some.examples("train").inputs.float() / 255
+    rows, views = all_views(some)
+    partners = transformed.partners(rows, views, some.train_rows)
+    own, others = jitter(plain[rows], views), jitter(plain[partners], views)
+    shares = torch.tensor([share_of(clear, view) for view in range(VIEWS)])[views].view(-1, 1, 1, 1)
+    shown = some.inputs(rows, views)
+    assert isinstance(shown, Tensor)
+    torch.testing.assert_close(shown, own + shares * (others - own), atol=1e-5, rtol=0)
+    assert torch.equal(shown[views == 0], plain[some.train_rows])
+    assert some.fingerprint() != clear.fingerprint()
+
+
+def share_of(some: Pictures, view: int) -> float:
+    """Share of the other example in a view."""
+    rows = some.train_rows
+    views = torch.full_like(rows, view)
+    assert isinstance(some.augment, Mixtures)
+    plain = some.examples("train").inputs.float() / 255
+    own, others = plain[rows], plain[some.augment.partners(rows, views, rows)]
+    shown = some.inputs(rows, views)
+    assert isinstance(shown, Tensor)
+    return float(((shown - own) * (others - own)).sum() / (others - own).square().sum())
+
+
 class Sees(DistillModule):
     """Keeps what it trains on, and what the teachers say of it."""
 
@@ -136,7 +163,13 @@ def test_what_can_not_be_mixed_is_refused() -> None:
     for noise in (-0.1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match=r"mixtures noise must be finite and >= 0, got"):
             Mixtures(noise=noise)
+    with pytest.raises(ValueError, match="mixtures views must not exceed those of their transform, 9, got 10"):
+        Mixtures(10, transform=Jitter(1))
     rows = torch.zeros(2, dtype=torch.int64)
+    with pytest.raises(
+        ValueError, match=r"transforms pictures, .*, got inputs of 2 dimensions; leave its transform out"
+    ):
+        Mixtures(VIEWS, transform=Jitter(1)).mix(torch.zeros(2, 3), torch.zeros(2, 3), rows, rows)
     for inputs in (torch.zeros(2, 3, dtype=torch.int64), (torch.zeros(2, 3), torch.zeros(2, 3))):
         with pytest.raises(ValueError, match="Mixtures needs inputs of one floating tensor"):
             Mixtures().mix(inputs, inputs, rows, rows)
