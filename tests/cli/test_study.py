@@ -453,7 +453,11 @@ def test_every_row_of_every_study_is_understood(path: Path, row: StudyRow, tmp_p
 
 @pytest.mark.parametrize(
     ("study_file", "name"),
-    [("mnist/table", "same-view-300"), ("mnist/strong", "conv-elastic"), ("quickstart/study", "distilled-jitter")],
+    [
+        ("mnist/table", "same-view-300"),
+        pytest.param("mnist/strong", "conv-elastic", marks=pytest.mark.slow),
+        ("quickstart/study", "distilled-jitter"),
+    ],
 )
 def test_rows_run_one_step(study_file: str, name: str, teacher: Path, tmp_path: Path) -> None:
     (row,) = (row for row in read_study(CONFIGS / f"{study_file}.yaml").rows if row.name == name)

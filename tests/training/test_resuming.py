@@ -131,7 +131,9 @@ class Forgets(Callback):
                     parameter.zero_()
 
 
-@pytest.mark.parametrize("how", ["moved", "copied", "younger", "damaged"])
+@pytest.mark.parametrize(
+    "how", [*(pytest.param(how, marks=pytest.mark.slow) for how in ("moved", "copied")), "younger", "damaged"]
+)
 def test_the_best_checkpoint_of_a_run_is_replaced_only_by_a_better_one(how: str) -> None:
     two, three = ["--trainer.max_epochs", "2"], ["--trainer.max_epochs", "3", *RESUME]
     assert _fit("run", *(["--trainer.max_steps", "4"] if how == "younger" else []), *two) == 0
@@ -153,6 +155,7 @@ def test_the_best_checkpoint_of_a_run_is_replaced_only_by_a_better_one(how: str)
     assert list(state["best_k_models"]) == [str(Path("other/checkpoints/best.ckpt").absolute())]
 
 
+@pytest.mark.slow
 def test_a_run_may_be_resumed_twice_before_its_first_validation() -> None:
     for steps in ("1", "2", "3"):
         assert _fit("run", "--trainer.max_epochs", "2", "--trainer.max_steps", steps, *RESUME) == 0
