@@ -12,7 +12,7 @@ _NOISE_NUMBERS = 4_000_000  # of all patterns of noise together, 16 MB
 
 
 class Mixtures:
-    """Mixes each training example with another one of the transfer set; may transform both first, and add noise.
+    """Mixes each training example with another one of the transfer set; may transform the mixture, and add noise.
 
     The teachers are asked about the very mixture. A mixture has no label: only the plain example, view 0, adds to the
     hard loss. Source: Beyer et al. 2022, "Knowledge distillation: A good teacher is patient and consistent",
@@ -25,8 +25,8 @@ class Mixtures:
         views: Number of views, >= 2, the plain example included.
         noise: Standard deviation of Gaussian noise on each mixture, in the unit of the inputs, >= 0.
         seed: Seed of the draws.
-        transform: Augment of both pictures before they are mixed, such as CropMirror or Elastic; mixture k is made of
-            its view k of each, so it must have `views` views or more. None leaves the pictures as they are.
+        transform: Augment of each mixture of pictures, such as CropMirror or Elastic, by its view of the mixture's
+            number; it must have `views` views or more. None leaves the mixtures as they are.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -37,7 +37,8 @@ class Mixtures:
             raise ValueError(f"mixtures views must be >= 2, got {views}")
         if transform is not None and views > transform.view_count:
             raise ValueError(
-                f"mixtures views must not exceed those of their transform, {transform.view_count}, got {views}"
+                f"mixtures views must not exceed the {transform.view_count} views of their transform, got {views}; "
+                "lower views, or give the transform more"
             )
         if not 0 <= noise < math.inf:
             raise ValueError(f"mixtures noise must be finite and >= 0, got {noise}")
@@ -75,21 +76,21 @@ class Mixtures:
             views: (batch,) int64, in [0, view_count).
 
         Raises:
-            ValueError: If the inputs are several tensors or no fractions, which can't be mixed, or no pictures, which
-                can't be transformed.
+            ValueError: If the inputs are several tensors, or not floating; or if they are to be transformed and are no
+                pictures.
         """
         if not (isinstance(own, Tensor) and isinstance(others, Tensor) and own.is_floating_point()):
             raise ValueError("Mixtures needs inputs of one floating tensor; leave augment out for other inputs")
-        if self.transform is not None:
-            if own.ndim != 4:
-                raise ValueError(
-                    "Mixtures transforms pictures, (batch, channels, height, width), "
-                    f"got inputs of {own.ndim} dimensions; leave its transform out"
-                )
-            own, others = self.transform(own, views), self.transform(others, views)
+        if self.transform is not None and own.ndim != 4:
+            raise ValueError(
+                "Mixtures transforms pictures, (batch, channels, height, width), "
+                f"got inputs of {own.ndim} dimensions; leave its transform out"
+            )
         wide = (-1, *[1] * (own.ndim - 1))
         shares = self._shares.to(own.device, own.dtype)[views].view(wide)
         mixed = own.lerp(others, shares)
+        if self.transform is not None:
+            mixed = self.transform(mixed, views)
         if self.noise:
             mixed += self._noise(own, rows, views) * (views > 0).view(wide)
         return mixed

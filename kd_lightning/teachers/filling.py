@@ -140,8 +140,8 @@ def _reopen(folder: TeacherFolder, answer: TeacherPass, log_line: Callable[[str]
 
 def _compute(folder: TeacherFolder, answer: TeacherPass, log_line: Callable[[str], None]) -> None:
     """Compute the missing blocks, then join all blocks into the table."""
-    folder.blocks.missing(log_line)
-    with folder.unless_finished():
+    with locked(folder.lock), folder.unless_finished():  # or one would delete what another has computed again
+        folder.blocks.missing(log_line)
         _drop_blocks_of_other_code(folder, answer, log_line)
     done = len(folder.blocks.finished())
     log_line(

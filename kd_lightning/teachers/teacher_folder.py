@@ -80,7 +80,11 @@ class Blocks:
         return sorted(self._finished)
 
     def read(self, block: int) -> tuple[bytes, str]:
-        """Rows of a block that is there, as `table_bytes` gave them, and the checksum that was written with them."""
+        """Rows of a block, as `table_bytes` gave them, and the checksum that was written with them.
+
+        Raises:
+            FileNotFoundError: If the block is not there.
+        """
         whole = self._file_of(block).read_bytes()
         return whole[:-CHECKSUM_LENGTH], whole[-CHECKSUM_LENGTH:].decode(errors="replace")
 

@@ -185,15 +185,18 @@ def test_predict_images_and_test_set(student: Path, tmp_path: Path, capsys: pyte
 
 DIGITS = [path for folder in ("mnist", "quickstart") for path in (CONFIGS / folder).glob("*.yaml")]
 FIT_CONFIGS = sorted(path for path in DIGITS if "\nrows:" not in path.read_text())  # no studies
-FIRST = {"mnist-teacher", "mnist-student", "mnist-distill", "mnist-elastic"}  # two seconds each; the others are slow
+RUN_BY_DEFAULT = {"teacher", "student", "distill", "elastic-mixtures"}  # of configs/mnist; two seconds each
 
 
 @pytest.mark.parametrize(
     "config",
     [
-        pytest.param(path, id=name, marks=[] if name in FIRST else pytest.mark.slow)
+        pytest.param(
+            path,
+            id=f"{path.parent.name}-{path.stem}",
+            marks=[] if path.parent.name == "mnist" and path.stem in RUN_BY_DEFAULT else pytest.mark.slow,
+        )
         for path in FIT_CONFIGS
-        for name in [f"{path.parent.name}-{path.stem}"]
     ],
 )
 def test_every_config_runs_one_step_by_its_own_command(config: Path, teacher: Path, tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_a_fill_goes_on_after_the_blocks_that_are_done(tmp_path: Path, passes: C
     assert {path.name for path in folder.iterdir()} == {"logits.npy", "store.json", ".lock"}
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "short", "empty", "checksum"])
 def test_a_damaged_block_is_computed_again(damage: str, tmp_path: Path, passes: Counter[str]) -> None:
     options, data, ensemble, said = StoreOptions(folder=str(tmp_path)), few_digits(), ensemble_of(0), list[str]()
     folder = _fill_partly(ensemble, data, options)
@@ -160,6 +160,12 @@ def _damage(file: Path, way: str) -> None:
             file.write_bytes(content)
         case "cut":
             file.write_bytes(content[: len(content) // 2])
+        case "short":
+            file.write_bytes(content[:10])
+        case "empty":
+            file.write_bytes(b"")
+        case "checksum":
+            file.write_bytes(content[:-1] + b"\xff")
         case "gone":
             file.unlink()
 
