@@ -25,8 +25,8 @@ class Mixtures:
         views: Number of views, >= 2, the plain example included.
         noise: Standard deviation of Gaussian noise on each mixture, in the unit of the inputs, >= 0.
         seed: Seed of the draws.
-        transform: Augment of each mixture of pictures, such as CropMirror or Elastic, by its view of the mixture's
-            number; it must have `views` views or more. None leaves the mixtures as they are.
+        transform: Augment that transforms each mixture of pictures, such as CropMirror or Elastic. Mixture k gets view
+            k, so it needs at least `views` views. None leaves the mixtures as they are.
 
     Raises:
         ValueError: If an argument is out of range.

@@ -4,6 +4,7 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
 @contextmanager
@@ -20,7 +21,10 @@ def locked(path: Path) -> Iterator[bool]:
         except OSError:
             yield False
         else:
-            yield True
+            try:
+                yield True
+            finally:
+                _release(file)
 
 
 @contextmanager
@@ -37,5 +41,14 @@ def claimed(path: Path) -> Iterator[bool]:
             yield False
             return
         except OSError:  # Lustre and NFS may be mounted without locks
-            pass
-        yield True
+            yield True
+            return
+        try:
+            yield True
+        finally:
+            _release(file)
+
+
+def _release(file: IO[bytes]) -> None:
+    """Give the lock back; closing the file is not enough where a loader's worker process was forked meanwhile."""
+    fcntl.flock(file, fcntl.LOCK_UN)

@@ -186,6 +186,7 @@ def test_predict_images_and_test_set(student: Path, tmp_path: Path, capsys: pyte
 DIGITS = [path for folder in ("mnist", "quickstart") for path in (CONFIGS / folder).glob("*.yaml")]
 FIT_CONFIGS = sorted(path for path in DIGITS if "\nrows:" not in path.read_text())  # no studies
 RUN_BY_DEFAULT = {"teacher", "student", "distill", "elastic-mixtures"}  # of configs/mnist; two seconds each
+assert {path.stem for path in FIT_CONFIGS} >= RUN_BY_DEFAULT
 
 
 @pytest.mark.parametrize(

@@ -261,6 +261,23 @@ def test_code_that_changed_under_the_same_weights_is_noticed(
     assert _is_right(store, ensemble, data)
 
 
+def test_blocks_of_other_code_are_looked_for_under_the_folders_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or one process would delete what another one has computed again."""
+    options, data, ensemble, taken = StoreOptions(folder=str(tmp_path)), few_digits(), ensemble_of(0), list[bool]()
+    folder = _fill_partly(ensemble, data, options)
+
+    def watched(stored: Tensor, live: Tensor) -> Tensor:
+        with claimed(folder / ".lock") as free:
+            taken.append(not free)
+        return torch.zeros(len(stored), dtype=torch.bool)
+
+    monkeypatch.setattr("kd_lightning.teachers.filling._differ", watched)
+    assert _is_right(opened(ensemble, data, options), ensemble, data)
+    assert taken == [True]
+
+
 def test_logits_beyond_float16_are_refused(tmp_path: Path) -> None:
     net = teacher_net(0)
     with torch.no_grad():

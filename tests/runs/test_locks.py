@@ -1,0 +1,36 @@
+"""A lock is free again as soon as its block of code ends, whoever has a copy of the open file."""
+
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kd_lightning.runs.locks import claimed, locked
+
+
+@pytest.mark.parametrize("lock", [locked, claimed])
+def test_a_copy_of_the_open_file_does_not_keep_the_lock(
+    lock: Callable[[Path], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a worker process has one that was forked while the lock was held."""
+    flock, copies = fcntl.flock, list[int]()
+
+    def copying(file: Any, operation: int) -> None:
+        copies.append(os.dup(file.fileno()))
+        flock(file, operation)
+
+    path = tmp_path / "folder" / "a.lock"
+    with monkeypatch.context() as patch:
+        patch.setattr("kd_lightning.runs.locks.fcntl.flock", copying)
+        with lock(path) as taken:
+            assert taken
+    assert copies
+    with claimed(path) as free:
+        assert free
+        with claimed(path) as again:
+            assert not again
+    for copy in copies:
+        os.close(copy)
