@@ -2,7 +2,7 @@
 
 import fcntl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -14,17 +14,13 @@ def locked(path: Path) -> Iterator[bool]:
     Yields:
         Whether the lock was taken: Lustre and NFS may be mounted without locks.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
+    with _lock_file(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError:
             yield False
         else:
-            try:
-                yield True
-            finally:
-                _release(file)
+            yield True
 
 
 @contextmanager
@@ -33,22 +29,27 @@ def claimed(path: Path) -> Iterator[bool]:
 
     Where the file system has no locks, each process gets True.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
+    with _lock_file(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
             return
         except OSError:  # Lustre and NFS may be mounted without locks
-            yield True
-            return
+            pass
+        yield True
+
+
+@contextmanager
+def _lock_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a lock's file, and give back the lock that was taken on it.
+
+    Closing the file is not enough where a loader's worker process was forked meanwhile.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
         try:
-            yield True
+            yield file
         finally:
-            _release(file)
-
-
-def _release(file: IO[bytes]) -> None:
-    """Give the lock back; closing the file is not enough where a loader's worker process was forked meanwhile."""
-    fcntl.flock(file, fcntl.LOCK_UN)
+            with suppress(OSError):  # there are no locks
+                fcntl.flock(file, fcntl.LOCK_UN)

@@ -65,7 +65,7 @@ class Blocks:
         Args:
             log_line: Called with a line about each damaged one.
         """
-        for block in [block for block in range(self.count) if block not in self._finished]:
+        for block in set(range(self.count)) - self._finished:
             with suppress(FileNotFoundError):  # not there, or another process has just made the table of them
                 content, expected = self.read(block)
                 if checksum(content) == expected:
@@ -73,7 +73,7 @@ class Blocks:
                 else:
                     log_line(f"block {block} in {self.folder} is damaged; it is computed again")
                     self._file_of(block).unlink()
-        return [block for block in range(self.count) if block not in self._finished]
+        return sorted(set(range(self.count)) - self._finished)
 
     def finished(self) -> list[int]:
         """Numbers of the blocks that `missing` found to be whole, in order."""
