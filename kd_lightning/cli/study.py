@@ -1,8 +1,8 @@
 """The subcommand `study`: train, test and compare the rows of a study, each over several seeds.
 
 Finished runs are skipped and interrupted runs resume, so a study can be stopped and started at any time. Several calls
-at once share the runs: start one per core. All runs of a call train in its process, since importing torch and Lightning
-takes seconds.
+at once share the runs, and a call may start further processes that do so. A process does one run after the other, since
+importing torch and Lightning takes seconds.
 """
 
 import io
@@ -23,6 +23,7 @@ import yaml
 from kd_lightning.cli.arguments import PROG
 from kd_lightning.cli.command_line import main
 from kd_lightning.cli.study_console import StudyConsole, quiet
+from kd_lightning.cli.study_helpers import helpers
 from kd_lightning.reports.page import compare_runs, write_report
 from kd_lightning.reports.run_folders import read_run
 from kd_lightning.reports.studies import (
@@ -74,18 +75,28 @@ def run_study(arguments: Sequence[str]) -> None:
     """
     started = time.monotonic()
     given = study_parser().parse_args(list(arguments))
-    if given.threads is not None:
-        torch.set_num_threads(given.threads)
+    if given.threads is not None or given.processes > 1:
+        torch.set_num_threads(given.threads or max(1, torch.get_num_threads() // given.processes))
     options = Options(Path(given.root), given.data_dir, given.verbose)
     study = read_study(Path(given.study), verdict=given.verdict)
-    flags = {"verdict": "true" if given.verdict else None, "seeds": given.seeds, "threads": given.threads}
+    if given.float32:
+        study = study.in_float32()
+    flags = {
+        "verdict": "true" if given.verdict else None,
+        "float32": "true" if given.float32 else None,
+        "seeds": given.seeds,
+        "threads": given.threads,
+        "processes": given.processes if given.processes > 1 else None,
+    }
     command = f"{PROG} study {given.study}" + "".join(f" --{name} {value}" for name, value in flags.items() if value)
     jobs = planned(study, given.rows, given.seeds)
     todo = [job for job in jobs if not _is_done(job, options)]
-    with StudyConsole(study.name, [f"{row.name}-{seed}" for row, seed in jobs], len(todo), options.verbose) as console:
+    with _console(study.name, jobs, len(todo), options) as console:
         for row in {row.folder(options.root, 0): row for row, _ in todo}.values():
             check_row(row, options)
-        done = _do_all(todo, options, console)
+        further = min(given.processes, len(todo)) - 1
+        with helpers(further, help_with, study.name, todo, options, torch.get_num_threads()) as done_by_helpers:
+            done = _do_all(todo, options, console) + done_by_helpers()
     lines = collect(study, options.root, settings, command)
     output = Path(given.output) if given.output else options.root / study.name
     if given.verdict:
@@ -101,6 +112,13 @@ def run_study(arguments: Sequence[str]) -> None:
     say(f"written: {output / study.name}.md, .csv and .json")
     if with_report:
         say(f"pictures: open {options.root / study.name / 'report.html'}")
+
+
+def help_with(study: str, todo: Sequence[Job], options: Options, threads: int) -> int:
+    """Do runs of a study in another process than the user's, until all are done; how many this one did."""
+    torch.set_num_threads(threads)
+    with _console(study, todo, len(todo), options) as console:
+        return _do_all(todo, options, console)
 
 
 def planned(study: Study, names: Sequence[str] | None = None, seeds: int | None = None) -> list[Job]:
@@ -161,7 +179,19 @@ def study_parser() -> jsonargparse.ArgumentParser:
     parser.add_argument(
         "--threads",
         type=jsonargparse.typing.PositiveInt | None,
-        help="Threads of a run; by default torch's own. With 1, a call per core does more than one call on all cores.",
+        help="Threads of a run; by default torch's own, divided by the number of processes.",
+    )
+    parser.add_argument(
+        "--processes",
+        type=jsonargparse.typing.PositiveInt,
+        default=1,
+        help="Runs at the same time, each in a process. One per core does more than one run on all cores.",
+    )
+    parser.add_argument(
+        "--float32",
+        type=bool,
+        default=False,
+        help="Take float32 wherever the rows ask for bfloat16, for processors without it; runs in ROOT/STUDY-float32.",
     )
     parser.add_argument("--verbose", type=bool, default=False, help="Print all output of the runs.")
     parser.add_argument(
@@ -181,6 +211,10 @@ def _give_verdict(lines: Sequence[dict[str, Any]], name: str, root: Path, output
     verdict = verdict_files.verdict_of(lines, root, name)
     verdict_files.print_verdict(verdict, lines, name)
     verdict_files.write_verdict(verdict, lines, output)
+
+
+def _console(study: str, jobs: Sequence[Job], left: int, options: Options) -> StudyConsole:
+    return StudyConsole(study, [f"{row.name}-{seed}" for row, seed in jobs], left, options.verbose)
 
 
 def _is_done(job: Job, options: Options) -> bool:

@@ -11,6 +11,8 @@ from kd_lightning.runs.files import flat
 
 # Options that the study gives to each of its runs, so that a row can't set them.
 GIVEN = ("config", "run_dir", "seed_everything", "ckpt_path", "overwrite", "dry_run", "prepare")
+# The options that may ask for bfloat16, and their values for float32.
+_FLOAT32 = {"trainer.precision": "32-true", "model.teacher_precision": "float32"}
 
 
 class StudyRow(NamedTuple):
@@ -74,12 +76,30 @@ class StudyRow(NamedTuple):
         read_back: dict[str, Any] = json.loads(json.dumps(settings, default=str))  # as a finished run keeps them
         return read_back
 
+    def in_float32(self) -> "StudyRow":
+        """This row and those that teach it with float32 wherever they ask for bfloat16, in a study of another name."""
+        values = self.settings()["options"]
+        instead = {key: value for key, value in _FLOAT32.items() if str(values.get(key)).startswith(("bf16", "bfloat"))}
+        return self._replace(
+            study=_name_in_float32(self.study),
+            options=self.options | instead,
+            teachers=tuple((row.in_float32(), seeds) for row, seeds in self.teachers),
+        )
+
 
 class Study(NamedTuple):
     """A table: its name and its rows."""
 
     name: str
     rows: tuple[StudyRow, ...]
+
+    def in_float32(self) -> "Study":
+        """The same study with float32 wherever it asks for bfloat16, under another name."""
+        return Study(_name_in_float32(self.name), tuple(row.in_float32() for row in self.rows))
+
+
+def _name_in_float32(study: str) -> str:
+    return f"{study}-float32"
 
 
 def _as_flag(value: object) -> str:

@@ -193,11 +193,16 @@ def end_with_launcher() -> None:
     launcher = os.environ.get(LAUNCHER, "")
     if not launcher.isdigit():
         return
-    with suppress(AttributeError):  # not Linux
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal_at_end_of_parent(signal.SIGKILL)
     if os.getppid() != int(launcher):  # it ended before the kernel knew
         _write_line(f"error: the process that started this rank, {launcher}, has ended")
         os._exit(1)
+
+
+def signal_at_end_of_parent(signum: signal.Signals) -> None:
+    """Let the kernel send this process a signal when its parent ends for any reason; only Linux can."""
+    with suppress(AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signum)
 
 
 @contextmanager

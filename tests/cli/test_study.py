@@ -276,6 +276,34 @@ def test_a_study_waits_for_teachers_that_another_call_trains(
     assert runs.calls == ["teacher-0", "teacher-1", "teacher-2", "distilled-0"]
 
 
+def test_float32_takes_the_place_of_bfloat16(runs: FakeRuns) -> None:
+    Path("base.yaml").write_text(
+        "trainer: {max_epochs: 2, precision: bf16-mixed}\nmodel: {teacher_precision: float32}\n"
+    )
+    Path("study.yaml").write_text(
+        STUDY.replace("{teacher: 3}}", "{teacher: 3}, set: {model.teacher_precision: bfloat16}}")
+    )
+    assert study("study.yaml", "--float32", "true", "--report", "false") == 0
+    taken = {
+        run: [
+            command[command.index(option) + 1]
+            for option in ("--trainer.precision", "--model.teacher_precision")
+            if option in command
+        ]
+        for run, command in zip(runs.calls, runs.commands[::2], strict=True)
+    }
+    assert taken["plain-0"] == taken["teacher-2"] == ["32-true"]
+    assert taken["distilled-1"] == ["32-true", "float32"]
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["tiny-float32"]
+    table = Path("runs/tiny-float32/tiny-float32.md").read_text()
+    assert table.startswith("`python -m kd_lightning study study.yaml --float32 true`")
+
+
+def test_float32_leaves_other_rows_as_they_are(runs: FakeRuns) -> None:
+    plain, changed = read_study(Path("study.yaml")), read_study(Path("study.yaml")).in_float32()
+    assert [row.settings() for row in changed.rows] == [row.settings() for row in plain.rows]
+
+
 def test_a_claimed_run_is_left_to_the_other_call() -> None:
     with claimed(Path("deep/lock")) as first, claimed(Path("deep/lock")) as second:
         assert (first, second) == (True, False)
@@ -386,6 +414,75 @@ def _start(*arguments: str) -> "subprocess.Popen[str]":
     )
 
 
+def _event_files() -> dict[str, int]:
+    return {run.name: len(list(run.glob("events.out.tfevents.*"))) for run in Path("runs/small").glob("*-[0-9]")}
+
+
+@pytest.mark.slow
+def test_processes_of_one_call_share_its_runs_and_give_the_same_numbers() -> None:
+    Path("study.yaml").write_text(yaml.safe_dump(_small_study() | {"seeds": 3}))
+    call = _start("study.yaml", "--processes", "2", "--threads", "1", "--report", "false")
+    out, err = call.communicate(timeout=200)
+    assert (call.returncode, err) == (0, "")
+    assert out.count(" seed ") == 9
+    assert _event_files() == dict.fromkeys(_event_files(), 2)  # training and test
+    table = Path("runs/small/small.md").read_text()
+    assert table.startswith("`python -m kd_lightning study study.yaml --threads 1 --processes 2`")
+    assert "All in one call" in table
+    alone = _start("study.yaml", "--threads", "1", "--root", "alone", "--report", "false")
+    alone.communicate(timeout=200)
+    two, one = (json.loads(Path(f"{root}/small/small.json").read_text()) for root in ("runs", "alone"))
+    assert [line["errors"] for line in two] == [line["errors"] for line in one]
+
+
+def _two_processes_that_train() -> tuple["subprocess.Popen[str]", list[Path]]:
+    """A call whose two processes are within their runs, and the runs' folders."""
+    small = _small_study()
+    long = small["set"] | {"trainer.max_epochs": 2000, "save_every": 0.2}
+    Path("study.yaml").write_text(yaml.safe_dump(small | {"seeds": 2, "set": long}))
+    call = _start("study.yaml", "--rows", "teacher", "--processes", "2", "--threads", "1", "--report", "false")
+    runs = [Path(f"runs/small/teacher-{seed}") for seed in range(2)]
+    deadline = time.monotonic() + 120
+    while not all((run / "checkpoints" / "last.ckpt").exists() for run in runs):
+        assert time.monotonic() < deadline, "the runs did not start"
+        time.sleep(0.05)
+    return call, runs
+
+
+def _are_free(runs: Sequence[Path]) -> bool:
+    """Whether no process works on any of the runs."""
+    with ExitStack() as stack:
+        return all(stack.enter_context(claimed(run.parent / ".locks" / run.name)) for run in runs)
+
+
+@pytest.mark.faults
+def test_processes_of_a_stopped_call_save_and_stop() -> None:
+    call, runs = _two_processes_that_train()
+    before = {run: (run / "checkpoints" / "last.ckpt").stat().st_mtime_ns for run in runs}
+    assert not _are_free(runs)
+    call.terminate()
+    _, err = call.communicate(timeout=60)
+    assert call.returncode == 143
+    assert re.fullmatch(r"stopped in teacher-[01] by SIGTERM.*\n", err), err
+    assert _are_free(runs)
+    for run in runs:
+        assert (run / "checkpoints" / "last.ckpt").stat().st_mtime_ns > before[run]
+        assert not (run / "row.json").exists()
+
+
+@pytest.mark.faults
+def test_processes_of_a_killed_call_stop() -> None:
+    call, runs = _two_processes_that_train()
+    assert not _are_free(runs)
+    call.kill()
+    call.communicate(timeout=60)
+    deadline = time.monotonic() + 60
+    while not _are_free(runs):
+        assert time.monotonic() < deadline, "a process goes on"
+        time.sleep(0.05)
+    assert not any((run / "row.json").exists() for run in runs)
+
+
 @pytest.mark.slow
 def test_two_calls_at_once_do_each_run_once() -> None:
     Path("study.yaml").write_text(yaml.safe_dump(_small_study() | {"seeds": 3}))
@@ -395,7 +492,7 @@ def test_two_calls_at_once_do_each_run_once() -> None:
         assert (call.returncode, err) == (0, "")
         assert out.count(" seed ") == 9
     # A run that both had done would have been resumed by the second, whose event file would lie next to the first's.
-    counts = {run.name: len(list(run.glob("events.out.tfevents.*"))) for run in Path("runs/small").glob("*-[0-9]")}
+    counts = _event_files()
     assert len(counts) == 9
     assert set(counts.values()) == {2}, counts  # training and test
 
