@@ -44,6 +44,7 @@ def _resumes_bit_for_bit(command: list[str], run: str, at: int) -> None:
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in _weights(run).items())
 
 
+@pytest.mark.slow
 def test_the_guides_data_trains_is_stored_resumed_and_reported(
     project: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:

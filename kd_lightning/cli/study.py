@@ -23,7 +23,7 @@ import yaml
 from kd_lightning.cli.arguments import PROG
 from kd_lightning.cli.command_line import main
 from kd_lightning.cli.study_console import StudyConsole, quiet
-from kd_lightning.cli.study_helpers import helpers
+from kd_lightning.cli.study_helper import helpers
 from kd_lightning.reports.page import compare_runs, write_report
 from kd_lightning.reports.run_folders import read_run
 from kd_lightning.reports.studies import (
@@ -94,9 +94,9 @@ def run_study(arguments: Sequence[str]) -> None:
     with _console(study.name, jobs, len(todo), options) as console:
         for row in {row.folder(options.root, 0): row for row, _ in todo}.values():
             check_row(row, options)
-        further = min(given.processes, len(todo)) - 1
-        with helpers(further, help_with, study.name, todo, options, torch.get_num_threads()) as done_by_helpers:
-            done = _do_all(todo, options, console) + done_by_helpers()
+        others = min(given.processes, len(todo)) - 1
+        with helpers(others, study.name, todo, options, torch.get_num_threads()) as started:
+            done = _do_all(todo, options, console) + started.done()
     lines = collect(study, options.root, settings, command)
     output = Path(given.output) if given.output else options.root / study.name
     if given.verdict:
@@ -114,11 +114,11 @@ def run_study(arguments: Sequence[str]) -> None:
         say(f"pictures: open {options.root / study.name / 'report.html'}")
 
 
-def help_with(study: str, todo: Sequence[Job], options: Options, threads: int) -> int:
-    """Do runs of a study in another process than the user's, until all are done; how many this one did."""
+def do_shared(study: str, jobs: Sequence[Job], options: Options, threads: int) -> int:
+    """Do runs in a process beside the one that the user started, until all are done; how many this one did."""
     torch.set_num_threads(threads)
-    with _console(study, todo, len(todo), options) as console:
-        return _do_all(todo, options, console)
+    with _console(study, jobs, len(jobs), options._replace(verbose=False)) as console:
+        return _do_all(jobs, options._replace(verbose=False), console)
 
 
 def planned(study: Study, names: Sequence[str] | None = None, seeds: int | None = None) -> list[Job]:
@@ -185,15 +185,16 @@ def study_parser() -> jsonargparse.ArgumentParser:
         "--processes",
         type=jsonargparse.typing.PositiveInt,
         default=1,
-        help="Runs at the same time, each in a process. One per core does more than one run on all cores.",
+        help="Processes that train at the same time, a run each. One per core gets more done than one on all cores.",
     )
     parser.add_argument(
         "--float32",
         type=bool,
         default=False,
-        help="Take float32 wherever the rows ask for bfloat16, for processors without it; runs in ROOT/STUDY-float32.",
+        help="Take float32 where a row's trainer.precision or model.teacher_precision asks for bfloat16, which some "
+        "processors lack. The table and these runs are named STUDY-float32.",
     )
-    parser.add_argument("--verbose", type=bool, default=False, help="Print all output of the runs.")
+    parser.add_argument("--verbose", type=bool, default=False, help="Print all output of the first process's runs.")
     parser.add_argument(
         "--verdict",
         type=bool,

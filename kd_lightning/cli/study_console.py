@@ -73,11 +73,11 @@ class StudyConsole:
         self.console.print(wrapped(line, self.console.file))
 
     def wait(self) -> None:
-        """Print once that other calls work on all runs that could start now."""
+        """Print once that other processes work on all runs that could start now."""
         if not self._waits:
             self._waits = True
             self._bar.update(self._task, description="waiting")
-            self.console.print("waiting for runs of another call")
+            self.console.print("waiting for runs of another process")
 
 
 class _Once(logging.Filter):

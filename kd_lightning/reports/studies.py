@@ -250,5 +250,6 @@ def _changed(run: Path, settings: dict[str, Any]) -> str:
     for key in sorted(before.keys() | now.keys()):
         if json.dumps(before.get(key)) != json.dumps(now.get(key)):  # .nan equals itself here
             name = key.removeprefix("options.")
-            return f"{name}: the run has {before.get(key)!r}, asked for {now.get(key)!r}"
+            remedy = f"; take --threads {before[key]}" if key == "threads" and key in before else ""
+            return f"{name}: the run has {before.get(key)!r}, asked for {now.get(key)!r}{remedy}"
     return ""

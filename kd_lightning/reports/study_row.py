@@ -77,13 +77,17 @@ class StudyRow(NamedTuple):
         return read_back
 
     def in_float32(self) -> "StudyRow":
-        """This row and those that teach it with float32 wherever they ask for bfloat16, in a study of another name."""
+        """This row with float32 where it asks for bfloat16; one that changes, or its teacher, is of another study."""
         values = self.settings()["options"]
         instead = {key: value for key, value in _FLOAT32.items() if str(values.get(key)).startswith(("bf16", "bfloat"))}
+        teachers = tuple((row.in_float32(), seeds) for row, seeds in self.teachers)
+        if not instead and teachers == self.teachers:
+            return self
         return self._replace(
             study=_name_in_float32(self.study),
+            what=f"{self.what}, in float32" if "trainer.precision" in instead else self.what,
             options=self.options | instead,
-            teachers=tuple((row.in_float32(), seeds) for row, seeds in self.teachers),
+            teachers=teachers,
         )
 
 
@@ -94,7 +98,7 @@ class Study(NamedTuple):
     rows: tuple[StudyRow, ...]
 
     def in_float32(self) -> "Study":
-        """The same study with float32 wherever it asks for bfloat16, under another name."""
+        """The study with float32 where it asks for bfloat16, under another name."""
         return Study(_name_in_float32(self.name), tuple(row.in_float32() for row in self.rows))
 
 

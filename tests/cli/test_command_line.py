@@ -140,9 +140,8 @@ def _curves(run: Path) -> dict[str, list[tuple[int, float]]]:
 @pytest.mark.parametrize(
     ("at", "length"),
     [
-        (13, 27),
         (18, 25),
-        *(pytest.param(at, 27, marks=pytest.mark.slow) for at in (3, 10, 18, 20, 22)),
+        *(pytest.param(at, 27, marks=pytest.mark.slow) for at in (3, 10, 13, 18, 20, 22)),
         *(pytest.param(at, 25, marks=pytest.mark.slow) for at in (9, 20)),
     ],
 )
@@ -427,6 +426,7 @@ def test_other_teachers_on_resume_are_refused(
     assert "began with other teachers" in _error(capsys)
 
 
+@pytest.mark.slow
 def test_the_teachers_may_be_gone_when_the_student_is_tested(
     teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -23,6 +24,7 @@ from kd_lightning.reports.curves import read_curves
 from kd_lightning.reports.study_file import read_study
 from kd_lightning.reports.study_row import StudyRow
 from kd_lightning.runs.locks import claimed
+from tests.cli.small_study import small_study
 from tests.reports import made_runs
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -183,6 +185,16 @@ def test_runs_done_with_other_settings_are_refused(runs: FakeRuns, capsys: pytes
     assert runs.calls == ["plain-0", "teacher-0"]
 
 
+def test_another_number_of_threads_says_how_to_go_on(
+    runs: FakeRuns, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert study("study.yaml", "--report", "false") == 0
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 17)
+    before = json.loads(Path("runs/tiny/plain-0/row.json").read_text())["threads"]
+    with pytest.raises(ValueError, match=f"threads: the run has {before}, asked for 17; take --threads {before}"):
+        run_study(["study.yaml", "--report", "false"])
+
+
 def test_a_row_whose_teacher_changed_is_refused(runs: FakeRuns) -> None:
     assert study("study.yaml", "--report", "false", "--rows", "distilled") == 0
     Path("study.yaml").write_text(STUDY.replace("teacher: 3", "teacher: 2"))
@@ -271,37 +283,40 @@ def test_a_study_waits_for_teachers_that_another_call_trains(
         assert study("study.yaml", "--rows", "distilled", "--seeds", "1", "--report", "false") == 0
     shown = capsys.readouterr().out.splitlines()
     (trained,) = (place for place, line in enumerate(shown) if line.startswith("distilled"))
-    assert shown.index("waiting for runs of another call") == trained - 2  # then the teacher's line
+    assert shown.index("waiting for runs of another process") == trained - 2  # then the teacher's line
     assert "All in one call" not in Path("runs/tiny/tiny.md").read_text()
     assert runs.calls == ["teacher-0", "teacher-1", "teacher-2", "distilled-0"]
 
 
+def _taken(runs: FakeRuns, option: str) -> dict[str, str]:
+    """The values that fits got for an option, by run."""
+    fits = zip(runs.calls, runs.commands[::2], strict=True)
+    return {run: command[command.index(option) + 1] for run, command in fits if option in command}
+
+
 def test_float32_takes_the_place_of_bfloat16(runs: FakeRuns) -> None:
     Path("base.yaml").write_text(
-        "trainer: {max_epochs: 2, precision: bf16-mixed}\nmodel: {teacher_precision: float32}\n"
-    )
-    Path("study.yaml").write_text(
-        STUDY.replace("{teacher: 3}}", "{teacher: 3}, set: {model.teacher_precision: bfloat16}}")
+        "trainer: {precision: bf16-mixed}\nmodel: {init_args: {teacher_precision: bfloat16}}\n"
     )
     assert study("study.yaml", "--float32", "true", "--report", "false") == 0
-    taken = {
-        run: [
-            command[command.index(option) + 1]
-            for option in ("--trainer.precision", "--model.teacher_precision")
-            if option in command
-        ]
-        for run, command in zip(runs.calls, runs.commands[::2], strict=True)
-    }
-    assert taken["plain-0"] == taken["teacher-2"] == ["32-true"]
-    assert taken["distilled-1"] == ["32-true", "float32"]
-    assert sorted(path.name for path in Path("runs").iterdir()) == ["tiny-float32"]
+    assert _taken(runs, "--trainer.precision") == dict.fromkeys(runs.calls, "32-true")
+    assert _taken(runs, "--model.teacher_precision") == dict.fromkeys(runs.calls, "float32")
+    assert [path.name for path in Path("runs").iterdir()] == ["tiny-float32"]
     table = Path("runs/tiny-float32/tiny-float32.md").read_text()
     assert table.startswith("`python -m kd_lightning study study.yaml --float32 true`")
+    assert "| `plain` | plain, in float32 |" in table
 
 
-def test_float32_leaves_other_rows_as_they_are(runs: FakeRuns) -> None:
-    plain, changed = read_study(Path("study.yaml")), read_study(Path("study.yaml")).in_float32()
-    assert [row.settings() for row in changed.rows] == [row.settings() for row in plain.rows]
+def test_float32_changes_only_rows_that_ask_for_bfloat16_or_learn_from_such_a_row(runs: FakeRuns) -> None:
+    Path("study.yaml").write_text(STUDY.replace("paper: 146", "set: {trainer.precision: bf16-true}"))
+    assert study("study.yaml", "--float32", "true", "--report", "false") == 0
+    assert _taken(runs, "--trainer.precision") == {"plain-0": "32-true", "plain-1": "32-true"}
+    assert sorted(path.name for path in Path("runs/tiny").glob("*-[0-9]")) == sorted(runs.calls[:5])
+    Path("study.yaml").write_text(STUDY.replace("seeds: 1", "seeds: 1, set: {trainer.precision: bf16}"))
+    distilled, plain, teacher = read_study(Path("study.yaml")).in_float32().rows
+    assert (distilled.study, distilled.what, plain.study) == ("tiny-float32", "distilled", "tiny")
+    assert distilled.teachers == ((teacher, 3),)
+    assert teacher.folder(Path("runs"), 0) == Path("runs/tiny-float32/teacher-0")
 
 
 def test_a_claimed_run_is_left_to_the_other_call() -> None:
@@ -364,33 +379,16 @@ class SignalAt(Callback):
             signal.raise_signal(signal.SIGTERM)
 
 
-def _small_study(**more: Any) -> dict[str, Any]:
-    """A study whose runs take a second: teachers, plain and distilled students of a few units, 29 steps each."""
-    quickstart = CONFIGS / "quickstart"
-    small = {"data.batch_size": 128, "data.val_size": 400, "trainer.max_epochs": 1}
-    rows: list[dict[str, Any]] = [
-        {"name": "teacher", "configs": [f"{quickstart}/teacher.yaml"], "set": {"model.net.hidden": [32]}},
-        {"name": "plain", "configs": [f"{quickstart}/student.yaml"], "set": {"model.student.hidden": [8]}},
-        {
-            "name": "distilled",
-            "configs": [f"{quickstart}/distill.yaml"],
-            "set": {"model.student.hidden": [8], **more},
-            "teachers": {"teacher": 1},
-        },
-    ]
-    return {"name": "small", "set": small, "rows": rows}
-
-
 def test_a_stopped_study_goes_on_within_its_run(capsys: pytest.CaptureFixture[str]) -> None:
     stop = [{"class_path": "tests.cli.test_study.SignalAt", "init_args": {"step": 7}}]
-    Path("study.yaml").write_text(yaml.safe_dump(_small_study(**{"trainer.callbacks": stop})))
+    Path("study.yaml").write_text(yaml.safe_dump(small_study(**{"trainer.callbacks": stop})))
     assert main(["study", "study.yaml", "--rows", "distilled", "--report", "false"]) == 143
     shown = capsys.readouterr()
     assert shown.err == "stopped in distilled-0 by SIGTERM\n"
     assert [line.split()[:3] for line in shown.out.splitlines()[1:]] == [["teacher", "seed", "0"]]
     before = {run: (run / "checkpoints" / "last.ckpt").stat().st_mtime_ns for run in Path("runs/small").glob("*-[0-9]")}
     assert not Path("runs/small/distilled-0/metrics.json").exists()
-    Path("study.yaml").write_text(yaml.safe_dump(_small_study()))
+    Path("study.yaml").write_text(yaml.safe_dump(small_study()))
     assert study("study.yaml", "--rows", "distilled", "--report", "false") == 0
     after = {run: (run / "checkpoints" / "last.ckpt").stat().st_mtime_ns for run in Path("runs/small").glob("*-[0-9]")}
     assert [run.name for run in after if after[run] != before[run]] == ["distilled-0"]
@@ -420,12 +418,14 @@ def _event_files() -> dict[str, int]:
 
 @pytest.mark.slow
 def test_processes_of_one_call_share_its_runs_and_give_the_same_numbers() -> None:
-    Path("study.yaml").write_text(yaml.safe_dump(_small_study() | {"seeds": 3}))
+    Path("study.yaml").write_text(yaml.safe_dump(small_study() | {"seeds": 3}))
     call = _start("study.yaml", "--processes", "2", "--threads", "1", "--report", "false")
     out, err = call.communicate(timeout=200)
     assert (call.returncode, err) == (0, "")
     assert out.count(" seed ") == 9
-    assert _event_files() == dict.fromkeys(_event_files(), 2)  # training and test
+    counts = _event_files()
+    assert len(counts) == 9
+    assert set(counts.values()) == {2}, counts  # training and test
     table = Path("runs/small/small.md").read_text()
     assert table.startswith("`python -m kd_lightning study study.yaml --threads 1 --processes 2`")
     assert "All in one call" in table
@@ -437,7 +437,7 @@ def test_processes_of_one_call_share_its_runs_and_give_the_same_numbers() -> Non
 
 def _two_processes_that_train() -> tuple["subprocess.Popen[str]", list[Path]]:
     """A call whose two processes are within their runs, and the runs' folders."""
-    small = _small_study()
+    small = small_study()
     long = small["set"] | {"trainer.max_epochs": 2000, "save_every": 0.2}
     Path("study.yaml").write_text(yaml.safe_dump(small | {"seeds": 2, "set": long}))
     call = _start("study.yaml", "--rows", "teacher", "--processes", "2", "--threads", "1", "--report", "false")
@@ -463,7 +463,8 @@ def test_processes_of_a_stopped_call_save_and_stop() -> None:
     call.terminate()
     _, err = call.communicate(timeout=60)
     assert call.returncode == 143
-    assert re.fullmatch(r"stopped in teacher-[01] by SIGTERM.*\n", err), err
+    said = [line.partition(":")[0] for line in sorted(err.splitlines())]
+    assert said == [f"stopped in teacher-{seed} by SIGTERM" for seed in range(2)], err
     assert _are_free(runs)
     for run in runs:
         assert (run / "checkpoints" / "last.ckpt").stat().st_mtime_ns > before[run]
@@ -485,7 +486,7 @@ def test_processes_of_a_killed_call_stop() -> None:
 
 @pytest.mark.slow
 def test_two_calls_at_once_do_each_run_once() -> None:
-    Path("study.yaml").write_text(yaml.safe_dump(_small_study() | {"seeds": 3}))
+    Path("study.yaml").write_text(yaml.safe_dump(small_study() | {"seeds": 3}))
     calls = [_start("study.yaml", "--report", "false") for _ in range(2)]
     for call in calls:
         out, err = call.communicate(timeout=200)
@@ -499,7 +500,7 @@ def test_two_calls_at_once_do_each_run_once() -> None:
 
 @pytest.mark.faults
 def test_a_killed_study_goes_on(tmp_path: Path) -> None:
-    small = _small_study(**{"trainer.max_epochs": 40})
+    small = small_study(**{"trainer.max_epochs": 40})
     Path("study.yaml").write_text(yaml.safe_dump(small | {"set": small["set"] | {"save_every": 0.2}}))
     call = _start("study.yaml", "--report", "false")
     run = Path("runs/small/distilled-0")

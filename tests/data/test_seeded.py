@@ -98,6 +98,7 @@ def _fit(module: lightning.LightningModule, data: SeededViews, *, at: int = -1, 
     return kept
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_stored_and_live_and_with_workers(caplog: pytest.LogCaptureFixture) -> None:
     live = _fit(_student("live"), _seeded())
     stored = _fit(_student("stored"), _seeded(workers=2, persistent_workers=True))

@@ -64,6 +64,7 @@ def test_pt2_needs_nothing_of_this_package(run: Path) -> None:
     assert done.stdout.strip() == "torch.Size([3, 10]) False"
 
 
+@pytest.mark.slow
 def test_eight_bit_weights_are_tested_too(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain, small = run / "plain.onnx", run / "small.int8.onnx"
     run_export([str(run), "--output", str(plain)])

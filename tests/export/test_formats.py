@@ -25,7 +25,7 @@ def test_safetensors_come_back_as_a_net(run: Path) -> None:
         load_exported(run / "nowhere.safetensors")
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "pt2", "onnx"])
+@pytest.mark.parametrize("kind", ["safetensors", "pt2", pytest.param("onnx", marks=pytest.mark.slow)])
 def test_a_net_with_its_channels_last_in_memory_answers_the_same(tmp_path: Path, kind: Format) -> None:
     made = SmallConvNet(channels=[4, 8], hidden=16)
     assert all(

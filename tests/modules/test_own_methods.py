@@ -91,6 +91,7 @@ def _tags(run: Path) -> list[str]:
     return tags
 
 
+@pytest.mark.slow
 def test_another_soft_loss_trains_and_may_be_stored(teacher: Path, tmp_path: Path) -> None:
     common = ["--trainer.max_epochs", "2", "--trainer.max_steps", "6", *REVERSE]
     assert _distill(teacher, tmp_path / "live", *common, "--model.soft_targets", "live") == 0

@@ -25,6 +25,7 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_renamed_and_moved_teachers_teach_on_in_their_order(teachers: Path, tmp_path: Path) -> None:
     """A glob finds them in the order of their new names; their weights belong to the old order."""
     shutil.copytree(teachers, tmp_path / "old")

@@ -94,6 +94,7 @@ def test_a_file_teaches_as_its_net_does(
     assert tags["teachers/0_accuracy"][0] == tags["teachers/1_accuracy"][0]
 
 
+@pytest.mark.slow
 def test_without_validation_rows_there_are_no_teacher_figures(
     logits: np.ndarray[Any, Any], data: MNISTDataModule, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -67,6 +67,7 @@ def test_names_of_the_classes_are_kept(student: Path) -> None:
     assert _read(student / "details.json")["class_names"] is None
 
 
+@pytest.mark.slow
 def test_a_run_knows_whether_it_came_to_its_end(student: Path, tmp_path: Path) -> None:
     assert _test(student) == 0
     metrics = _read(student / "metrics.json")

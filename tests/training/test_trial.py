@@ -46,6 +46,7 @@ def test_each_teacher_is_prepared_by_a_job_of_its_own(
     assert "computing" not in caplog.text
 
 
+@pytest.mark.slow
 def test_a_prepared_run_is_left_as_it_is(teachers: Path, tmp_path: Path) -> None:
     store, run = tmp_path / "store", tmp_path / "run"
     taught = _taught(str(teachers / "0"), store)
