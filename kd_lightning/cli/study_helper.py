@@ -67,7 +67,7 @@ def helpers(count: int, study: str, jobs: Sequence["Job"], options: "Options", t
                 pickle.dump((study, jobs, options, threads), work)
                 work.seek(0)
                 command = [sys.executable, "-c", _PROGRAM, str(os.getpid())]
-                processes.append(subprocess.Popen(command, stdin=work, stdout=subprocess.PIPE))
+                processes.append(subprocess.Popen(command, stdin=work, stdout=subprocess.PIPE))  # noqa: S603  # our own
         yield started
     finally:
         started.stop()
@@ -81,7 +81,7 @@ def run() -> None:
     from kd_lightning.cli.lossy_output import lossy
     from kd_lightning.cli.study import do_shared
 
-    study, jobs, options, threads = pickle.load(sys.stdin.buffer)  # this program wrote it
+    study, jobs, options, threads = pickle.load(sys.stdin.buffer)  # noqa: S301  # this program wrote it
     gc.freeze()  # as in __main__.py
     sys.stderr = lossy(sys.stderr)
     answer = os.dup(1)

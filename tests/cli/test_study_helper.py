@@ -52,14 +52,18 @@ def test_a_helper_that_fails_says_why_and_has_done_none(capfd: pytest.CaptureFix
 def test_a_signal_while_a_helper_trains_ends_both() -> None:
     (job, _) = _jobs("teacher", **{"trainer.max_epochs": 2000, "save_every": 0.2})
     run = job[0].folder(OPTIONS.root, 0)
-    with pytest.raises(Stopped), StopSignals().installed(), helpers(1, "small", [job], OPTIONS, threads=1):
-        deadline = time.monotonic() + 120
-        while not (run / "checkpoints" / "last.ckpt").exists():
-            assert time.monotonic() < deadline, "the run did not start"
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(60)
-        pytest.fail("the signal was lost")
+
+    def get_signal() -> None:
+        with StopSignals().installed(), helpers(1, "small", [job], OPTIONS, threads=1):
+            deadline = time.monotonic() + 120
+            while not (run / "checkpoints" / "last.ckpt").exists():
+                assert time.monotonic() < deadline, "the run did not start"
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+
+    with pytest.raises(Stopped):
+        get_signal()
     with claimed(run.parent / ".locks" / run.name) as free:
         assert free
     assert not (run / "row.json").exists()
