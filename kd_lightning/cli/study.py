@@ -94,9 +94,9 @@ def run_study(arguments: Sequence[str]) -> None:
     with _console(study.name, jobs, len(todo), options) as console:
         for row in {row.folder(options.root, 0): row for row, _ in todo}.values():
             check_row(row, options)
-        others = min(given.processes, len(todo)) - 1
-        with helpers(others, study.name, todo, options, torch.get_num_threads()) as started:
-            done = _do_all(todo, options, console) + started.done()
+        count = min(given.processes, len(todo)) - 1
+        with helpers(count, study.name, todo, options, torch.get_num_threads()) as others:
+            done = _do_all(todo, options, console) + others.done()
     lines = collect(study, options.root, settings, command)
     output = Path(given.output) if given.output else options.root / study.name
     if given.verdict:

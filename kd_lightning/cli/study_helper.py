@@ -45,7 +45,8 @@ class Helpers:
         for process in self._processes:
             process.terminate()
         for process in self._processes:
-            process.wait()
+            with process:
+                pass  # at its end it has closed the pipe and waited
 
 
 @contextmanager
@@ -60,7 +61,7 @@ def helpers(count: int, study: str, jobs: Sequence["Job"], options: "Options", t
         threads: Threads of each process.
     """
     processes: list[subprocess.Popen[bytes]] = []
-    started = Helpers(processes)
+    others = Helpers(processes)
     try:
         for _ in range(count):
             with tempfile.TemporaryFile() as work:
@@ -68,9 +69,9 @@ def helpers(count: int, study: str, jobs: Sequence["Job"], options: "Options", t
                 work.seek(0)
                 command = [sys.executable, "-c", _PROGRAM, str(os.getpid())]
                 processes.append(subprocess.Popen(command, stdin=work, stdout=subprocess.PIPE))  # noqa: S603  # our own
-        yield started
+        yield others
     finally:
-        started.stop()
+        others.stop()
 
 
 def run() -> None:
