@@ -23,7 +23,7 @@ import yaml
 from kd_lightning.cli.arguments import PROG
 from kd_lightning.cli.command_line import main
 from kd_lightning.cli.study_console import StudyConsole, quiet
-from kd_lightning.cli.study_helper import helpers
+from kd_lightning.cli.study_helper import Helpers, helpers
 from kd_lightning.reports.page import compare_runs, write_report
 from kd_lightning.reports.run_folders import read_run
 from kd_lightning.reports.studies import (
@@ -39,7 +39,7 @@ from kd_lightning.reports.study_file import read_study
 from kd_lightning.reports.study_row import Study, StudyRow
 from kd_lightning.runs.checkpoints import CHECKPOINT_DIR, LAST
 from kd_lightning.runs.files import write_json
-from kd_lightning.runs.locks import claimed
+from kd_lightning.runs.locks import claimed, locked
 from kd_lightning.runs.texts import say
 
 LOCKS = ".locks"  # in a study's folder: a file per run
@@ -91,12 +91,14 @@ def run_study(arguments: Sequence[str]) -> None:
     command = f"{PROG} study {given.study}" + "".join(f" --{name} {value}" for name, value in flags.items() if value)
     jobs = planned(study, given.rows, given.seeds)
     todo = [job for job in jobs if not _is_done(job, options)]
-    with _console(study.name, jobs, len(todo), options) as console:
+    if given.processes > 1:
+        _check_locks(options.root / study.name / LOCKS)
+    with StudyConsole(study.name, [f"{row.name}-{seed}" for row, seed in jobs], len(todo), options.verbose) as console:
         for row in {row.folder(options.root, 0): row for row, _ in todo}.values():
             check_row(row, options)
         count = min(given.processes, len(todo)) - 1
-        with helpers(count, study.name, todo, options, torch.get_num_threads()) as others:
-            done = _do_all(todo, options, console) + others.done()
+        with helpers(count, study.name, todo, options, torch.get_num_threads()) as started_helpers:
+            done = _do_all(todo, options, console, started_helpers) + started_helpers.wait_and_count()
     lines = collect(study, options.root, settings, command)
     output = Path(given.output) if given.output else options.root / study.name
     if given.verdict:
@@ -114,10 +116,11 @@ def run_study(arguments: Sequence[str]) -> None:
         say(f"pictures: open {options.root / study.name / 'report.html'}")
 
 
-def do_shared(study: str, jobs: Sequence[Job], options: Options, threads: int) -> int:
+def run_as_helper(study: str, jobs: Sequence[Job], options: Options, threads: int) -> int:
     """Do runs in a process beside the one that the user started, until all are done; how many this one did."""
     torch.set_num_threads(threads)
-    with _console(study, jobs, len(jobs), options._replace(verbose=False)) as console:
+    names = [f"{row.name}-{seed}" for row, seed in jobs]
+    with StudyConsole(study, names, len(jobs), verbose=True) as console:  # without a bar
         return _do_all(jobs, options._replace(verbose=False), console)
 
 
@@ -185,7 +188,7 @@ def study_parser() -> jsonargparse.ArgumentParser:
         "--processes",
         type=jsonargparse.typing.PositiveInt,
         default=1,
-        help="Processes that train at the same time, a run each. One per core gets more done than one on all cores.",
+        help="Processes that train at the same time, each a run. One per core finishes sooner than one on all cores.",
     )
     parser.add_argument(
         "--float32",
@@ -214,8 +217,13 @@ def _give_verdict(lines: Sequence[dict[str, Any]], name: str, root: Path, output
     verdict_files.write_verdict(verdict, lines, output)
 
 
-def _console(study: str, jobs: Sequence[Job], left: int, options: Options) -> StudyConsole:
-    return StudyConsole(study, [f"{row.name}-{seed}" for row, seed in jobs], left, options.verbose)
+def _check_locks(folder: Path) -> None:
+    with locked(folder / "study") as has_locks:
+        if not has_locks:
+            raise ValueError(
+                f"--processes needs file locks, which {folder} can't have (Lustre and NFS may be mounted without); "
+                "choose another --root, or --processes 1"
+            )
 
 
 def _is_done(job: Job, options: Options) -> bool:
@@ -223,14 +231,18 @@ def _is_done(job: Job, options: Options) -> bool:
     return is_done(row.folder(options.root, seed), settings(row))
 
 
-def _do_all(jobs: Sequence[Job], options: Options, console: StudyConsole) -> int:
-    """Run the jobs, each once its teachers are finished. Other calls on the same folder take some of them.
+def _do_all(
+    jobs: Sequence[Job], options: Options, console: StudyConsole, started_helpers: Helpers | None = None
+) -> int:
+    """Run the jobs, each once its teachers are finished. Helpers, and other calls on the same folder, take some.
 
     Returns:
         How many this call has done.
     """
     left, done = list(jobs), 0
     while left:
+        if started_helpers is not None:
+            started_helpers.check()
         for job in left:
             row, seed = job
             run = row.folder(options.root, seed)

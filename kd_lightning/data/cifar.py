@@ -11,6 +11,7 @@ from torch import Tensor
 from kd_lightning.data.picture_data import PictureDataModule
 from kd_lightning.data.pictures import PictureFormat, bombs_refused
 from kd_lightning.data.rows_in_memory import Examples
+from kd_lightning.runs.locks import in_turn
 
 _SIDE = 32  # pixels
 
@@ -49,7 +50,8 @@ class CIFARDataModule(PictureDataModule):
     def prepare_data(self) -> None:
         """Download the files where they are missing or damaged; runs on one process of a node."""
         if self.images is None:
-            self._open(train=True, download=True)
+            with in_turn(self.data_dir):
+                self._open(train=True, download=True)
 
     def read(self) -> tuple[Examples, Examples]:
         """The training pictures, then the test pictures."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kd_lightning.data.split import rows_outside, stratified_rows
+from kd_lightning.runs.locks import in_turn
 
 DatasetName = Literal["MNIST", "FashionMNIST", "KMNIST", "QMNIST", "EMNIST", "mnist5k"]
 
@@ -89,6 +90,11 @@ def download_digits(name: DatasetName, data_dir: str | Path) -> None:
     if name == "mnist5k":
         _mnist5k_file()
         return
+    with in_turn(Path(data_dir)):
+        _download(name, data_dir)
+
+
+def _download(name: DatasetName, data_dir: str | Path) -> None:
     folders = [Path(data_dir) / name / "raw", Path(data_dir) / name, Path(data_dir)]
     missing = [folder for folder in folders if not folder.exists()]
     try:

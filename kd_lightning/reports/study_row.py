@@ -77,7 +77,7 @@ class StudyRow(NamedTuple):
         return read_back
 
     def in_float32(self) -> "StudyRow":
-        """This row with float32 where it asks for bfloat16; one that changes, or its teacher, is of another study."""
+        """The row with float32 where it asks for bfloat16; of STUDY-float32 if it or its teachers change."""
         values = self.settings()["options"]
         instead = {key: value for key, value in _FLOAT32.items() if str(values.get(key)).startswith(("bf16", "bfloat"))}
         teachers = tuple((row.in_float32(), seeds) for row, seeds in self.teachers)
@@ -98,8 +98,9 @@ class Study(NamedTuple):
     rows: tuple[StudyRow, ...]
 
     def in_float32(self) -> "Study":
-        """The study with float32 where it asks for bfloat16, under another name."""
-        return Study(_name_in_float32(self.name), tuple(row.in_float32() for row in self.rows))
+        """The study with float32 where it asks for bfloat16, named STUDY-float32 if a row changes."""
+        rows = tuple(row.in_float32() for row in self.rows)
+        return self if rows == self.rows else Study(_name_in_float32(self.name), rows)
 
 
 def _name_in_float32(study: str) -> str:

@@ -1,6 +1,9 @@
 """File locks, with which processes on one machine or file system take turns. The system releases them."""
 
 import fcntl
+import hashlib
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -38,6 +41,14 @@ def claimed(path: Path) -> Iterator[bool]:
         except OSError:  # Lustre and NFS may be mounted without locks
             pass
         yield True
+
+
+@contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """Let a user's processes on one machine take turns with a folder; nothing is written there."""
+    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    with locked(Path(tempfile.gettempdir()) / f"kd_lightning-{os.getuid()}-{name}.lock"):
+        yield
 
 
 @contextmanager

@@ -313,10 +313,22 @@ def test_float32_changes_only_rows_that_ask_for_bfloat16_or_learn_from_such_a_ro
     assert _taken(runs, "--trainer.precision") == {"plain-0": "32-true", "plain-1": "32-true"}
     assert sorted(path.name for path in Path("runs/tiny").glob("*-[0-9]")) == sorted(runs.calls[:5])
     Path("study.yaml").write_text(STUDY.replace("seeds: 1", "seeds: 1, set: {trainer.precision: bf16}"))
-    distilled, plain, teacher = read_study(Path("study.yaml")).in_float32().rows
+    in_float32 = read_study(Path("study.yaml")).in_float32()
+    assert in_float32.in_float32() == in_float32
+    distilled, plain, teacher = in_float32.rows
     assert (distilled.study, distilled.what, plain.study) == ("tiny-float32", "distilled", "tiny")
     assert distilled.teachers == ((teacher, 3),)
     assert teacher.folder(Path("runs"), 0) == Path("runs/tiny-float32/teacher-0")
+
+
+def test_several_processes_need_locks(runs: FakeRuns, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr("kd_lightning.runs.locks.fcntl.flock", no_locks)
+    with pytest.raises(ValueError, match=r"--processes needs file locks, which runs/tiny/\.locks can't have"):
+        run_study(["study.yaml", "--processes", "2"])
+    assert runs.calls == []
 
 
 def test_a_claimed_run_is_left_to_the_other_call() -> None:
@@ -426,6 +438,7 @@ def test_processes_of_one_call_share_its_runs_and_give_the_same_numbers() -> Non
     counts = _event_files()
     assert len(counts) == 9
     assert set(counts.values()) == {2}, counts  # training and test
+    assert len({lock.read_text() for lock in Path("runs/small").glob("*/.lock")}) == 2  # the processes that trained
     table = Path("runs/small/small.md").read_text()
     assert table.startswith("`python -m kd_lightning study study.yaml --threads 1 --processes 2`")
     assert "All in one call" in table

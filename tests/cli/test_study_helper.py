@@ -29,14 +29,14 @@ def _jobs(*rows: str, **more: Any) -> list[Job]:
 def test_without_helpers_none_has_done_a_run() -> None:
     for count in (0, -1):  # a study that is done has no use for even one process
         with helpers(count, "small", [], OPTIONS, threads=1) as started:
-            assert started.done() == 0
+            assert started.wait_and_count() == 0
 
 
 @pytest.mark.slow
 def test_helpers_do_the_runs_and_count_them() -> None:
     jobs = _jobs("plain", "teacher")
     with helpers(2, "small", jobs, OPTIONS, threads=1) as started:
-        assert started.done() == len(jobs) == 4
+        assert started.wait_and_count() == len(jobs) == 4
     assert all(is_done(row.folder(OPTIONS.root, seed), {**row.settings(), "threads": 1}) for row, seed in jobs)
 
 
@@ -44,8 +44,21 @@ def test_helpers_do_the_runs_and_count_them() -> None:
 def test_a_helper_that_fails_says_why_and_has_done_none(capfd: pytest.CaptureFixture[str]) -> None:
     jobs = _jobs("plain", **{"model.optimizer": "torch.optim.SGD", "model.optimizer.lr": "fast"})
     with helpers(1, "small", jobs, OPTIONS, threads=1) as started:
-        assert started.done() == 0
+        assert started.wait_and_count() == 0
+        with pytest.raises(SystemExit, match="1"):
+            started.check()
     assert capfd.readouterr().err.startswith("error: plain-0: ")
+
+
+def test_a_helper_that_is_killed_is_told() -> None:
+    this = os.getpid()
+    with helpers(1, "small", [], OPTIONS, threads=1) as started:
+        started.check()
+        (helper,) = Path(f"/proc/{this}/task/{this}/children").read_text().split()
+        os.kill(int(helper), signal.SIGKILL)
+        assert started.wait_and_count() == 0
+        with pytest.raises(ChildProcessError, match="SIGKILL has ended a process of this study; start the study again"):
+            started.check()
 
 
 @pytest.mark.faults

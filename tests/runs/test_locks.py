@@ -2,13 +2,14 @@
 
 import fcntl
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kd_lightning.runs.locks import claimed, locked
+from kd_lightning.runs.locks import claimed, in_turn, locked
 
 
 @pytest.mark.parametrize("lock", [locked, claimed])
@@ -34,3 +35,20 @@ def test_a_copy_of_the_open_file_does_not_keep_the_lock(
             assert not again
     for copy in copies:
         os.close(copy)
+
+
+def test_processes_take_turns_with_a_folder_that_nobody_writes_to(tmp_path: Path) -> None:
+    data, order = tmp_path / "data", list[str]()
+
+    def wait_for_my_turn() -> None:
+        with in_turn(tmp_path / "other" / ".." / "data"):
+            order.append("second")
+
+    with in_turn(data), in_turn(tmp_path / "another"):
+        second = threading.Thread(target=wait_for_my_turn)
+        second.start()
+        second.join(timeout=0.2)
+        order.append("first")
+    second.join()
+    assert order == ["first", "second"]
+    assert list(tmp_path.iterdir()) == []
