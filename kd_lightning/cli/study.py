@@ -24,6 +24,7 @@ from kd_lightning.cli.arguments import PROG
 from kd_lightning.cli.command_line import main
 from kd_lightning.cli.study_console import StudyConsole, quiet
 from kd_lightning.cli.study_helper import Helpers, helpers
+from kd_lightning.modules.precision import has_bfloat16_instructions
 from kd_lightning.reports.page import compare_runs, write_report
 from kd_lightning.reports.run_folders import read_run
 from kd_lightning.reports.studies import (
@@ -43,7 +44,7 @@ from kd_lightning.runs.locks import claimed, locked
 from kd_lightning.runs.texts import say
 
 LOCKS = ".locks"  # in a study's folder: a file per run
-WAIT_SECONDS = 1.0  # between two checks of what other calls have finished
+WAIT_SECONDS = 1.0  # between two checks of what other processes have finished
 
 Job = tuple[StudyRow, int]  # a row and a seed
 
@@ -81,6 +82,8 @@ def run_study(arguments: Sequence[str]) -> None:
     study = read_study(Path(given.study), verdict=given.verdict)
     if given.float32:
         study = study.in_float32()
+    elif not torch.cuda.is_available() and not has_bfloat16_instructions() and study.in_float32() != study:
+        say("rows ask for bfloat16, for which this processor has no instructions: it is faster with --float32 true")
     flags = {
         "verdict": "true" if given.verdict else None,
         "float32": "true" if given.float32 else None,
@@ -188,7 +191,7 @@ def study_parser() -> jsonargparse.ArgumentParser:
         "--processes",
         type=jsonargparse.typing.PositiveInt,
         default=1,
-        help="Processes that train at the same time, each a run. One per core finishes sooner than one on all cores.",
+        help="Processes that train at the same time, each a run. With many runs one per core does more runs an hour.",
     )
     parser.add_argument(
         "--float32",
@@ -237,7 +240,7 @@ def _do_all(
     """Run the jobs, each once its teachers are finished. Helpers, and other calls on the same folder, take some.
 
     Returns:
-        How many this call has done.
+        How many this process has done.
     """
     left, done = list(jobs), 0
     while left:

@@ -3,9 +3,10 @@
 import fcntl
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -45,10 +46,29 @@ def claimed(path: Path) -> Iterator[bool]:
 
 @contextmanager
 def in_turn(folder: Path) -> Iterator[None]:
-    """Let a user's processes on one machine take turns with a folder; nothing is written there."""
-    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    with locked(Path(tempfile.gettempdir()) / f"kd_lightning-{os.getuid()}-{name}.lock"):
+    """Let a user's processes on one machine take turns with a folder, in which nothing is written.
+
+    Where there is no place for a lock, nobody waits.
+    """
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    with ExitStack() as stack:
+        with suppress(OSError):
+            stack.enter_context(locked(_own_temporary_folder() / f"{name}.lock"))
         yield
+
+
+def _own_temporary_folder() -> Path:
+    """A folder that only this user can write to: in another one, a lock's file could be a link to something else.
+
+    Raises:
+        OSError: If it is another user's, or can't be made.
+    """
+    folder = Path(tempfile.gettempdir()) / f"kd_lightning-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise NotADirectoryError(f"{folder} is not a folder of this user alone")
+    return folder
 
 
 @contextmanager

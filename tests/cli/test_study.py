@@ -321,6 +321,25 @@ def test_float32_changes_only_rows_that_ask_for_bfloat16_or_learn_from_such_a_ro
     assert teacher.folder(Path("runs"), 0) == Path("runs/tiny-float32/teacher-0")
 
 
+@pytest.mark.parametrize(
+    ("precision", "instructions", "told"), [("bf16", False, 1), ("bf16", True, 0), ("32", False, 0)]
+)
+def test_a_processor_without_bfloat16_is_told_of_float32(
+    precision: str,
+    instructions: bool,
+    told: int,
+    runs: FakeRuns,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(study_module, "has_bfloat16_instructions", lambda: instructions)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    Path("base.yaml").write_text(f"trainer: {{precision: '{precision}'}}\n")
+    for flags in ((), ("--float32", "true")):
+        assert study("study.yaml", "--rows", "plain", "--seeds", "1", "--report", "false", *flags) == 0
+    assert capsys.readouterr().out.count("it is faster with --float32 true") == told
+
+
 def test_several_processes_need_locks(runs: FakeRuns, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_locks(*_: object) -> None:
         raise OSError

@@ -54,7 +54,8 @@ def test_a_helper_that_is_killed_is_told() -> None:
     this = os.getpid()
     with helpers(1, "small", [], OPTIONS, threads=1) as started:
         started.check()
-        (helper,) = Path(f"/proc/{this}/task/{this}/children").read_text().split()
+        children = Path(f"/proc/{this}/task/{this}/children").read_text().split()
+        (helper,) = (child for child in children if b"study_helper" in Path(f"/proc/{child}/cmdline").read_bytes())
         os.kill(int(helper), signal.SIGKILL)
         assert started.wait_and_count() == 0
         with pytest.raises(ChildProcessError, match="SIGKILL has ended a process of this study; start the study again"):
