@@ -318,6 +318,7 @@ def test_two_fits_started_at_once(tmp_path: Path) -> None:
     assert not differences(run, tmp_path / "single")
 
 
+@pytest.mark.slow
 def test_a_damaged_event_file_stops_nothing(tmp_path: Path) -> None:
     run = tmp_path / "run"
     fit = ["fit", *STUDENT, "--run_dir", str(run), *QUIET, "--trainer.log_every_n_steps", "1"]
@@ -340,6 +341,7 @@ def test_a_run_killed_before_its_first_checkpoint_draws_each_step_once(tmp_path:
     assert [step for step, _ in curves(run)["train/loss"]] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
     fit = ["fit", *STUDENT, "--run_dir", str(run), *QUIET, "--trainer.log_every_n_steps", "1"]

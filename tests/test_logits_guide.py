@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from kd_lightning.cli.command_line import main
 from scripts.faults import curves
 from tests.guides import DOCS, ROOT, blocks
@@ -9,6 +11,7 @@ from tests.guides import DOCS, ROOT, blocks
 GUIDE = DOCS / "logits-files.md"
 
 
+@pytest.mark.slow
 def test_logits_of_another_net_teach() -> None:
     (python,), (command,) = blocks(GUIDE, "python"), blocks(GUIDE, "bash")
     exec(python, {})  # noqa: S102  # the guide's own lines, in this test's folder

@@ -25,6 +25,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_guides_commands_train(project: Path) -> None:
     commands = arguments_of("\n".join(blocks(GUIDE, "bash")))
     for arguments in (each for each in commands if each[0] == "fit"):

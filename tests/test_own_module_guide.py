@@ -12,6 +12,7 @@ GUIDE = DOCS / "own-module.md"
 TEACHER = Path(__file__).parents[1] / "configs" / "quickstart" / "teacher.yaml"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader` but have no")
 @pytest.mark.filterwarnings("ignore:The .* does not have many workers")
 def test_the_guides_module_and_loop_learn_from_a_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

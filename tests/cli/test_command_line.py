@@ -537,6 +537,7 @@ def test_compiled_nets_keep_their_names(tmp_path: Path) -> None:
     assert all(name.startswith("net.") and "_orig_mod" not in name for name in _weights(run)["state_dict"])
 
 
+@pytest.mark.slow
 def test_stored_soft_targets_are_said_and_kept(teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = tmp_path / "run"
     taught = ["--model.teachers", str(teacher), "--model.store.folder", str(tmp_path / "store")]

@@ -74,11 +74,13 @@ def test_eight_bit_weights_are_tested_too(run: Path, capsys: pytest.CaptureFixtu
     assert abs(errors[1] - errors[0]) <= 20
 
 
+@pytest.mark.slow
 def test_a_file_whose_outputs_differ_is_an_error(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(run), "--output", str(run / "strict.onnx"), "--tolerance", "-1"]) == 1
     assert "error: the file's outputs differ from the net's" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_bad_file_does_not_replace_a_good_one(run: Path) -> None:
     file = run / "kept.onnx"
     run_export([str(run), "--output", str(file)])
@@ -121,6 +123,7 @@ def test_batches_are_read_one_by_one(
     assert "on 16 test examples" in out if batches else "has no test batch to compare the file on" in err
 
 
+@pytest.mark.slow
 def test_figures_of_another_checkpoint_stay_out(run: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     file = run / "last.onnx"

@@ -250,6 +250,7 @@ class StopAtLastBatch(Callback):
             raise RuntimeError("stopped on purpose")
 
 
+@pytest.mark.slow
 def test_a_run_resumed_after_its_epochs_last_validation_knows_what_it_measured(tmp_path: Path) -> None:
     plateau = "{class_path: torch.optim.lr_scheduler.ReduceLROnPlateau, init_args: {patience: 0, threshold: 0.99}}"
     flags = ["--model.scheduler", plateau, "--save_every", "0"]

@@ -148,6 +148,7 @@ def test_rows_in_another_order_are_refused(
     assert "; check that its rows are the training rows in their order; --model.teachers_must_beat_chance" in line
 
 
+@pytest.mark.slow
 def test_a_resumed_run_wants_the_same_logits(
     logits: np.ndarray[Any, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

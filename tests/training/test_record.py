@@ -86,6 +86,7 @@ def test_a_run_knows_whether_it_came_to_its_end(student: Path, tmp_path: Path) -
     assert _read(cut / "metrics.json")["steps_done"] is None
 
 
+@pytest.mark.slow
 def test_validation_accuracy_is_a_share_of_the_images(student: Path, tmp_path: Path) -> None:
     flags = ["--trainer.precision", "bf16-true", "--data.eval_batch_size", "37"]
     _fit("distill", tmp_path / "bf16", "--model.teachers", str(student), "--model.student.hidden", "[16]", *flags)

@@ -59,6 +59,7 @@ def _same(run: str, other: str) -> None:
             )
 
 
+@pytest.mark.slow
 def test_a_run_that_moves_names_both_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
     for steps, hardware in enumerate(("A", "B", "B"), 1):
