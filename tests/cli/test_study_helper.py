@@ -50,12 +50,17 @@ def test_a_helper_that_fails_says_why_and_has_done_none(capfd: pytest.CaptureFix
     assert capfd.readouterr().err.startswith("error: plain-0: ")
 
 
-def test_a_helper_that_is_killed_is_told() -> None:
+def _children() -> set[str]:
+    """Numbers of the processes that this one has started."""
     this = os.getpid()
+    return set(Path(f"/proc/{this}/task/{this}/children").read_text().split())
+
+
+def test_a_helper_that_is_killed_is_told() -> None:
+    before = _children()
     with helpers(1, "small", [], OPTIONS, threads=1) as started:
         started.check()
-        children = Path(f"/proc/{this}/task/{this}/children").read_text().split()
-        (helper,) = (child for child in children if b"study_helper" in Path(f"/proc/{child}/cmdline").read_bytes())
+        (helper,) = _children() - before
         os.kill(int(helper), signal.SIGKILL)
         assert started.wait_and_count() == 0
         with pytest.raises(ChildProcessError, match="SIGKILL has ended a process of this study; start the study again"):
