@@ -25,7 +25,7 @@ from kd_lightning.cli.arguments import (
 )
 from kd_lightning.cli.inspect import inspect_parser
 from kd_lightning.cli.messages import closest
-from kd_lightning.cli.study import study_parser
+from kd_lightning.cli.study_parser import study_parser
 from kd_lightning.data.augment import Augment
 from kd_lightning.export.command import export_parser
 from kd_lightning.methods.base import FeatureLoss, SoftLoss

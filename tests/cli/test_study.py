@@ -443,8 +443,11 @@ def _start(*arguments: str) -> "subprocess.Popen[str]":
     )
 
 
-def _event_files() -> dict[str, int]:
-    return {run.name: len(list(run.glob("events.out.tfevents.*"))) for run in Path("runs/small").glob("*-[0-9]")}
+def _check_that_nine_runs_were_done_once() -> None:
+    # A run that two had done would have been resumed by the second, whose event file would lie next to the first's.
+    counts = {run.name: len(list(run.glob("events.out.tfevents.*"))) for run in Path("runs/small").glob("*-[0-9]")}
+    assert len(counts) == 9
+    assert set(counts.values()) == {2}, counts  # training and test
 
 
 @pytest.mark.slow
@@ -454,9 +457,7 @@ def test_processes_of_one_call_share_its_runs_and_give_the_same_numbers() -> Non
     out, err = call.communicate(timeout=200)
     assert (call.returncode, err) == (0, "")
     assert out.count(" seed ") == 9
-    counts = _event_files()
-    assert len(counts) == 9
-    assert set(counts.values()) == {2}, counts  # training and test
+    _check_that_nine_runs_were_done_once()
     assert len({lock.read_text() for lock in Path("runs/small").glob("*/.lock")}) == 2  # the processes that trained
     table = Path("runs/small/small.md").read_text()
     assert table.startswith("`python -m kd_lightning study study.yaml --threads 1 --processes 2`")
@@ -524,10 +525,7 @@ def test_two_calls_at_once_do_each_run_once() -> None:
         out, err = call.communicate(timeout=200)
         assert (call.returncode, err) == (0, "")
         assert out.count(" seed ") == 9
-    # A run that both had done would have been resumed by the second, whose event file would lie next to the first's.
-    counts = _event_files()
-    assert len(counts) == 9
-    assert set(counts.values()) == {2}, counts  # training and test
+    _check_that_nine_runs_were_done_once()
 
 
 @pytest.mark.faults
